@@ -1,0 +1,42 @@
+"""Amazon Beauty."""
+
+from ml_collections import ConfigDict
+
+from genrec_jax.config import Config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = ConfigDict(Config().to_dict())
+    config.data.name = "beauty"
+    config.model.pretrained = "facebook/bart-base"
+    config.indexing = "random"
+    small(config)
+    return config
+
+
+def small(config: ConfigDict) -> None:
+    config.model.pretrained = ""
+    config.model.vocab_size = 800
+    config.model.d_model = 64
+    config.model.encoder_layers = 1
+    config.model.decoder_layers = 1
+    config.model.attention_heads = 2
+    config.model.ffn_dim = 256
+    config.model.init_std = 0.1
+    config.model.dropout = 0.2
+    config.model.attention_dropout = 0.1
+    config.model.activation_dropout = 0.1
+    config.model.max_tokens = 128
+    config.data.buckets = 4
+
+    for phase in (config.pretrain, config.finetune):
+        phase.batch_size = 128
+        phase.learning_rate = 2e-3
+        phase.weight_decay = 1e-2
+        phase.clip_norm = 1.0
+    config.pretrain.epochs = 60
+    config.pretrain.validate_every_epochs = 10
+    config.finetune.epochs = 20
+    config.finetune.learning_rate = 1e-3
+    config.finetune.validate_every_epochs = 2
+    config.evaluate.batch_size = 128

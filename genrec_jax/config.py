@@ -1,0 +1,234 @@
+"""Every key of a run's config: its type, its default, what it means; checked as a whole.
+
+The defaults are the paper's recipe (section 7.1) on the synthetic dataset. `configs/*.py` change
+what differs, and `--config.key=value` changes a key for one run.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from genrec_jax.errors import InputError
+
+DATASETS = ("synthetic", "beauty", "sports", "yelp", "file")
+INDEXINGS = ("published", "random")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    name: str = "synthetic"  # one of DATASETS
+    dir: str = ""  # folder of the named datasets' files; "": GENREC_DATA_DIR, cache, download
+    file: str = ""  # with name=file: a sequence file of your own, `user item item …` a line
+    synthetic_users: int = 10000
+    synthetic_items: int = 100
+    synthetic_seed: int = 0
+    buckets: int = 8  # shapes that batches are padded to, at most
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    pretrained: str = ""  # folder or hub id of a BART checkpoint; "": from scratch
+    vocab_size: int = 512  # from scratch: tokens of the tokenizer trained on the names
+    d_model: int = 768
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    attention_heads: int = 12
+    ffn_dim: int = 3072
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation_dropout: float = 0.1
+    init_std: float = 0.02  # of everything that no checkpoint gives
+    max_tokens: int = 512  # of the encoder; longer histories lose their oldest items
+    dtype: str = "auto"  # float32, bfloat16; auto: bfloat16 on GPU and TPU, float32 on CPU
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    epochs: int = 10
+    max_steps: int = 0  # stop the phase (and its schedule) after so many steps; 0: no limit
+    batch_size: int = 16
+    learning_rate: float = 1e-5
+    weight_decay: float = 1e-5
+    warmup: float = 0.05  # share of the steps
+    clip_norm: float = 5.0
+    validate_every_epochs: int = 1  # 0: only at the end of the phase
+    validate_every_steps: int = 0  # if not 0, instead of epochs
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(PhaseConfig):
+    epochs: int = 25
+    # Items hidden at the end of each sequence; the last of the rest is the target. 2: the last
+    # item of the training part. 1: the validation target, as the paper's text also allows.
+    holdout: int = 2
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    search: str = "constrained"  # or free
+    beams: int = 20
+    top_k: int = 20
+    batch_size: int = 32
+    users: int = 0  # test users, a seeded sample; 0: all
+    validation_users: int = 3000  # the same for validation
+
+
+@dataclass(frozen=True)
+class Config:
+    data: DataConfig = field(default_factory=DataConfig)
+    indexing: str = "published"  # one of INDEXINGS
+    indexing_seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    pretrain: PhaseConfig = field(default_factory=PhaseConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    seed: int = 0
+    log_every_steps: int = 50
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """From nested mappings that hold every key, checked as a whole.
+
+        Raises:
+            InputError: an unknown, missing or ill-typed key, or values that do not fit together.
+        """
+        config = _build(cls, values, "config")
+        _check(config)
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+
+def flat(values: Mapping[str, Any], prefix: str = "config") -> dict[str, Any]:
+    """Nested mappings as `config.a.b` → value."""
+    result = {}
+    for key, value in values.items():
+        name = f"{prefix}.{key}"
+        result |= flat(value, name) if isinstance(value, Mapping) else {name: value}
+    return result
+
+
+def check_key(key: str) -> None:
+    """Raise InputError for a `config.a.b` that does not exist, with those it may stand for."""
+    known = flat(Config().to_dict())
+    if key in known:
+        return
+    groups = {name.rsplit(".", 1)[0] for name in known} - {"config"}
+    if key in groups:
+        raise InputError(f"{key}: is a group of keys, expected one of its keys, as {key}.KEY=VALUE")
+    last = key.rsplit(".", 1)[-1]
+    near = [name for name in known if name.rsplit(".", 1)[-1] == last]
+    near = near or difflib.get_close_matches(key, list(known), n=3)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    raise InputError(f"{key}: no such key{hint}")
+
+
+def _build(cls: type[Any], values: Mapping[str, Any], name: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in values:
+        if key not in fields:
+            check_key(f"{name}.{key}")
+    missing = sorted(fields.keys() - values.keys())
+    if missing:
+        raise InputError(f"{name}: the keys {', '.join(missing)} are missing")
+    built = {}
+    for key, value in values.items():
+        kind = fields[key].type
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            if not isinstance(value, Mapping):
+                raise InputError(f"{name}.{key}: found {value!r}, expected a group of keys")
+            built[key] = _build(kind, value, f"{name}.{key}")
+        else:
+            built[key] = _typed(value, kind, f"{name}.{key}")
+    return cls(**built)
+
+
+def _typed(value: Any, kind: Any, name: str) -> Any:
+    if kind is float and type(value) in (int, float):
+        if not math.isfinite(value):
+            raise InputError(f"{name}: found {value}, expected a finite number")
+        return float(value)
+    if type(value) is not kind:
+        raise InputError(f"{name}: found {value!r}, expected a value of type {kind.__name__}")
+    return value
+
+
+def _check(config: Config) -> None:
+    one_of = {
+        "config.data.name": (config.data.name, DATASETS),
+        "config.indexing": (config.indexing, INDEXINGS),
+        "config.model.dtype": (config.model.dtype, ("auto", "float32", "bfloat16")),
+        "config.evaluate.search": (config.evaluate.search, ("constrained", "free")),
+        "config.finetune.holdout": (config.finetune.holdout, (1, 2)),
+    }
+    for key, (found, allowed) in one_of.items():
+        if found not in allowed:
+            raise InputError(f"{key}: found {found!r}, expected one of {_words(allowed)}")
+    for key, value in flat(config.to_dict()).items():
+        word = key.rsplit(".", 1)[-1]
+        if word in _AT_LEAST and value < _AT_LEAST[word]:
+            raise InputError(f"{key}: found {value}, expected at least {_AT_LEAST[word]}")
+        if word in _SHARES and not 0 <= value < 1:
+            raise InputError(f"{key}: found {value}, expected a share from 0 to below 1")
+        if word in _POSITIVE and value <= 0:
+            raise InputError(f"{key}: found {value}, expected a number above 0")
+    _check_together(config)
+
+
+# By the last word of the key.
+_AT_LEAST = {
+    **dict.fromkeys(
+        "synthetic_users synthetic_items buckets d_model encoder_layers decoder_layers "
+        "attention_heads ffn_dim batch_size beams top_k log_every_steps".split(),
+        1,
+    ),
+    **dict.fromkeys(
+        "epochs max_steps weight_decay validate_every_epochs validate_every_steps users "
+        "validation_users seed indexing_seed synthetic_seed".split(),
+        0,
+    ),
+    "max_tokens": 16,
+    "vocab_size": 32,
+}
+_SHARES = ("dropout", "attention_dropout", "activation_dropout", "warmup")
+_POSITIVE = ("learning_rate", "clip_norm", "init_std")
+
+
+def _check_together(config: Config) -> None:
+    model, evaluate, data = config.model, config.evaluate, config.data
+    if model.d_model % model.attention_heads:
+        raise InputError(
+            f"config.model.attention_heads: found {model.attention_heads}, expected a divisor of "
+            f"config.model.d_model = {model.d_model}"
+        )
+    if evaluate.top_k > evaluate.beams:
+        raise InputError(
+            f"config.evaluate.top_k: found {evaluate.top_k}, expected at most "
+            f"config.evaluate.beams = {evaluate.beams}"
+        )
+    if evaluate.top_k < 10:
+        raise InputError(
+            f"config.evaluate.top_k: found {evaluate.top_k}, expected at least 10, since the best "
+            "checkpoint is chosen by NDCG@10"
+        )
+    if data.synthetic_items < 20:
+        raise InputError(
+            f"config.data.synthetic_items: found {data.synthetic_items}, expected at least 20"
+        )
+    if (data.name == "file") != bool(data.file):
+        found = f"name={data.name!r}, file={data.file!r}"
+        raise InputError(f"config.data: found {found}, expected a file just where name is 'file'")
+    if config.pretrain.epochs == 0 and config.finetune.epochs == 0:
+        raise InputError("config.finetune.epochs: found 0 in both phases, expected one to train")
+
+
+def _words(values: tuple[Any, ...]) -> str:
+    return ", ".join(map(str, values))

@@ -1,0 +1,1 @@
+"""Interactions → user sequences → integer batches (NumPy only)."""

@@ -1,0 +1,183 @@
+"""Examples → batches of integers: length-bucketed, padded to few shapes, a pure function of a step.
+
+The host sends users [B], histories [B, H] (item rows, most recent last, padding -1) and targets
+[B]; tokens are looked up on the device. Examples are grouped by the number of tokens the encoder
+will see, so that each bucket has one static shape (H items, T tokens) and compiles once.
+
+Which examples batch number `step` holds follows from (seed, step) alone: a run that is stopped
+and resumed sees the same batches.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from genrec_jax.data.sequences import Examples
+
+ALIGNMENT = 8  # token shapes are multiples of this
+
+
+class Bucket(NamedTuple):
+    """The static shape of a batch."""
+
+    n_items: int  # H
+    n_tokens: int  # T
+
+
+class Batch(NamedTuple):
+    """What goes to the device. A row that only fills the batch up has user -1."""
+
+    users: Int[np.ndarray, " B"]
+    histories: Int[np.ndarray, "B H"]
+    targets: Int[np.ndarray, " B"]
+
+
+@dataclass(frozen=True)
+class CutReport:
+    """What the token limit cost: whole items, from the oldest end."""
+
+    items: int
+    histories: int
+
+
+def cut_histories(
+    examples: Examples, item_tokens: Int[np.ndarray, " N"], room: Int[np.ndarray, " n"]
+) -> tuple[Examples, CutReport]:
+    """Drop the oldest items of each history until its tokens fit into `room`.
+
+    Args:
+        examples: n histories.
+        item_tokens: the number of tokens in every item's name.
+        room: tokens that each history may take.
+    """
+    before = np.concatenate([[0], np.cumsum(item_tokens[examples.items], dtype=np.int64)])
+    # The first item whose suffix up to the end fits: before[stop] - before[start] <= room.
+    earliest = np.searchsorted(before, before[examples.stops] - room, side="left")
+    starts = np.minimum(np.maximum(examples.starts, earliest), examples.stops)
+    dropped = starts - examples.starts
+    report = CutReport(items=int(dropped.sum()), histories=int((dropped > 0).sum()))
+    kept = Examples(examples.items, examples.users, starts, examples.stops, examples.targets)
+    return kept, report
+
+
+def history_tokens(
+    examples: Examples, item_tokens: Int[np.ndarray, " N"]
+) -> Int[np.ndarray, " n"]:
+    """The number of tokens in the item names of each history."""
+    before = np.concatenate([[0], np.cumsum(item_tokens[examples.items], dtype=np.int64)])
+    return before[examples.stops] - before[examples.starts]
+
+
+def choose_widths(n_tokens: Int[np.ndarray, " n"], buckets: int) -> list[int]:
+    """At most `buckets` padded lengths that waste the fewest tokens on these examples.
+
+    Exact, by dynamic programming over the multiples of ALIGNMENT: cost[k, j] is the least number
+    of padded tokens for all examples no longer than edge j with k widths, the last of them edge j.
+    """
+    edges = np.arange(1, -(-int(n_tokens.max()) // ALIGNMENT) + 1) * ALIGNMENT
+    below = np.searchsorted(np.sort(n_tokens), edges, side="right")  # examples no longer than edge
+    counts = np.concatenate([[0], below])
+    cost = np.where(np.arange(len(edges) + 1) == 0, 0.0, np.inf)
+    choices = []
+    for _ in range(min(buckets, len(edges))):
+        # previous edge i (rows) → this edge j + 1 (columns)
+        step = cost[:, None] + (counts[None, 1:] - counts[:, None]) * edges[None, :]
+        step[np.arange(len(edges) + 1)[:, None] > np.arange(len(edges))[None, :]] = np.inf
+        choices.append(np.argmin(step, axis=0))
+        cost = np.concatenate([[0.0], np.min(step, axis=0)])
+    widths, j = [], len(edges)
+    for choice in reversed(choices):
+        if j == 0:
+            break
+        widths.append(int(edges[j - 1]))
+        j = int(choice[j - 1])
+    return sorted(widths)
+
+
+class BatchPlan:
+    """Every example of a split exactly once an epoch, in batches of few shapes.
+
+    Within a bucket the examples are shuffled anew each epoch (or kept in order, for evaluation),
+    and what does not fill a batch moves on to the next larger bucket, so that one batch an epoch
+    at most is not full.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        n_tokens: Int[np.ndarray, " n"],
+        batch_size: int,
+        buckets: int,
+    ):
+        """Args: the examples; the encoder tokens each takes; examples a batch; shapes at most."""
+        self.examples = examples
+        self.n_tokens = n_tokens
+        self.batch_size = batch_size
+        widths = choose_widths(n_tokens, buckets)
+        lengths = examples.stops - examples.starts
+        bucket_of = np.searchsorted(widths, n_tokens)
+        self._members = [np.flatnonzero(bucket_of == b) for b in range(len(widths))]
+        longest = [int(lengths[members].max(initial=1)) for members in self._members]
+        # Examples move up to larger buckets, so a larger bucket also has at least as many items.
+        self.buckets = [
+            Bucket(max(1, *longest[: b + 1]), width) for b, width in enumerate(widths)
+        ]
+        self.steps_per_epoch = -(-len(examples) // batch_size)
+
+    @property
+    def padding_share(self) -> float:
+        """Share of the encoder's tokens of an epoch that are padding."""
+        padded = sum(
+            self.batch_size * self.buckets[b].n_tokens for b, _ in self._grouped(None)
+        )
+        return 1.0 - int(self.n_tokens.sum()) / padded
+
+    def epoch(self, seed: int, epoch: int) -> list[tuple[Bucket, Int[np.ndarray, " m"]]]:
+        """The shuffled batches of an epoch, as (shape, rows of the examples)."""
+        rng = np.random.default_rng([seed, epoch])
+        groups = self._grouped(rng)
+        order = rng.permutation(len(groups))
+        return [(self.buckets[groups[i][0]], groups[i][1]) for i in order]
+
+    def in_order(self) -> list[tuple[Bucket, Int[np.ndarray, " m"]]]:
+        """The batches of one pass for evaluation, shortest histories first."""
+        return [(self.buckets[b], rows) for b, rows in self._grouped(None)]
+
+    def training_batches(self, seed: int, start: int, stop: int) -> Iterator[tuple[Bucket, Batch]]:
+        """Batches `start` … `stop - 1` of the endless sequence of epochs."""
+        for epoch in range(start // self.steps_per_epoch, -(-stop // self.steps_per_epoch)):
+            first = epoch * self.steps_per_epoch
+            for step, (bucket, rows) in enumerate(self.epoch(seed, epoch), start=first):
+                if start <= step < stop:
+                    yield bucket, self.pad(bucket, rows)
+
+    def pad(self, bucket: Bucket, rows: Int[np.ndarray, " m"]) -> Batch:
+        """The batch of m <= B examples, filled up to the bucket's shape."""
+        examples = self.examples.take(rows)
+        lengths = examples.stops - examples.starts
+        column = np.arange(bucket.n_items)
+        source = np.minimum(examples.starts[:, None] + column, len(examples.items) - 1)
+        filled = np.where(column < lengths[:, None], examples.items[source], -1)
+        missing = self.batch_size - len(rows)
+        return Batch(
+            users=np.pad(examples.users, (0, missing), constant_values=-1).astype(np.int32),
+            histories=np.pad(
+                filled, ((0, missing), (0, 0)), constant_values=-1
+            ).astype(np.int32),
+            targets=np.pad(examples.targets, (0, missing), constant_values=-1).astype(np.int32),
+        )
+
+    def _grouped(self, rng: np.random.Generator | None) -> list[tuple[int, Int[np.ndarray, " m"]]]:
+        groups = []
+        left = np.empty(0, dtype=np.int64)
+        for b, members in enumerate(self._members):
+            rows = np.concatenate([left, rng.permutation(members) if rng else members])
+            full = len(rows) // self.batch_size * self.batch_size
+            groups += [(b, rows[i : i + self.batch_size]) for i in range(0, full, self.batch_size)]
+            left = rows[full:]
+        if len(left):
+            groups.append((len(self._members) - 1, left))
+        return groups

@@ -1,0 +1,93 @@
+"""The named datasets: where each comes from, how it is checked, and the synthetic default."""
+
+import hashlib
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from genrec_jax.data.sequences import UserSequences, read_sequence_file
+from genrec_jax.errors import InputError
+
+ASSETS = Path(__file__).parents[2] / "third_party" / "assets.toml"
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file of `third_party/assets.toml`: what it must be, and where it can be fetched."""
+
+    file: str
+    url: str
+    bytes: int
+    sha256: str
+    licence: str
+
+
+def named_datasets() -> dict[str, Asset]:
+    """The downloadable datasets, by the name that a config gives them."""
+    with ASSETS.open("rb") as file:
+        return {name: Asset(**row) for name, row in tomllib.load(file)["datasets"].items()}
+
+
+def cache_dir() -> Path:
+    """GENREC_CACHE_DIR, or the user's cache folder."""
+    return Path(os.environ.get("GENREC_CACHE_DIR") or Path.home() / ".cache" / "genrec_jax")
+
+
+def load_named(name: str, folder: str = "") -> UserSequences:
+    """Beauty, Sports or Yelp: from `folder`, from GENREC_DATA_DIR, from the cache, or downloaded.
+
+    Raises:
+        InputError: the file is missing from `folder`, cannot be downloaded, or is not the file
+            that `third_party/assets.toml` describes.
+    """
+    asset = named_datasets()[name]
+    path = _local_file(asset, folder) or _download(asset)
+    _check(path, asset)
+    return read_sequence_file(path, name)
+
+
+def _local_file(asset: Asset, folder: str) -> Path | None:
+    if folder:
+        path = Path(folder) / asset.file
+        if not path.is_file():
+            raise InputError(f"config.data.dir: {folder} has no file {asset.file}")
+        return path
+    environment = os.environ.get("GENREC_DATA_DIR")
+    if environment and (path := Path(environment) / asset.file).is_file():
+        return path
+    return None
+
+
+def _check(path: Path, asset: Asset) -> None:
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != asset.sha256:
+        raise InputError(
+            f"{path}: found {len(content)} bytes with sha256 {found[:12]}…, expected {asset.bytes} "
+            f"bytes with sha256 {asset.sha256[:12]}…; for a sequence file of your own set "
+            f"config.data.name=file and config.data.file={path}"
+        )
+
+
+def _download(asset: Asset) -> Path:
+    """Into the cache, under its own name only once it is whole (pooch moves a checked file)."""
+    import pooch  # here, since few runs download anything
+
+    folder = cache_dir()
+    try:
+        return Path(
+            pooch.retrieve(
+                asset.url,
+                known_hash=f"sha256:{asset.sha256}",
+                fname=asset.file,
+                path=folder,
+                progressbar=True,
+            )
+        )
+    except Exception as error:  # requests, urllib3, OSError and ValueError (hash) all end here
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{asset.file}: cannot be downloaded from {asset.url} to {folder} ({reason}); put the "
+            "file into a folder and set config.data.dir or GENREC_DATA_DIR to it"
+        ) from None

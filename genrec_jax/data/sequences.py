@@ -1,0 +1,183 @@
+"""User sequences as ragged arrays, and the leave-one-out splits of the paper (section 6).
+
+Users and items are *rows*: users 0 … U-1 in the order of the file, items 0 … N-1 in the order of
+their published ids. The ids that the file writes are kept beside them (`user_ids`, `item_ids`).
+
+Of a sequence t_1 … t_n the paper holds out two items:
+
+    t_1 … t_{n-3}   t_{n-2}          t_{n-1}             t_n
+    training part …………………          validation target   test target
+
+Pretraining sees the training part. Every other split predicts one next item, and is named by its
+*holdout*, the number of items at the end that are hidden: 0 for test, 1 for validation, and 2 (or,
+as the paper's text also allows, 1) for finetuning.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from genrec_jax.errors import InputError
+
+TEST_HOLDOUT = 0
+VALIDATION_HOLDOUT = 1
+SHORTEST_SEQUENCE = 3  # one item of training, one of validation, one of test
+
+
+@dataclass(frozen=True)
+class UserSequences:
+    """What every user did, oldest first; user u's items are items[offsets[u]:offsets[u + 1]]."""
+
+    name: str
+    items: Int[np.ndarray, " interactions"]
+    offsets: Int[np.ndarray, " users_plus_1"]
+    user_ids: Int[np.ndarray, " users"]
+    item_ids: Int[np.ndarray, " items"]
+
+    @property
+    def n_users(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def n_items(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " users"]:
+        return np.diff(self.offsets)
+
+    def of(self, user: int) -> Int[np.ndarray, " length"]:
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One prediction a row: the history items[starts:stops] of a user, and the item to predict.
+
+    `items` is the flat array of the sequences, shared, never copied. A target of -1 is not known
+    here: pretraining masks an item of the history itself, serving has nothing to compare with.
+    """
+
+    items: Int[np.ndarray, " interactions"]
+    users: Int[np.ndarray, " n"]
+    starts: Int[np.ndarray, " n"]
+    stops: Int[np.ndarray, " n"]
+    targets: Int[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, rows: Int[np.ndarray, " m"]) -> "Examples":
+        return Examples(
+            self.items, self.users[rows], self.starts[rows], self.stops[rows], self.targets[rows]
+        )
+
+    def history(self, row: int) -> Int[np.ndarray, " length"]:
+        return self.items[self.starts[row] : self.stops[row]]
+
+
+def pretraining_examples(sequences: UserSequences) -> Examples:
+    """The training part of every user: all but the last two items (Figure 2 of the paper)."""
+    return Examples(
+        items=sequences.items,
+        users=np.arange(sequences.n_users),
+        starts=sequences.offsets[:-1],
+        stops=sequences.offsets[1:] - 2,
+        targets=np.full(sequences.n_users, -1),
+    )
+
+
+def next_item_examples(sequences: UserSequences, holdout: int) -> Examples:
+    """The last item before the hidden `holdout` ones is the target, all before it the history."""
+    stops = sequences.offsets[1:] - holdout - 1
+    return Examples(
+        items=sequences.items,
+        users=np.arange(sequences.n_users),
+        starts=sequences.offsets[:-1],
+        stops=stops,
+        targets=sequences.items[stops],
+    )
+
+
+def whole_histories(sequences: UserSequences) -> Examples:
+    """Everything that is known of every user, to recommend what comes after it."""
+    return Examples(
+        items=sequences.items,
+        users=np.arange(sequences.n_users),
+        starts=sequences.offsets[:-1],
+        stops=sequences.offsets[1:],
+        targets=np.full(sequences.n_users, -1),
+    )
+
+
+def from_lists(
+    name: str, user_ids: Sequence[int], sequences: Sequence[Sequence[int]]
+) -> UserSequences:
+    """Ragged arrays from published ids: `sequences[u]` are the item ids of `user_ids[u]`."""
+    lengths = np.array([len(sequence) for sequence in sequences])
+    flat = np.fromiter(
+        (item for sequence in sequences for item in sequence), dtype=np.int64, count=lengths.sum()
+    )
+    item_ids, items = np.unique(flat, return_inverse=True)
+    return UserSequences(
+        name=name,
+        items=items.astype(np.int32),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        user_ids=np.asarray(user_ids, dtype=np.int64),
+        item_ids=item_ids,
+    )
+
+
+def read_id_lines(path: Path, what: str) -> list[tuple[int, list[int]]]:
+    """The (line number, integers) of every line of a text file of `user item item …`.
+
+    Raises:
+        InputError: a file that cannot be read, is empty, or holds something other than positive
+            whole numbers; the line is named.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as {what}: {error}") from None
+    parsed = []
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        for word in words:
+            if not (word.isascii() and word.isdigit() and 0 < int(word) < 2**31):
+                raise InputError(
+                    f"{path}, line {number}: found {word!r}, expected a whole number from 1 to "
+                    f"{2**31 - 1}"
+                )
+        parsed.append((number, [int(word) for word in words]))
+    if not parsed:
+        raise InputError(f"{path}: the file is empty, expected lines of 'user item item …'")
+    return parsed
+
+
+def read_sequence_file(path: Path, name: str) -> UserSequences:
+    """A file in S3-Rec's format: a line `user item item …` for every user, oldest item first.
+
+    Raises:
+        InputError: see `read_id_lines`; also a user with fewer than three items, or given twice.
+    """
+    line_of_user: dict[int, int] = {}
+    sequences = []
+    for number, ids in read_id_lines(path, "a sequence file"):
+        if len(ids) < 1 + SHORTEST_SEQUENCE:
+            found = f"user {ids[0]} has {len(ids) - 1} items" if ids else "the line is empty"
+            raise InputError(
+                f"{path}, line {number}: {found}, expected at least {SHORTEST_SEQUENCE} "
+                "(one each to train, validate and test)"
+            )
+        user, *items = ids
+        if user in line_of_user:
+            raise InputError(
+                f"{path}, line {number}: user {user} stands on line {line_of_user[user]} already, "
+                "expected one line a user"
+            )
+        line_of_user[user] = number
+        sequences.append(items)
+    return from_lists(name, list(line_of_user), sequences)

@@ -1,0 +1,1 @@
+"""A callable of logits → ranked items."""

@@ -1,0 +1,1 @@
+"""An item → its name → its tokens (NumPy, tokenizers)."""

@@ -1,0 +1,53 @@
+"""How many tokens a history takes as a sentence, what fits, and so the batches it falls into."""
+
+import logging
+
+import numpy as np
+from jaxtyping import Int
+
+from genrec_jax.data.batches import BatchPlan, cut_histories, history_tokens
+from genrec_jax.data.sequences import Examples
+from genrec_jax.identifiers.token_table import TokenTable
+
+log = logging.getLogger(__name__)
+
+FRAME = 2  # <s> and </s>
+MASK = 1
+
+
+def plan_batches(
+    examples: Examples,
+    table: TokenTable,
+    max_tokens: int,
+    batch_size: int,
+    buckets: int,
+    label: str,
+) -> BatchPlan:
+    """Cut histories to `max_tokens` encoder tokens from the oldest end, and group them by length.
+
+    Room for the mask is always kept: pretraining, where the mask takes an item's place, needs no
+    more than that either. What was cut, and the padding, is logged under `label`.
+    """
+    framed: Int[np.ndarray, " n"] = FRAME + MASK + table.user_lengths[examples.users]
+    fitting, cut = cut_histories(examples, table.item_lengths, max_tokens - framed)
+    n_tokens = framed + history_tokens(fitting, table.item_lengths)
+    plan = BatchPlan(fitting, n_tokens, batch_size, buckets)
+    shapes = ", ".join(f"{b.n_tokens}" for b in plan.buckets)
+    log.info(
+        "%s: %d sequences in %d batches of up to %d; padded to %s tokens (%.1f %% padding)",
+        label,
+        len(examples),
+        plan.steps_per_epoch,
+        batch_size,
+        shapes,
+        100 * plan.padding_share,
+    )
+    if cut.items:
+        log.info(
+            "%s: %d items cut from the oldest end of %d histories to fit %d tokens",
+            label,
+            cut.items,
+            cut.histories,
+            max_tokens,
+        )
+    return plan

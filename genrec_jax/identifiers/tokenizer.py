@@ -1,0 +1,109 @@
+"""Names → tokens: BART's tokenizer from a folder, or a small one trained on the names themselves.
+
+Both write every name as a word inside a sentence, with the leading space that byte-level BPE folds
+into the first token (`Ġitem`), so that a name has the same tokens wherever it stands.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from genrec_jax.errors import InputError
+
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer and the ids of its special tokens. `size` rows of embeddings are needed."""
+
+    tokenizer: Tokenizer
+    bos: int
+    pad: int
+    eos: int
+    mask: int
+    size: int
+
+    def encode(self, names: list[str]) -> list[list[int]]:
+        """The tokens of each name as it stands inside a sentence, without special tokens."""
+        encodings = self.tokenizer.encode_batch(names, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, tokens: Int[np.ndarray, " S"]) -> str:
+        """The text of some tokens, special tokens left out."""
+        return self.tokenizer.decode([int(token) for token in tokens]).strip()
+
+
+def train_tokenizer(names: list[str], vocab_size: int) -> Vocabulary:
+    """A byte-pair tokenizer of at most `vocab_size` tokens, trained on the catalogue's own names.
+
+    Merges may span a whole name (`Ġitem_12`), since nothing else will ever be written with it.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(names, trainer)
+    return _vocabulary(tokenizer, "the trained tokenizer")
+
+
+def load_bart_tokenizer(folder: Path) -> Vocabulary:
+    """The tokenizer of a Hugging Face folder, which puts a space before the first word too.
+
+    Raises:
+        InputError: the folder has neither tokenizer.json nor vocab.json and merges.txt.
+    """
+    has = {name: (folder / name).is_file() for name in ("vocab.json", "merges.txt")}
+    if not (folder / "tokenizer.json").is_file() and not all(has.values()):
+        missing = ", ".join(name for name, there in has.items() if not there)
+        raise InputError(
+            f"{folder}: no tokenizer here (missing: {missing}), expected tokenizer.json, or "
+            "vocab.json and merges.txt"
+        )
+    from transformers import BartTokenizer  # here: its import takes longer than the rest
+
+    try:
+        tokenizer = BartTokenizer.from_pretrained(str(folder), add_prefix_space=True)
+    except Exception as error:  # the libraries below raise anything on a damaged file
+        raise InputError(f"{folder}: the tokenizer's files cannot be read: {error}") from None
+    return _vocabulary(tokenizer.backend_tokenizer, str(folder))
+
+
+def save_tokenizer(vocabulary: Vocabulary, path: Path) -> None:
+    vocabulary.tokenizer.save(str(path))
+
+
+def read_tokenizer(path: Path) -> Vocabulary:
+    """What `save_tokenizer` wrote.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        return _vocabulary(Tokenizer.from_file(str(path)), str(path))
+    except InputError:
+        raise
+    except Exception as error:  # tokenizers raises bare Exception
+        raise InputError(f"{path}: cannot be read as a tokenizer: {error}") from None
+
+
+def _vocabulary(tokenizer: Tokenizer, source: str) -> Vocabulary:
+    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+    missing = [token for token, token_id in ids.items() if token_id is None]
+    if missing:
+        raise InputError(f"{source}: the tokenizer lacks the special tokens {', '.join(missing)}")
+    return Vocabulary(
+        tokenizer=tokenizer,
+        bos=ids["<s>"],
+        pad=ids["<pad>"],
+        eos=ids["</s>"],
+        mask=ids["<mask>"],
+        size=tokenizer.get_vocab_size(with_added_tokens=True),
+    )

@@ -1,0 +1,1 @@
+"""Tokens and ids → logits (JAX, Flax NNX)."""

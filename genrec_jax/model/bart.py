@@ -1,0 +1,271 @@
+"""BART's encoder and decoder (Lewis et al. 2020) as Flax NNX modules.
+
+Post-norm blocks, learned positions with an offset of 2, a layer norm on the embeddings, exact
+(erf) GELU, epsilon 1e-5: what `transformers` computes, held to by tests/model/test_parity.py.
+
+Embedded tokens come in from outside (the token embedding is tied to the output and the id tables
+are added by genrec.py). Dropout is on where a key is given. Attention softmax is float32 whatever
+the compute dtype.
+
+Axes: B batch, T encoder tokens, S decoder tokens, K beams, D width, h heads, d width of a head.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from genrec_jax.model.dropout import Key, dropout, split
+
+POSITION_OFFSET = 2  # the first two rows of BART's position tables are never used
+EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class BartShape:
+    """Sizes and rates of a BART model; the defaults are BART-base."""
+
+    vocab_size: int = 50265
+    d_model: int = 768
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    encoder_heads: int = 12
+    decoder_heads: int = 12
+    encoder_ffn_dim: int = 3072
+    decoder_ffn_dim: int = 3072
+    max_positions: int = 1024
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation_dropout: float = 0.1
+    init_std: float = 0.02
+    dtype: jnp.dtype = jnp.dtype("float32")  # of the arithmetic; parameters are float32
+
+
+class KeyValue(NamedTuple):
+    """Projected keys and values of one attention: [B, length, h, d] each."""
+
+    keys: Float[Array, "B length h d"]
+    values: Float[Array, "B length h d"]
+
+
+def linear(n_in: int, n_out: int, shape: BartShape, rngs: nnx.Rngs) -> nnx.Linear:
+    return nnx.Linear(
+        n_in,
+        n_out,
+        kernel_init=nnx.initializers.normal(shape.init_std),
+        dtype=shape.dtype,
+        rngs=rngs,
+    )
+
+
+def layer_norm(shape: BartShape, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    return nnx.LayerNorm(shape.d_model, epsilon=EPSILON, dtype=shape.dtype, rngs=rngs)
+
+
+class Attention(nnx.Module):
+    """Multi-head attention. Queries attend to keys and values that may be cached."""
+
+    def __init__(self, shape: BartShape, heads: int, rngs: nnx.Rngs):
+        d = shape.d_model
+        self.heads = heads
+        self.scale = (d // heads) ** -0.5
+        self.rate = shape.attention_dropout
+        self.query = linear(d, d, shape, rngs)
+        self.key = linear(d, d, shape, rngs)
+        self.value = linear(d, d, shape, rngs)
+        self.out = linear(d, d, shape, rngs)
+
+    def key_value(self, x: Float[Array, "B length D"]) -> KeyValue:
+        return KeyValue(self._heads(self.key(x)), self._heads(self.value(x)))
+
+    def __call__(
+        self,
+        x: Float[Array, "B S D"],
+        memory: KeyValue,
+        mask: Bool[Array, "#B #S length"],
+        key: Key = None,
+    ) -> Float[Array, "B S D"]:
+        """`mask` is True where a query may look."""
+        query = self._heads(self.query(x) * self.scale)
+        scores = jnp.einsum("bshd,bthd->bhst", query, memory.keys)
+        # Finite, so that a row that may look nowhere gets an even spread and no NaN.
+        scores = jnp.where(mask[:, None], scores.astype(jnp.float32), jnp.finfo(jnp.float32).min)
+        weights = dropout(jax.nn.softmax(scores, axis=-1), self.rate, key)
+        mixed = jnp.einsum("bhst,bthd->bshd", weights.astype(x.dtype), memory.values)
+        return self.out(mixed.reshape(x.shape))
+
+    def _heads(self, x: Float[Array, "B length D"]) -> Float[Array, "B length h d"]:
+        return x.reshape(*x.shape[:-1], self.heads, -1)
+
+
+class FeedForward(nnx.Module):
+    """Two linear layers around a GELU."""
+
+    def __init__(self, shape: BartShape, width: int, rngs: nnx.Rngs):
+        self.rate = shape.activation_dropout
+        self.up = linear(shape.d_model, width, shape, rngs)
+        self.down = linear(width, shape.d_model, shape, rngs)
+
+    def __call__(self, x: Float[Array, "B S D"], key: Key) -> Float[Array, "B S D"]:
+        return self.down(dropout(jax.nn.gelu(self.up(x), approximate=False), self.rate, key))
+
+
+class EncoderLayer(nnx.Module):
+    """Self-attention and feed-forward, each added to its input and then normalised."""
+
+    def __init__(self, shape: BartShape, rngs: nnx.Rngs):
+        self.rate = shape.dropout
+        self.attention = Attention(shape, shape.encoder_heads, rngs)
+        self.attention_norm = layer_norm(shape, rngs)
+        self.feed_forward = FeedForward(shape, shape.encoder_ffn_dim, rngs)
+        self.final_norm = layer_norm(shape, rngs)
+
+    def __call__(
+        self, x: Float[Array, "B T D"], mask: Bool[Array, "B 1 T"], key: Key
+    ) -> Float[Array, "B T D"]:
+        keys = split(key, 4)
+        attended = self.attention(x, self.attention.key_value(x), mask, keys[0])
+        x = self.attention_norm(x + dropout(attended, self.rate, keys[1]))
+        return self.final_norm(x + dropout(self.feed_forward(x, keys[2]), self.rate, keys[3]))
+
+
+class DecoderLayer(nnx.Module):
+    """Causal self-attention, attention to the encoder, feed-forward; post-norm each."""
+
+    def __init__(self, shape: BartShape, rngs: nnx.Rngs):
+        self.rate = shape.dropout
+        self.self_attention = Attention(shape, shape.decoder_heads, rngs)
+        self.self_attention_norm = layer_norm(shape, rngs)
+        self.cross_attention = Attention(shape, shape.decoder_heads, rngs)
+        self.cross_attention_norm = layer_norm(shape, rngs)
+        self.feed_forward = FeedForward(shape, shape.decoder_ffn_dim, rngs)
+        self.final_norm = layer_norm(shape, rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "B S D"],
+        own: KeyValue,
+        own_mask: Bool[Array, "1 S S"],
+        memory: KeyValue,
+        memory_mask: Bool[Array, "B 1 T"],
+        key: Key,
+    ) -> Float[Array, "B S D"]:
+        """The whole sequence at once; `own` is self_attention.key_value(x)."""
+        keys = split(key, 6)
+        attended = self.self_attention(x, own, own_mask, keys[0])
+        x = self.self_attention_norm(x + dropout(attended, self.rate, keys[1]))
+        return self._after_self_attention(x, memory, memory_mask, keys[2:])
+
+    def step(
+        self,
+        x: Float[Array, "B K D"],
+        own: KeyValue,
+        own_mask: Bool[Array, "1 1 S"],
+        memory: KeyValue,
+        memory_mask: Bool[Array, "B 1 T"],
+    ) -> Float[Array, "B K D"]:
+        """One token of K beams a user. `own` holds B * K rows, `memory` one row a user."""
+        flat = x.reshape(-1, 1, x.shape[-1])
+        attended = self.self_attention(flat, own, own_mask).reshape(x.shape)
+        x = self.self_attention_norm(x + attended)
+        return self._after_self_attention(x, memory, memory_mask, [None] * 4)
+
+    def _after_self_attention(
+        self,
+        x: Float[Array, "B S D"],
+        memory: KeyValue,
+        memory_mask: Bool[Array, "B 1 T"],
+        keys: list[Key],
+    ) -> Float[Array, "B S D"]:
+        attended = self.cross_attention(x, memory, memory_mask, keys[0])
+        x = self.cross_attention_norm(x + dropout(attended, self.rate, keys[1]))
+        return self.final_norm(x + dropout(self.feed_forward(x, keys[2]), self.rate, keys[3]))
+
+
+class Embedding(nnx.Module):
+    """Adds learned positions to embedded tokens and normalises the sum."""
+
+    def __init__(self, shape: BartShape, rngs: nnx.Rngs):
+        rows = shape.max_positions + POSITION_OFFSET
+        initializer = nnx.initializers.normal(shape.init_std)
+        self.positions = nnx.Param(initializer(rngs.params(), (rows, shape.d_model)))
+        self.norm = layer_norm(shape, rngs)
+        self.rate = shape.dropout
+
+    def __call__(
+        self, x: Float[Array, "B S D"], positions: Int[Array, " #S"], key: Key = None
+    ) -> Float[Array, "B S D"]:
+        rows = self.positions[...][POSITION_OFFSET + positions]
+        return dropout(self.norm(x + rows.astype(x.dtype)), self.rate, key)
+
+
+class Encoder(nnx.Module):
+    """Embedded tokens → one vector a token."""
+
+    def __init__(self, shape: BartShape, rngs: nnx.Rngs):
+        self.embedding = Embedding(shape, rngs)
+        self.layers = nnx.List([EncoderLayer(shape, rngs) for _ in range(shape.encoder_layers)])
+
+    def __call__(
+        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"], key: Key
+    ) -> Float[Array, "B T D"]:
+        keys = split(key, 1 + len(self.layers))
+        x = self.embedding(x, jnp.arange(x.shape[1]), keys[0])
+        for layer, layer_key in zip(self.layers, keys[1:], strict=True):
+            x = layer(x, mask[:, None, :], layer_key)
+        return x
+
+
+class Decoder(nnx.Module):
+    """Embedded tokens and the encoder's vectors → one vector a token."""
+
+    def __init__(self, shape: BartShape, rngs: nnx.Rngs):
+        self.embedding = Embedding(shape, rngs)
+        self.layers = nnx.List([DecoderLayer(shape, rngs) for _ in range(shape.decoder_layers)])
+
+    def __call__(
+        self,
+        x: Float[Array, "B S D"],
+        memory: Float[Array, "B T D"],
+        memory_mask: Bool[Array, "B T"],
+        key: Key,
+    ) -> Float[Array, "B S D"]:
+        keys = split(key, 1 + len(self.layers))
+        x = self.embedding(x, jnp.arange(x.shape[1]), keys[0])
+        causal = jnp.tril(jnp.ones((1, x.shape[1], x.shape[1]), dtype=bool))
+        for layer, layer_key in zip(self.layers, keys[1:], strict=True):
+            own = layer.self_attention.key_value(x)
+            cross = layer.cross_attention.key_value(memory)
+            x = layer(x, own, causal, cross, memory_mask[:, None, :], layer_key)
+        return x
+
+    def memory_key_values(self, memory: Float[Array, "B T D"]) -> list[KeyValue]:
+        """The cross-attention's keys and values, once a user however many beams there are."""
+        return [layer.cross_attention.key_value(memory) for layer in self.layers]
+
+    def step(
+        self,
+        x: Float[Array, "B K D"],
+        position: Int[Array, ""],
+        own: list[KeyValue],
+        memory: list[KeyValue],
+        memory_mask: Bool[Array, "B T"],
+    ) -> tuple[Float[Array, "B K D"], list[KeyValue]]:
+        """One token of every beam, at `position`; `own` holds [B * K, S, h, d] of each layer."""
+        x = self.embedding(x, position[None])
+        visible = (jnp.arange(own[0].keys.shape[1]) <= position)[None, None, :]
+        updated = []
+        for layer, cached, cross in zip(self.layers, own, memory, strict=True):
+            new = layer.self_attention.key_value(x.reshape(-1, 1, x.shape[-1]))
+            cached = KeyValue(
+                *(
+                    jax.lax.dynamic_update_slice_in_dim(whole, one, position, axis=1)
+                    for whole, one in zip(cached, new, strict=True)
+                )
+            )
+            updated.append(cached)
+            x = layer.step(x, cached, visible, cross, memory_mask[:, None, :])
+        return x, updated

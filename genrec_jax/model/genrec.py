@@ -1,0 +1,144 @@
+"""GenRec: BART extended with a user id table and an item id table (equation 2 of the paper).
+
+    X_j = EMB(S_j) + PosEMB(j) + IDEMB(ID(j))
+
+where IDEMB is the user table for tokens of a user's name, the item table for tokens of an item's
+name, and zero for `<s>`, `</s>`, `<pad>` and `<mask>`. The two tables are separate and as large as
+the data. The decoder has no ids. The token embedding is tied to the output.
+
+Axes: B users, T encoder tokens, S decoder tokens, K beams, V vocabulary, D width, U users, N items.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from genrec_jax.model.bart import BartShape, Decoder, Encoder, KeyValue
+from genrec_jax.model.dropout import Key, split
+from genrec_jax.model.inputs import EncoderInput, table_lookup
+
+Params = dict[str, Any]  # the nested dict of arrays that is trained and saved
+
+
+class DecoderCache(NamedTuple):
+    """What decoding remembers. `own` has a row a beam, `memory` a row a user."""
+
+    own: list[KeyValue]  # a layer: [B * K, S, h, d]
+    memory: list[KeyValue]  # a layer: [B, T, h, d]
+    memory_mask: Bool[Array, "B T"]
+
+
+class GenRec(nnx.Module):
+    """Embedding tables, encoder, decoder, and the tied output."""
+
+    def __init__(self, shape: BartShape, n_users: int, n_items: int, rngs: nnx.Rngs):
+        self.shape = shape
+        normal = nnx.initializers.normal(shape.init_std)
+
+        def table(rows: int) -> nnx.Param[jax.Array]:
+            return nnx.Param(normal(rngs.params(), (rows, shape.d_model)))
+
+        self.token_embedding = table(shape.vocab_size)
+        self.user_embedding = table(n_users)
+        self.item_embedding = table(n_items)
+        self.final_logits_bias = nnx.Param(jnp.zeros(shape.vocab_size))
+        self.encoder = Encoder(shape, rngs)
+        self.decoder = Decoder(shape, rngs)
+
+    def __call__(
+        self, sentence: EncoderInput, decoder_tokens: Int[Array, "B S"], key: Key = None
+    ) -> Float[Array, "B S V"]:
+        """Logits of every decoder position; dropout is on if a key is given."""
+        encoder_key, decoder_key = split(key, 2)
+        memory = self.encode(sentence, encoder_key)
+        x = self.embed(decoder_tokens)
+        return self.logits(self.decoder(x, memory, sentence.mask, decoder_key))
+
+    def encode(self, sentence: EncoderInput, key: Key = None) -> Float[Array, "B T D"]:
+        x = self.embed(sentence.tokens) + self.id_vectors(sentence).astype(self.shape.dtype)
+        return self.encoder(x, sentence.mask, key)
+
+    def embed(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S D"]:
+        return self.token_embedding[...][tokens].astype(self.shape.dtype)
+
+    def id_vectors(self, sentence: EncoderInput) -> Float[Array, "B T D"]:
+        """IDEMB(ID(j)). Looked up once a name, then spread over the tokens of the name."""
+        user = table_lookup(self.user_embedding[...], sentence.users)[:, None]  # [B, 1, D]
+        items = table_lookup(self.item_embedding[...], sentence.items)  # [B, H, D]
+        by_slot = jnp.concatenate([user, items, jnp.zeros_like(user)], axis=1)  # [B, 1+H+1, D]
+        return jnp.take_along_axis(by_slot, sentence.slots[..., None], axis=1)
+
+    def logits(self, x: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
+        """Float32. BART's bias is a constant of the checkpoint, not trained, as in PyTorch."""
+        scores = jnp.einsum(
+            "bsd,vd->bsv",
+            x,
+            self.token_embedding[...].astype(x.dtype),
+            preferred_element_type=jnp.float32,
+        )
+        return scores + jax.lax.stop_gradient(self.final_logits_bias[...])
+
+    def start_decoding(
+        self, sentence: EncoderInput, beams: int, length: int
+    ) -> DecoderCache:
+        """Encode each user once, with room for `length` tokens of `beams` beams."""
+        memory = self.encode(sentence)
+        heads = self.shape.decoder_heads
+        rows = sentence.tokens.shape[0] * beams
+        empty = jnp.zeros((rows, length, heads, self.shape.d_model // heads), self.shape.dtype)
+        own = [KeyValue(empty, empty) for _ in self.decoder.layers]
+        return DecoderCache(own, self.decoder.memory_key_values(memory), sentence.mask)
+
+    def decode_step(
+        self, tokens: Int[Array, "B K"], position: Int[Array, ""], cache: DecoderCache
+    ) -> tuple[Float[Array, "B K V"], DecoderCache]:
+        """Logits of the token that follows `tokens`, which stand at `position`."""
+        x, own = self.decoder.step(
+            self.embed(tokens), position, cache.own, cache.memory, cache.memory_mask
+        )
+        return self.logits(x), cache._replace(own=own)
+
+
+def abstract_model(shape: BartShape, n_users: int, n_items: int) -> tuple[Any, Params]:
+    """The graph definition and the shapes of the parameters; nothing is allocated."""
+    model = nnx.eval_shape(lambda: GenRec(shape, n_users, n_items, nnx.Rngs(0)))
+    graph, state = nnx.split(model)
+    return graph, with_string_keys(nnx.to_pure_dict(state))
+
+
+def init_params(shape: BartShape, n_users: int, n_items: int, seed: int) -> Params:
+    """Random parameters: matrices and tables normal with `shape.init_std`, norms 1, biases 0.
+
+    Drawn on the host, so that they are the same on every device and nothing is compiled.
+    """
+    _, like = abstract_model(shape, n_users, n_items)
+    rng = np.random.default_rng([seed, 0x171])
+
+    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        if leaf.ndim > 1:
+            return jnp.asarray(rng.standard_normal(leaf.shape, np.float32) * shape.init_std)
+        return jnp.full(leaf.shape, path[-1].key == "scale", jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, like)
+
+
+def merge(graph: Any, params: Params) -> GenRec:
+    """The module with these parameters; cheap, and meant to be called inside jit."""
+    return nnx.merge(graph, _with_int_keys(params))
+
+
+def with_string_keys(tree: Any) -> Any:
+    """NNX numbers the layers of a list with ints; checkpoints want names."""
+    if not isinstance(tree, dict):
+        return tree
+    return {str(key): with_string_keys(value) for key, value in tree.items()}
+
+
+def _with_int_keys(tree: Any) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    return {int(k) if k.isdigit() else k: _with_int_keys(value) for k, value in tree.items()}

@@ -1,0 +1,67 @@
+"""Where a pretrained checkpoint lies: a local folder, or the Hugging Face hub."""
+
+import hashlib
+import os
+import tomllib
+from pathlib import Path
+
+from genrec_jax.data.datasets import ASSETS
+from genrec_jax.errors import InputError
+
+BART_BASE = "facebook/bart-base"
+FILES = ("config.json", "vocab.json", "merges.txt", "tokenizer.json", "model.safetensors")
+
+
+def checkpoint_folder(pretrained: str) -> Path:
+    """The folder of a checkpoint given as a folder or as a hub id (`owner/name`).
+
+    GENREC_BART_DIR stands in for `facebook/bart-base` where it is set. Hub ids that
+    `third_party/assets.toml` knows are fetched at the revision it pins.
+
+    Raises:
+        InputError: no such folder, or the hub cannot be reached.
+    """
+    if pretrained == BART_BASE and (local := os.environ.get("GENREC_BART_DIR")):
+        folder = Path(local)
+        if not folder.is_dir():
+            raise InputError(f"GENREC_BART_DIR: found no folder {local}, expected BART's files")
+        return folder
+    folder = Path(pretrained).expanduser()
+    if folder.is_dir():
+        return folder
+    if pretrained.startswith((".", "/", "~")) or pretrained.count("/") != 1:
+        raise InputError(
+            f"config.model.pretrained: found {pretrained!r}, expected a folder that exists, or a "
+            "hub id like facebook/bart-base"
+        )
+    return _from_hub(pretrained)
+
+
+def _from_hub(repository: str) -> Path:
+    from huggingface_hub import snapshot_download  # here: runs from scratch never need it
+
+    with ASSETS.open("rb") as file:
+        pinned = tomllib.load(file)["bart"].get(repository, {})
+    try:
+        folder = Path(
+            snapshot_download(
+                repository,
+                revision=pinned.get("revision"),
+                allow_patterns=list(FILES),
+                etag_timeout=10,
+            )
+        )
+    except Exception as error:  # the hub's client raises many kinds, all meaning the same here
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"config.model.pretrained: {repository} cannot be fetched from the hub ({reason}); "
+            "give a local folder with its config.json, model.safetensors, vocab.json and "
+            "merges.txt, or train from scratch with --config.model.pretrained="
+        ) from None
+    for name, expected in pinned.get("sha256", {}).items():
+        found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        if found != expected:
+            raise InputError(
+                f"{folder / name}: found sha256 {found[:12]}…, expected {expected[:12]}…"
+            )
+    return folder

@@ -1,0 +1,61 @@
+"""A checkpoint and histories → top-k lists as JSON lines."""
+
+import logging
+from pathlib import Path
+
+from genrec_jax.config import Config
+from genrec_jax.data.sequences import Examples, read_id_lines, whole_histories
+from genrec_jax.errors import InputError
+from genrec_jax.evaluate import watch, write_predictions
+from genrec_jax.experiment import load_sequences
+from genrec_jax.recommender import Recommender
+from genrec_jax.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+def recommend(
+    config: Config,
+    folder: RunFolder,
+    step: int | None,
+    histories: Path | None,
+    output: Path | None,
+) -> None:
+    """Write the next items of every user of the dataset, or of a file of histories.
+
+    Args:
+        config: the run's, with perhaps another `evaluate` part.
+        folder: the run.
+        step: of the checkpoint; the best by validation if None.
+        histories: lines of `user item item …`, ids as the dataset writes them, the most recent
+            item last; None: all users of the dataset with everything that is known of them.
+        output: the file to write; None: predictions/recommendations.jsonl of the run.
+    """
+    recommender = Recommender.load(folder.path, step, config.evaluate)
+    if histories is None:
+        sequences = load_sequences(config.data)
+        recommender.catalogue.check_same_dataset(sequences)
+        examples = whole_histories(sequences)
+    else:
+        examples = read_histories(histories, recommender)
+    lists = recommender.rank(examples, "recommend", watch)
+    path = output or folder.predictions / "recommendations.jsonl"
+    write_predictions(path, recommender, examples, lists)
+
+
+def read_histories(path: Path, recommender: Recommender) -> Examples:
+    """The histories of a file, in its order.
+
+    Raises:
+        InputError: a line without a user, or with a user or an item that the run does not know.
+    """
+    lines = []
+    for number, ids in read_id_lines(path, "a file of histories"):
+        if not ids:
+            raise InputError(f"{path}, line {number}: the line is empty, expected 'user item item …'")
+        try:
+            recommender.examples([(ids[0], ids[1:])])
+        except InputError as error:
+            raise InputError(f"{path}, line {number}: {error}") from None
+        lines.append((ids[0], ids[1:]))
+    return recommender.examples(lines)

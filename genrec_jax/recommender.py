@@ -1,0 +1,169 @@
+"""The Python interface: a run's checkpoint and a history → top items.
+
+    from genrec_jax.recommender import Recommender
+
+    recommender = Recommender.load("runs/beauty")
+    recommender.recommend([(22, [1234, 87])])   # user id, item ids, the most recent last
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from genrec_jax.config import EvaluateConfig
+from genrec_jax.data.sequences import Examples
+from genrec_jax.decoding.beam_search import put_on_device as put_trie_on_device
+from genrec_jax.decoding.ranking import RankedLists, make_ranker, rank_all
+from genrec_jax.errors import InputError
+from genrec_jax.identifiers.catalogue import Catalogue
+from genrec_jax.identifiers.sentences import plan_batches
+from genrec_jax.model.bart import BartShape
+from genrec_jax.model.genrec import Params, abstract_model
+from genrec_jax.model.inputs import put_on_device
+from genrec_jax.run_folder import RunFolder
+from genrec_jax.training.checkpoint import Checkpoints
+
+Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """An item by its id in the dataset, and its log-probability in nats."""
+
+    item: int
+    score: float
+
+
+class Recommender:
+    """Ranks the catalogue for histories. Compiled once for each batch shape, kept for later calls."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        shape: BartShape,
+        evaluate: EvaluateConfig,
+        max_tokens: int,
+        buckets: int,
+        params: Params | None = None,
+    ):
+        """Without `params`, set them before the first list is asked for (training does)."""
+        self.catalogue = catalogue
+        self.evaluate = evaluate
+        self.params = params
+        self._max_tokens = max_tokens
+        self._buckets = buckets
+        table = catalogue.table
+        self.top_k = min(evaluate.top_k, table.n_items)
+        graph, _ = abstract_model(shape, table.n_users, table.n_items)
+        self._rank = make_ranker(
+            graph,
+            put_on_device(table),
+            put_trie_on_device(catalogue.trie),
+            search="free" if evaluate.search == "free" else "constrained",
+            beams=evaluate.beams,
+            top_k=self.top_k,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        workdir: str | Path,
+        step: int | None = None,
+        evaluate: EvaluateConfig | None = None,
+    ) -> Self:
+        """From a run's folder, which need not have its dataset at hand.
+
+        Args:
+            workdir: the run's folder.
+            step: of the checkpoint; the best by validation if not given.
+            evaluate: how to search, if not as the run's config says.
+
+        Raises:
+            InputError: no run there, no such step, or a checkpoint of another shape.
+        """
+        folder = RunFolder(Path(workdir))
+        config = folder.read_config()
+        shape = folder.read_shape()
+        catalogue = Catalogue.load(folder.identifiers)
+        table = catalogue.table
+        _, like = abstract_model(shape, table.n_users, table.n_items)
+        with Checkpoints(folder.checkpoints) as checkpoints:
+            params = checkpoints.params(checkpoints.best() if step is None else step, like)
+        return cls(
+            catalogue,
+            shape,
+            evaluate or config.evaluate,
+            config.model.max_tokens,
+            config.data.buckets,
+            params,
+        )
+
+    def rank(self, examples: Examples, label: str, watch: Watch | None = None) -> RankedLists:
+        """Item rows and scores of each example, top_k of them, best first."""
+        if self.params is None:
+            raise ValueError("the recommender has no parameters yet")
+        plan = plan_batches(
+            examples,
+            self.catalogue.table,
+            self._max_tokens,
+            self.evaluate.batch_size,
+            self._buckets,
+            label,
+        )
+        batches = plan.in_order()
+        return rank_all(
+            self._rank,
+            self.params,
+            plan,
+            batches if watch is None else watch(batches, label, len(batches)),
+            self.top_k,
+        )
+
+    def recommend(
+        self, histories: Sequence[tuple[int, Sequence[int]]]
+    ) -> list[list[Recommendation]]:
+        """Top items for each (user id, item ids), ids as the dataset writes them.
+
+        Raises:
+            InputError: a user or an item that the run was not trained on.
+        """
+        lists = self.rank(self.examples(histories), "recommend")
+        return [self.named(items, scores) for items, scores in zip(*lists, strict=True)]
+
+    def named(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
+        """One ranked list with the dataset's ids; places that free search left empty are out."""
+        return [
+            Recommendation(int(self.catalogue.item_ids[item]), float(score))
+            for item, score in zip(items, scores, strict=True)
+            if item >= 0
+        ]
+
+    def examples(self, histories: Sequence[tuple[int, Sequence[int]]]) -> Examples:
+        """Histories of ids as rows."""
+        lengths = np.array([len(items) for _, items in histories], dtype=np.int64)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        flat = np.array([item for _, items in histories for item in items], dtype=np.int64)
+        users = np.array([user for user, _ in histories], dtype=np.int64)
+        return Examples(
+            items=_rows(flat, self.catalogue.item_ids, "item").astype(np.int32),
+            users=_rows(users, self.catalogue.user_ids, "user"),
+            starts=offsets[:-1],
+            stops=offsets[1:],
+            targets=np.full(len(histories), -1),
+        )
+
+
+def _rows(ids: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
+    order = np.argsort(known, kind="stable")
+    place = np.minimum(np.searchsorted(known[order], ids), len(known) - 1)
+    rows = order[place]
+    wrong = np.flatnonzero(known[rows] != ids)
+    if len(wrong):
+        raise InputError(
+            f"{what} {ids[wrong[0]]} is not among the {len(known)} {what}s that the run knows "
+            f"(ids {known.min()} to {known.max()})"
+        )
+    return rows

@@ -1,0 +1,335 @@
+"""The story of one run: data → identifiers → model → pretrain → finetune → test."""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from genrec_jax.config import Config, PhaseConfig
+from genrec_jax.data.batches import Batch, BatchPlan, Bucket
+from genrec_jax.data.sequences import UserSequences, next_item_examples, pretraining_examples
+from genrec_jax.evaluate import (
+    evaluate_split,
+    result_table,
+    split_examples,
+    watch,
+    write_predictions,
+)
+from genrec_jax.errors import InputError
+from genrec_jax.experiment import (
+    build_catalogue,
+    load_sequences,
+    log_statistics,
+    model_shape,
+    pretrained_folder,
+    start_params,
+)
+from genrec_jax.identifiers.catalogue import Catalogue
+from genrec_jax.identifiers.sentences import plan_batches
+from genrec_jax.measures.metrics import metrics
+from genrec_jax.model.bart import BartShape
+from genrec_jax.model.genrec import Params, abstract_model
+from genrec_jax.model.inputs import put_on_device
+from genrec_jax.progress import track
+from genrec_jax.recommender import Recommender
+from genrec_jax.run_folder import MetricsWriter, RunFolder
+from genrec_jax.training.checkpoint import METRIC, Checkpoints
+from genrec_jax.training.cloze import Objective
+from genrec_jax.training.optimizer import OptimizerSpec, learning_rate_schedule, make_optimizer
+from genrec_jax.training.step import StepMetrics, TrainState, make_train_step, start_state
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Pretraining or finetuning: its batches and its length."""
+
+    name: str
+    objective: Objective
+    config: PhaseConfig
+    plan: BatchPlan
+    steps: int
+    first_step: int  # of the run, at the start of the phase
+    selects: bool  # its validation chooses the best checkpoint
+
+    @property
+    def validation_steps(self) -> int:
+        """Steps between validations; the end of the phase is always one."""
+        steps = self.config.validate_every_steps
+        return steps or self.config.validate_every_epochs * self.plan.steps_per_epoch or self.steps
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands; saved with every checkpoint."""
+
+    step: int = 0  # of the run
+    best_step: int | None = None
+    best_score: float = -1.0
+    seconds: float = 0.0  # of training and validation so far
+
+
+def train(config: Config, folder: RunFolder) -> None:
+    """Train as the config says, or go on with the run that the folder holds; then test the best."""
+    folder.check_usable(config)
+    if results := folder.read_results():
+        log.info("%s holds a finished run:\n%s", folder.path, result_table(results))
+        return
+
+    # ---------------------------------------------------------------- data and identifiers
+    sequences = load_sequences(config.data)
+    pretrained = pretrained_folder(config.model)
+    catalogue = build_catalogue(config, sequences, pretrained)
+    shape = model_shape(config.model, catalogue.vocabulary, pretrained)
+    params = start_params(shape, catalogue, pretrained, config.seed)
+    folder.create(config, shape)
+    catalogue.save(folder.identifiers)
+    handler = folder.log_to_file()
+    logging.getLogger("genrec_jax").addHandler(handler)
+    try:
+        _train(config, folder, sequences, catalogue, shape, params)
+    finally:
+        logging.getLogger("genrec_jax").removeHandler(handler)
+        handler.close()
+
+
+def _train(
+    config: Config,
+    folder: RunFolder,
+    sequences: UserSequences,
+    catalogue: Catalogue,
+    shape: BartShape,
+    params: Params,
+) -> None:
+    log_statistics(sequences)
+    recommender = Recommender(
+        catalogue, shape, config.evaluate, config.model.max_tokens, config.data.buckets
+    )
+    phases = list(make_phases(config, sequences, catalogue))
+    with Checkpoints(folder.checkpoints) as checkpoints:
+        # ------------------------------------------------------------ where the run stands
+        progress = Progress()
+        if checkpoints.steps():
+            progress = Progress(**checkpoints.progress(checkpoints.steps()[-1]))
+            log.info("going on from the checkpoint of step %d", progress.step)
+        folder.drop_metrics_after(progress.step)
+        writer = MetricsWriter(folder)
+        try:
+            # -------------------------------------------------------- pretrain, finetune
+            for phase in phases:
+                runner = PhaseRunner(config, phase, catalogue, shape, sequences, recommender)
+                params, progress = runner.run(params, progress, checkpoints, writer)
+        finally:
+            writer.close()
+
+        # ------------------------------------------------------------ test the best
+        best = checkpoints.best()
+        recommender.params = checkpoints.params(best, params)
+        log.info("testing the checkpoint of step %d (validation %s %.5f)", best, METRIC, progress.best_score)
+        result, examples, lists = evaluate_split(recommender, config, sequences, "test")
+        result["counts"]["steps"] = progress.step
+        result["counts"]["best_step"] = best
+        result["seconds"]["training"] = round(progress.seconds, 2)
+        write_predictions(folder.predictions / "test.jsonl", recommender, examples, lists)
+        folder.write_results(result)
+    log.info(
+        "%d steps in %.0f s, test ranked in %.0f s\n\n%s",
+        progress.step,
+        result["seconds"]["training"],
+        result["seconds"]["ranking"],
+        result_table(result),
+    )
+
+
+def make_phases(
+    config: Config, sequences: UserSequences, catalogue: Catalogue
+) -> Iterator[Phase]:
+    """Pretraining and finetuning, or the one of them that has epochs."""
+    first_step = 0
+    for name, objective, phase, examples in (
+        ("pretrain", "random_item", config.pretrain, pretraining_examples(sequences)),
+        (
+            "finetune",
+            "next_item",
+            config.finetune,
+            next_item_examples(sequences, config.finetune.holdout),
+        ),
+    ):
+        if phase.epochs == 0:
+            continue
+        plan = plan_batches(
+            examples,
+            catalogue.table,
+            config.model.max_tokens,
+            phase.batch_size,
+            config.data.buckets,
+            name,
+        )
+        steps = phase.epochs * plan.steps_per_epoch
+        steps = min(steps, phase.max_steps) if phase.max_steps else steps
+        selects = name == "finetune" or config.finetune.epochs == 0
+        yield Phase(name, objective, phase, plan, steps, first_step, selects)
+        first_step += steps
+
+
+class PhaseRunner:
+    """One phase: steps, figures, validation, checkpoints."""
+
+    def __init__(
+        self,
+        config: Config,
+        phase: Phase,
+        catalogue: Catalogue,
+        shape: BartShape,
+        sequences: UserSequences,
+        recommender: Recommender,
+    ):
+        self.config = config
+        self.phase = phase
+        self.recommender = recommender
+        self.validation = split_examples(config, sequences, "validation")
+        spec = OptimizerSpec(
+            steps=phase.steps,
+            learning_rate=phase.config.learning_rate,
+            weight_decay=phase.config.weight_decay,
+            warmup=phase.config.warmup,
+            clip_norm=phase.config.clip_norm,
+        )
+        self.learning_rate = learning_rate_schedule(spec)
+        self.optimizer = make_optimizer(spec)
+        graph, _ = abstract_model(shape, catalogue.table.n_users, catalogue.table.n_items)
+        self.train_step = make_train_step(
+            graph, put_on_device(catalogue.table), self.optimizer, phase.objective, config.seed
+        )
+
+    def run(
+        self,
+        params: Params,
+        progress: Progress,
+        checkpoints: Checkpoints,
+        writer: MetricsWriter,
+    ) -> tuple[Params, Progress]:
+        """From where the run stands to the end of the phase.
+
+        Args:
+            params: what the phase starts from; of no use, and given up, once it has checkpoints.
+            progress: of the run.
+            checkpoints: to go on from and to write.
+            writer: of the figures.
+        """
+        phase = self.phase
+        done = min(max(progress.step - phase.first_step, 0), phase.steps)
+        state = start_state(params, self.optimizer)
+        if done == phase.steps:
+            return params, progress
+        if progress.step > phase.first_step or (done == 0 and progress.step):
+            state = self._restore(state, done, progress.step, checkpoints)
+
+        started = time.monotonic() - progress.seconds
+        figures = FigureLog(self, writer, done)
+        batches = phase.plan.training_batches(self.config.seed, done, phase.steps)
+        bar = track(batches, phase.name, phase.steps - done, unit="step")
+        for step, (bucket, batch) in enumerate(bar, start=done + 1):
+            state, sums = self.train_step(state, batch, bucket.n_tokens)
+            figures.add(step, sums, bucket, batch)
+            if step % phase.validation_steps == 0 or step == phase.steps:
+                figures.write(step)
+                score = self._validate(state.params, step, writer)
+                run_step = phase.first_step + step
+                best = (progress.best_step, progress.best_score)
+                if phase.selects and score > best[1]:
+                    best = (run_step, score)
+                progress = Progress(run_step, *best, seconds=time.monotonic() - started)
+                checkpoints.save(
+                    run_step, state, vars(progress), score if phase.selects else None
+                )
+                figures.restart_clock()
+        return state.params, progress
+
+    def _restore(
+        self, state: TrainState, done: int, run_step: int, checkpoints: Checkpoints
+    ) -> TrainState:
+        if done == 0:  # the checkpoint is the end of the phase before: another optimizer's state
+            params = checkpoints.params(run_step, state.params)
+            return start_state(params, self.optimizer)
+        return checkpoints.state(run_step, state._replace(step=np.int32(done)))
+
+    def _validate(self, params: Params, step: int, writer: MetricsWriter) -> float:
+        self.recommender.params = params
+        lists = self.recommender.rank(self.validation, "validate", watch)
+        self.recommender.params = None  # the next step donates them
+        figures = metrics(lists.items, self.validation.targets)
+        writer.write(self.phase.first_step + step, "validation", figures)
+        log.info(
+            "%s step %d: validation on %d users: %s",
+            self.phase.name,
+            step,
+            len(self.validation),
+            "  ".join(f"{name} {value:.5f}" for name, value in figures.items()),
+        )
+        return figures[METRIC]
+
+
+class FigureLog:
+    """Collects the sums of the steps on the device and writes their means now and then."""
+
+    def __init__(self, runner: PhaseRunner, writer: MetricsWriter, done: int):
+        self.runner = runner
+        self.writer = writer
+        self.written = done
+        self.sums: list[StepMetrics] = []
+        self.tokens = 0
+        self.clock = time.monotonic()
+
+    def add(self, step: int, sums: StepMetrics, bucket: Bucket, batch: Batch) -> None:
+        self.sums.append(sums)
+        self.tokens += bucket.n_tokens * len(batch.users)
+        if len(self.sums) == self.runner.config.log_every_steps:
+            self.write(step)
+
+    def write(self, step: int) -> None:
+        """The figures of the steps since the last call."""
+        if not self.sums:
+            return
+        phase = self.runner.phase
+        fetched = jax.device_get(self.sums)
+        seconds = time.monotonic() - self.clock
+        total: dict[str, Any] = {
+            name: float(np.sum([getattr(one, name) for one in fetched]))
+            for name in StepMetrics._fields
+        }
+        loss = total["loss_sum"] / max(total["tokens"], 1)
+        if not np.isfinite(loss):
+            raise InputError(
+                f"{phase.name}: the loss of the steps up to {step} is {loss}, expected a finite "
+                f"number; try a smaller config.{phase.name}.learning_rate"
+            )
+        figures = {
+            "loss": loss,
+            "exact": total["exact"] / max(total["targets"], 1),
+            "gradient_norm": total["gradient_norm"] / len(fetched),
+            "learning_rate": float(self.runner.learning_rate(step - 1)),
+            "sequences_per_second": total["targets"] / seconds,
+            "tokens_per_second": self.tokens / seconds,
+        }
+        self.writer.write(phase.first_step + step, phase.name, figures)
+        log.info(
+            "%s step %d/%d: loss %.4f, exact %.4f, %.0f sequences/s",
+            phase.name,
+            step,
+            phase.steps,
+            loss,
+            figures["exact"],
+            figures["sequences_per_second"],
+        )
+        self.sums.clear()
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        self.tokens = 0
+        self.clock = time.monotonic()

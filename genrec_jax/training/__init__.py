@@ -1,0 +1,1 @@
+"""Masking, the optimizer, the one jitted step, checkpoints."""

@@ -1,0 +1,43 @@
+"""Which item is masked (sections 4.2 and 4.3, Figure 2 of the paper).
+
+Pretraining replaces one random item of the training part by the mask; finetuning puts the mask
+behind the last item. Both ask the decoder for the one item that belongs there.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from genrec_jax.model.inputs import append_mask
+
+Objective = Literal["random_item", "next_item"]
+
+
+def mask_random_item(
+    key: jax.Array, histories: Int[Array, "B H"], mask_row: int
+) -> tuple[Int[Array, "B H"], Int[Array, " B"]]:
+    """One item of each history, each equally likely, becomes the mask.
+
+    Returns the masked histories and the item that stood there (-1 for an empty history).
+    """
+    length = jnp.sum(histories >= 0, axis=1)
+    chosen = jnp.floor(jax.random.uniform(key, length.shape) * length).astype(jnp.int32)
+    chosen = jnp.minimum(chosen, jnp.maximum(length - 1, 0))[:, None]  # uniform may round up to 1
+    targets = jnp.take_along_axis(histories, chosen, axis=1)
+    is_masked = (jnp.arange(histories.shape[1]) == chosen) & (targets >= 0)
+    return jnp.where(is_masked, mask_row, histories), targets[:, 0]
+
+
+def mask_items(
+    objective: Objective,
+    key: jax.Array,
+    histories: Int[Array, "B H"],
+    targets: Int[Array, " B"],
+    mask_row: int,
+) -> tuple[Int[Array, "B H_masked"], Int[Array, " B"]]:
+    """The histories with their mask, and the item that each mask stands for."""
+    if objective == "random_item":
+        return mask_random_item(key, histories, mask_row)
+    return append_mask(histories, mask_row), targets
