@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from genrec_jax.errors import InputError
 
@@ -90,7 +90,7 @@ class Config:
     log_every_steps: int = 50
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
         """From nested mappings that hold every key, checked as a whole.
 
         Raises:
@@ -129,6 +129,12 @@ def check_key(key: str) -> None:
     near = near or difflib.get_close_matches(key, list(known), n=3)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
     raise InputError(f"{key}: no such key{hint}")
+
+
+def check_variant(found: str, expected: tuple[str, ...]) -> None:
+    """For `get_config(variant)` of a config file; the empty variant is the file as it stands."""
+    if found and found not in expected:
+        raise InputError(f"--config: no variant {found!r}, expected one of {_words(expected)}")
 
 
 def _build(cls: type[Any], values: Mapping[str, Any], name: str) -> Any:
@@ -186,15 +192,15 @@ def _check(config: Config) -> None:
 # By the last word of the key.
 _AT_LEAST = {
     **dict.fromkeys(
-        "synthetic_users synthetic_items buckets d_model encoder_layers decoder_layers "
-        "attention_heads ffn_dim batch_size beams top_k log_every_steps".split(),
-        1,
+        ("synthetic_users", "buckets", "d_model", "encoder_layers", "decoder_layers"), 1
     ),
     **dict.fromkeys(
-        "epochs max_steps weight_decay validate_every_epochs validate_every_steps users "
-        "validation_users seed indexing_seed synthetic_seed".split(),
-        0,
+        ("attention_heads", "ffn_dim", "batch_size", "beams", "top_k", "log_every_steps"), 1
     ),
+    **dict.fromkeys(("epochs", "max_steps", "validate_every_epochs", "validate_every_steps"), 0),
+    **dict.fromkeys(("users", "validation_users", "weight_decay"), 0),
+    **dict.fromkeys(("seed", "indexing_seed", "synthetic_seed"), 0),
+    "synthetic_items": 20,
     "max_tokens": 16,
     "vocab_size": 32,
 }
@@ -209,6 +215,11 @@ def _check_together(config: Config) -> None:
             f"config.model.attention_heads: found {model.attention_heads}, expected a divisor of "
             f"config.model.d_model = {model.d_model}"
         )
+    if model.max_tokens % 8:
+        raise InputError(
+            f"config.model.max_tokens: found {model.max_tokens}, expected a multiple of 8, which "
+            "batches are padded to"
+        )
     if evaluate.top_k > evaluate.beams:
         raise InputError(
             f"config.evaluate.top_k: found {evaluate.top_k}, expected at most "
@@ -218,10 +229,6 @@ def _check_together(config: Config) -> None:
         raise InputError(
             f"config.evaluate.top_k: found {evaluate.top_k}, expected at least 10, since the best "
             "checkpoint is chosen by NDCG@10"
-        )
-    if data.synthetic_items < 20:
-        raise InputError(
-            f"config.data.synthetic_items: found {data.synthetic_items}, expected at least 20"
         )
     if (data.name == "file") != bool(data.file):
         found = f"name={data.name!r}, file={data.file!r}"

@@ -23,7 +23,7 @@ from genrec_jax.decoding.ranking import RankedLists
 from genrec_jax.errors import InputError
 from genrec_jax.experiment import load_sequences, sample_users, synthetic_spec
 from genrec_jax.measures.metrics import metrics
-from genrec_jax.measures.references import popularity_lists
+from genrec_jax.measures.references import next_number_lists, popularity_lists
 from genrec_jax.measures.report import format_table
 from genrec_jax.progress import track
 from genrec_jax.recommender import Recommender
@@ -64,10 +64,14 @@ def evaluate_split(
     examples = split_examples(config, sequences, split)
     lists = recommender.rank(examples, f"rank {split}", watch)
     seconds = time.monotonic() - started
-    references = {"popularity": popularity_lists(sequences, examples, recommender.top_k)}
-    if config.data.name == "synthetic":
+    top_k = recommender.top_k
+    references = {"popularity": popularity_lists(sequences, examples, top_k)}
+    if config.data.name != "synthetic":
+        numbers = recommender.catalogue.indexing.item_numbers
+        references["largest number + 1, …"] = next_number_lists(numbers, examples, top_k)
+    else:
         spec = synthetic_spec(config.data)
-        references["oracle"] = oracle_lists(spec, examples, recommender.top_k)
+        references["oracle"] = oracle_lists(spec, examples, top_k)
     result = {
         "dataset": sequences.name,
         "indexing": config.indexing,
@@ -104,8 +108,8 @@ def result_table(result: dict[str, Any]) -> str:
     note = f"indexing {result['indexing']}, {result['search']} search, {result['beams']} beams"
     if result["indexing"] == "published" and result["dataset"] in ("beauty", "sports", "yelp"):
         note += (
-            "\nThe published ids number items in order of appearance, test items included, and so "
-            "leak the\nanswer (README, 'What the figures mean'); indexing=random does not."
+            "\nThe published ids leak the answer: 'largest number + 1, …' learns nothing "
+            "(README, 'What the figures mean')."
         )
     return f"{table}\n{note}"
 

@@ -5,7 +5,6 @@ import logging
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from genrec_jax.config import Config, DataConfig, ModelConfig
@@ -17,7 +16,7 @@ from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
 from genrec_jax.identifiers.tokenizer import Vocabulary, load_bart_tokenizer, train_tokenizer
 from genrec_jax.model.bart import BartShape
-from genrec_jax.model.convert import load_params, read_shape
+from genrec_jax.model.convert import SHAPE_KEYS, load_params, read_shape
 from genrec_jax.model.genrec import Params, init_params
 from genrec_jax.model.hub import checkpoint_folder
 
@@ -56,9 +55,7 @@ def log_statistics(sequences: UserSequences) -> None:
     )
 
 
-def build_catalogue(
-    config: Config, sequences: UserSequences, pretrained: Path | None
-) -> Catalogue:
+def build_catalogue(config: Config, sequences: UserSequences, pretrained: Path | None) -> Catalogue:
     """Number, name and tokenize every user and item.
 
     Args:
@@ -80,9 +77,7 @@ def pretrained_folder(config: ModelConfig) -> Path | None:
     return checkpoint_folder(config.pretrained) if config.pretrained else None
 
 
-def model_shape(
-    config: ModelConfig, vocabulary: Vocabulary, pretrained: Path | None
-) -> BartShape:
+def model_shape(config: ModelConfig, vocabulary: Vocabulary, pretrained: Path | None) -> BartShape:
     """From the checkpoint, which must agree with the config's keys, or from the config alone."""
     ours = BartShape(
         vocab_size=vocabulary.size,
@@ -117,10 +112,9 @@ def model_shape(
         ours, vocab_size=theirs.vocab_size, max_positions=theirs.max_positions
     )
     wrong = [
-        f"{field.name} is {getattr(theirs, field.name)} there and {getattr(merged, field.name)} here"
-        for field in dataclasses.fields(BartShape)
-        if field.name.startswith(("d_model", "encoder_", "decoder_"))
-        and getattr(theirs, field.name) != getattr(merged, field.name)
+        f"{name} is {getattr(theirs, name)} there and {getattr(merged, name)} here"
+        for name in SHAPE_KEYS
+        if getattr(theirs, name) != getattr(merged, name)
     ]
     if wrong:
         raise InputError(
@@ -136,7 +130,9 @@ def start_params(
     params = init_params(shape, catalogue.table.n_users, catalogue.table.n_items, seed)
     if pretrained is not None:
         params = load_params(pretrained, shape, params)
-    sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in params.items()}
+    sizes = {
+        name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in params.items()
+    }
     parts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
     log.info("model: %s parameters in %s (%s)", f"{sum(sizes.values()):,}", shape.dtype, parts)
     return params
@@ -150,7 +146,7 @@ def sample_users(examples: Examples, users: int, seed: int) -> Examples:
     return examples.take(np.sort(rows))
 
 
-def _dtype(name: str) -> jnp.dtype:
-    if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return jnp.dtype(name)
+def _dtype(name: str) -> str:
+    if name != "auto":
+        return name
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"

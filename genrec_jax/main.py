@@ -26,58 +26,67 @@ from genrec_jax.recommend import recommend
 from genrec_jax.run_folder import RunFolder
 from genrec_jax.train import train
 
+MODES = ("train", "evaluate", "recommend")
+SPLITS = ("test", "validation")
+
 
 def define_flags(argv: list[str]) -> flags.FlagValues:
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         "config", None, "The config file.", flag_values=values, sys_argv=argv
     )
-    for define, name, default, text in (
-        (flags.DEFINE_string, "workdir", None, "The run's folder; default: runs/NAME[_variant]."),
-        (flags.DEFINE_integer, "step", None, "Checkpoint to restore; default: the best."),
-        (flags.DEFINE_string, "histories", None, "recommend: a file of 'user item item …' lines."),
-        (flags.DEFINE_string, "output", None, "recommend: the file to write."),
+    for define, name, text in (
+        (flags.DEFINE_string, "workdir", "The run's folder; without it, runs/NAME[_variant]."),
+        (flags.DEFINE_integer, "step", "The checkpoint to restore; without it, the best."),
+        (flags.DEFINE_string, "histories", "recommend: a file of 'user item item …' lines."),
+        (flags.DEFINE_string, "output", "recommend: the file to write."),
     ):
-        define(name, default, text, flag_values=values)
-    modes = ("train", "evaluate", "recommend")
-    flags.DEFINE_enum("mode", "train", modes, "What to do.", flag_values=values)
-    splits = ("test", "validation")
-    flags.DEFINE_enum("split", "test", splits, "evaluate: what to rank.", flag_values=values)
+        define(name, None, text, flag_values=values)
+    flags.DEFINE_enum("mode", "train", MODES, "What to do.", flag_values=values)
+    flags.DEFINE_enum("split", "test", SPLITS, "evaluate: what to rank.", flag_values=values)
     flags.DEFINE_boolean("help", False, "Show this help.", flag_values=values)
     return values
 
 
-def read_config(values: flags.FlagValues, argv: list[str]) -> Config | None:
-    """The config file with its overrides; None where no --config is given."""
-    for argument in argv:
+def parse(values: flags.FlagValues, argv: list[str]) -> Config | None:
+    """Set the flags; the config with its overrides, or None where no --config is given."""
+    for argument in argv[1:]:
+        if match := re.match(r"--?config=([^:]*)", argument):
+            check_config_file(Path(match[1]))
         if match := re.match(r"--?(config\.[^=]*)", argument):
             check_key(match[1])
     try:
         rest = values(argv)
-        config = None if values.config is None else Config.from_dict(values.config.to_dict())
-    except InputError:
-        raise
+        if len(rest) > 1:
+            raise InputError(f"{rest[1]}: not a flag, expected --name=value")
+        return None if values.config is None else Config.from_dict(values.config.to_dict())
     except (flags.Error, OSError, SyntaxError, TypeError, ValueError) as error:
-        raise InputError(" ".join(str(error).split())) from None
-    if len(rest) > 1:
-        raise InputError(f"{rest[1]}: not a flag, expected --name=value")
-    return config
+        # A fault inside a config file arrives as a whole traceback; its last line says what it is.
+        last = str(error).strip().splitlines()[-1]
+        raise InputError(last.removeprefix("genrec_jax.errors.InputError: ")) from None
+
+
+def check_config_file(path: Path) -> None:
+    if not path.is_file():
+        there = ", ".join(str(file) for file in sorted(Path("configs").glob("*.py")))
+        raise InputError(f"--config: found no file {path}" + (f", there are {there}" * bool(there)))
 
 
 def run(argv: list[str]) -> None:
     values = define_flags(argv)
-    config = read_config(values, argv)
+    config = parse(values, argv)
     if values.help:
-        print(f"{__doc__}\n{values.main_module_help() or values.get_help()}")
+        print(__doc__)
+        for name in ("config", "workdir", "mode", "split", "step", "histories", "output"):
+            print(f"  --{name:10} {values[name].help}")
         return
-    if values.workdir is None and config is None:
-        raise InputError("--config: found none, expected --config=configs/NAME.py (or --workdir)")
-    name = Path(re.sub(r"\.py:?", "_", values["config"].config_filename or "")).name.strip("_")
-    folder = RunFolder(Path(values.workdir or Path("runs") / name))
+    if config is None and (values.workdir is None or values.mode == "train"):
+        raise InputError("--config: found none, expected --config=configs/NAME.py[:variant]")
+    folder = RunFolder(
+        Path(values.workdir or default_workdir(config_flags.get_config_filename(values["config"])))
+    )
     if values.mode == "train":
-        if config is None:
-            raise InputError("--config: found none, expected --config=configs/NAME.py to train")
-        train(config, folder)
+        train(config or folder.read_config(), folder)
         return
     if config is not None:
         folder.check_usable(config, ignored=("config.evaluate",))
@@ -93,6 +102,12 @@ def run(argv: list[str]) -> None:
             histories and Path(histories),
             output and Path(output),
         )
+
+
+def default_workdir(values: flags.FlagValues) -> str:
+    """configs/beauty.py:small → runs/beauty_small."""
+    path, _, variant = config_flags.get_config_filename(values["config"]).partition(":")
+    return str(Path("runs") / "_".join([Path(path).stem, *variant.split()]))
 
 
 def main(argv: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Progress: a bar with rate and remaining time on a terminal, a plain line now and then elsewhere."""
+"""Progress: a bar with rate and remaining time on a terminal, elsewhere a line now and then."""
 
 import logging
 import sys

@@ -52,7 +52,9 @@ def read_histories(path: Path, recommender: Recommender) -> Examples:
     lines = []
     for number, ids in read_id_lines(path, "a file of histories"):
         if not ids:
-            raise InputError(f"{path}, line {number}: the line is empty, expected 'user item item …'")
+            raise InputError(
+                f"{path}, line {number}: the line is empty, expected 'user item item …'"
+            )
         try:
             recommender.examples([(ids[0], ids[1:])])
         except InputError as error:

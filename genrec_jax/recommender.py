@@ -1,15 +1,15 @@
 """The Python interface: a run's checkpoint and a history → top items.
 
-    from genrec_jax.recommender import Recommender
+from genrec_jax.recommender import Recommender
 
-    recommender = Recommender.load("runs/beauty")
-    recommender.recommend([(22, [1234, 87])])   # user id, item ids, the most recent last
+recommender = Recommender.load("runs/beauty")
+recommender.recommend([(22, [1234, 87])])   # user id, item ids, the most recent last
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Recommendation:
 
 
 class Recommender:
-    """Ranks the catalogue for histories. Compiled once for each batch shape, kept for later calls."""
+    """Ranks the catalogue for histories; compiled once for each batch shape."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Recommender:
         workdir: str | Path,
         step: int | None = None,
         evaluate: EvaluateConfig | None = None,
-    ) -> Self:
+    ) -> "Recommender":
         """From a run's folder, which need not have its dataset at hand.
 
         Args:
@@ -130,6 +130,8 @@ class Recommender:
         Raises:
             InputError: a user or an item that the run was not trained on.
         """
+        if not histories:
+            return []
         lists = self.rank(self.examples(histories), "recommend")
         return [self.named(items, scores) for items, scores in zip(*lists, strict=True)]
 

@@ -1,10 +1,10 @@
 """A run is a folder: all that evaluation and serving need, so that copying it moves the run.
 
-    config.json        the whole config                log.txt          what the console said
-    model.json         the shape of the model          metrics.jsonl    a line a log point
-    identifiers/       indexing, token table, tokenizer  tensorboard/   the same as events
-    checkpoints/STEP/  orbax                           results.json     the test result
-    predictions/       ranked lists as JSON lines
+config.json        the whole config                log.txt          what the console said
+model.json         the shape of the model          metrics.jsonl    a line a log point
+identifiers/       indexing, token table, tokenizer  tensorboard/   the same as events
+checkpoints/STEP/  orbax                           results.json     the test result
+predictions/       ranked lists as JSON lines
 """
 
 import dataclasses
@@ -13,8 +13,6 @@ import logging
 import os
 from pathlib import Path
 from typing import Any
-
-import jax.numpy as jnp
 
 from genrec_jax.config import Config, flat
 from genrec_jax.errors import InputError
@@ -68,7 +66,7 @@ class RunFolder:
     def create(self, config: Config, shape: BartShape) -> None:
         try:
             self.predictions.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._shape, _shape_json(shape))
+            write_atomically(self._shape, json.dumps(dataclasses.asdict(shape), indent=2) + "\n")
             write_atomically(self._config, config.to_json())
         except OSError as error:
             raise InputError(f"--workdir={self.path}: cannot be written: {error}") from None
@@ -79,8 +77,8 @@ class RunFolder:
     def read_shape(self) -> BartShape:
         values = self._read(self._shape)
         try:
-            return BartShape(**{**values, "dtype": jnp.dtype(values["dtype"])})
-        except (TypeError, KeyError) as error:
+            return BartShape(**values)
+        except TypeError as error:
             raise InputError(f"{self._shape}: not the shape of a model: {error}") from None
 
     def read_results(self) -> dict[str, Any] | None:
@@ -93,7 +91,9 @@ class RunFolder:
         """A run that goes on from a checkpoint writes the lines after it again."""
         if self.metrics.is_file():
             lines = self.metrics.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            kept = [
+                line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step
+            ]
             write_atomically(self.metrics, "".join(kept))
 
     def log_to_file(self) -> logging.Handler:
@@ -138,8 +138,3 @@ def write_atomically(path: Path, text: str) -> None:
     draft = path.with_name(path.name + ".part")
     draft.write_text(text, encoding="utf-8")
     os.replace(draft, path)
-
-
-def _shape_json(shape: BartShape) -> str:
-    values = dataclasses.asdict(shape)
-    return json.dumps({**values, "dtype": jnp.dtype(shape.dtype).name}, indent=2) + "\n"

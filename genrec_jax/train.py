@@ -11,7 +11,13 @@ import numpy as np
 
 from genrec_jax.config import Config, PhaseConfig
 from genrec_jax.data.batches import Batch, BatchPlan, Bucket
-from genrec_jax.data.sequences import UserSequences, next_item_examples, pretraining_examples
+from genrec_jax.data.sequences import (
+    Examples,
+    UserSequences,
+    next_item_examples,
+    pretraining_examples,
+)
+from genrec_jax.errors import InputError
 from genrec_jax.evaluate import (
     evaluate_split,
     result_table,
@@ -19,7 +25,6 @@ from genrec_jax.evaluate import (
     watch,
     write_predictions,
 )
-from genrec_jax.errors import InputError
 from genrec_jax.experiment import (
     build_catalogue,
     load_sequences,
@@ -130,7 +135,12 @@ def _train(
         # ------------------------------------------------------------ test the best
         best = checkpoints.best()
         recommender.params = checkpoints.params(best, params)
-        log.info("testing the checkpoint of step %d (validation %s %.5f)", best, METRIC, progress.best_score)
+        log.info(
+            "testing the checkpoint of step %d (validation %s %.5f)",
+            best,
+            METRIC,
+            progress.best_score,
+        )
         result, examples, lists = evaluate_split(recommender, config, sequences, "test")
         result["counts"]["steps"] = progress.step
         result["counts"]["best_step"] = best
@@ -146,20 +156,15 @@ def _train(
     )
 
 
-def make_phases(
-    config: Config, sequences: UserSequences, catalogue: Catalogue
-) -> Iterator[Phase]:
+def make_phases(config: Config, sequences: UserSequences, catalogue: Catalogue) -> Iterator[Phase]:
     """Pretraining and finetuning, or the one of them that has epochs."""
     first_step = 0
-    for name, objective, phase, examples in (
+    finetuning = next_item_examples(sequences, config.finetune.holdout)
+    objectives: list[tuple[str, Objective, PhaseConfig, Examples]] = [
         ("pretrain", "random_item", config.pretrain, pretraining_examples(sequences)),
-        (
-            "finetune",
-            "next_item",
-            config.finetune,
-            next_item_examples(sequences, config.finetune.holdout),
-        ),
-    ):
+        ("finetune", "next_item", config.finetune, finetuning),
+    ]
+    for name, objective, phase, examples in objectives:
         if phase.epochs == 0:
             continue
         plan = plan_batches(
@@ -242,12 +247,10 @@ class PhaseRunner:
                 score = self._validate(state.params, step, writer)
                 run_step = phase.first_step + step
                 best = (progress.best_step, progress.best_score)
-                if phase.selects and score > best[1]:
-                    best = (run_step, score)
+                is_best = phase.selects and score > progress.best_score
+                best = (run_step, score) if is_best else best
                 progress = Progress(run_step, *best, seconds=time.monotonic() - started)
-                checkpoints.save(
-                    run_step, state, vars(progress), score if phase.selects else None
-                )
+                checkpoints.save(run_step, state, vars(progress), score if is_best else None)
                 figures.restart_clock()
         return state.params, progress
 
@@ -313,7 +316,7 @@ class FigureLog:
             "loss": loss,
             "exact": total["exact"] / max(total["targets"], 1),
             "gradient_norm": total["gradient_norm"] / len(fetched),
-            "learning_rate": float(self.runner.learning_rate(step - 1)),
+            "learning_rate": float(np.asarray(self.runner.learning_rate(step - 1))),
             "sequences_per_second": total["targets"] / seconds,
             "tokens_per_second": self.tokens / seconds,
         }

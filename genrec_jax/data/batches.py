@@ -10,7 +10,7 @@ and resumed sees the same batches.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -30,9 +30,9 @@ class Bucket(NamedTuple):
 class Batch(NamedTuple):
     """What goes to the device. A row that only fills the batch up has user -1."""
 
-    users: Int[np.ndarray, " B"]
-    histories: Int[np.ndarray, "B H"]
-    targets: Int[np.ndarray, " B"]
+    users: Any  # int32 [B]: NumPy on the host, JAX inside jit
+    histories: Any  # int32 [B, H]
+    targets: Any  # int32 [B]
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,7 @@ def cut_histories(
     return kept, report
 
 
-def history_tokens(
-    examples: Examples, item_tokens: Int[np.ndarray, " N"]
-) -> Int[np.ndarray, " n"]:
+def history_tokens(examples: Examples, item_tokens: Int[np.ndarray, " N"]) -> Int[np.ndarray, " n"]:
     """The number of tokens in the item names of each history."""
     before = np.concatenate([[0], np.cumsum(item_tokens[examples.items], dtype=np.int64)])
     return before[examples.stops] - before[examples.starts]
@@ -122,17 +120,13 @@ class BatchPlan:
         self._members = [np.flatnonzero(bucket_of == b) for b in range(len(widths))]
         longest = [int(lengths[members].max(initial=1)) for members in self._members]
         # Examples move up to larger buckets, so a larger bucket also has at least as many items.
-        self.buckets = [
-            Bucket(max(1, *longest[: b + 1]), width) for b, width in enumerate(widths)
-        ]
+        self.buckets = [Bucket(max(1, *longest[: b + 1]), width) for b, width in enumerate(widths)]
         self.steps_per_epoch = -(-len(examples) // batch_size)
 
     @property
     def padding_share(self) -> float:
         """Share of the encoder's tokens of an epoch that are padding."""
-        padded = sum(
-            self.batch_size * self.buckets[b].n_tokens for b, _ in self._grouped(None)
-        )
+        padded = sum(self.batch_size * self.buckets[b].n_tokens for b, _ in self._grouped(None))
         return 1.0 - int(self.n_tokens.sum()) / padded
 
     def epoch(self, seed: int, epoch: int) -> list[tuple[Bucket, Int[np.ndarray, " m"]]]:
@@ -159,14 +153,13 @@ class BatchPlan:
         examples = self.examples.take(rows)
         lengths = examples.stops - examples.starts
         column = np.arange(bucket.n_items)
-        source = np.minimum(examples.starts[:, None] + column, len(examples.items) - 1)
-        filled = np.where(column < lengths[:, None], examples.items[source], -1)
+        inside = column < lengths[:, None]
+        filled = np.full(inside.shape, -1)
+        filled[inside] = examples.items[(examples.starts[:, None] + column)[inside]]
         missing = self.batch_size - len(rows)
         return Batch(
             users=np.pad(examples.users, (0, missing), constant_values=-1).astype(np.int32),
-            histories=np.pad(
-                filled, ((0, missing), (0, 0)), constant_values=-1
-            ).astype(np.int32),
+            histories=np.pad(filled, ((0, missing), (0, 0)), constant_values=-1).astype(np.int32),
             targets=np.pad(examples.targets, (0, missing), constant_values=-1).astype(np.int32),
         )
 

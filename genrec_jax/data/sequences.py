@@ -75,7 +75,7 @@ class Examples:
             self.items, self.users[rows], self.starts[rows], self.stops[rows], self.targets[rows]
         )
 
-    def history(self, row: int) -> Int[np.ndarray, " length"]:
+    def history(self, row: int | np.integer) -> Int[np.ndarray, " length"]:
         return self.items[self.starts[row] : self.stops[row]]
 
 
@@ -116,8 +116,14 @@ def whole_histories(sequences: UserSequences) -> Examples:
 def from_lists(
     name: str, user_ids: Sequence[int], sequences: Sequence[Sequence[int]]
 ) -> UserSequences:
-    """Ragged arrays from published ids: `sequences[u]` are the item ids of `user_ids[u]`."""
+    """Ragged arrays from published ids: `sequences[u]` are the item ids of `user_ids[u]`.
+
+    Raises:
+        ValueError: a sequence too short to be split.
+    """
     lengths = np.array([len(sequence) for sequence in sequences])
+    if lengths.min() < SHORTEST_SEQUENCE:
+        raise ValueError(f"a sequence of {lengths.min()} items, expected {SHORTEST_SEQUENCE}")
     flat = np.fromiter(
         (item for sequence in sequences for item in sequence), dtype=np.int64, count=lengths.sum()
     )

@@ -23,8 +23,8 @@ class SyntheticSpec:
     items: int = 100
     successors: int = 5
     noise: float = 0.1
-    shortest: int = 5
-    longest: int = 9
+    shortest: int = 4
+    longest: int = 12
     seed: int = 0
 
 
@@ -59,9 +59,7 @@ def synthetic_sequences(spec: SyntheticSpec) -> UserSequences:
     )
 
 
-def oracle_lists(
-    spec: SyntheticSpec, examples: Examples, top_k: int
-) -> Int[np.ndarray, "n top_k"]:
+def oracle_lists(spec: SyntheticSpec, examples: Examples, top_k: int) -> Int[np.ndarray, "n top_k"]:
     """The most probable next items of each example, best first: no ranking can expect more."""
     order = np.argsort(-transition_matrix(spec), axis=1, kind="stable")[:, :top_k]
     return order[examples.items[examples.stops - 1]].astype(np.int32)

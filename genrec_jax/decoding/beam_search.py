@@ -203,9 +203,7 @@ def _vocabulary(
     return scores, tokens, jnp.zeros_like(tokens)
 
 
-def _top(
-    scores: Float[Array, "B n"], beams: int
-) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
+def _top(scores: Float[Array, "B n"], beams: int) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
     """`lax.top_k`, filled up with -inf where there are fewer than K."""
     missing = max(0, beams - scores.shape[1])
     padded = jnp.pad(scores, ((0, 0), (0, missing)), constant_values=-jnp.inf)

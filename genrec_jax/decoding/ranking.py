@@ -66,9 +66,7 @@ def rank_all(
     after the next has been handed to the device, so that the device never waits for the host.
     """
     n = len(plan.examples)
-    lists = RankedLists(
-        np.full((n, top_k), -1, np.int32), np.full((n, top_k), -np.inf, np.float32)
-    )
+    lists = RankedLists(np.full((n, top_k), -1, np.int32), np.full((n, top_k), -np.inf, np.float32))
 
     def fetch(rows: np.ndarray, found: tuple[jax.Array, jax.Array]) -> None:
         items, scores = jax.device_get(found)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 from zipfile import BadZipFile
 
 import numpy as np
@@ -32,7 +31,7 @@ class Catalogue:
     @classmethod
     def build(
         cls, sequences: UserSequences, indexing: Indexing, vocabulary: Vocabulary
-    ) -> Self:
+    ) -> "Catalogue":
         table = build_token_table(vocabulary, indexing.item_names(), indexing.user_names())
         trie = build_trie(table.item_tokens, table.item_lengths, table.eos)
         return cls(sequences.user_ids, sequences.item_ids, indexing, vocabulary, table, trie)
@@ -53,7 +52,7 @@ class Catalogue:
         )
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path) -> "Catalogue":
         """What `save` wrote.
 
         Raises:

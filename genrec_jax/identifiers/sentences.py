@@ -7,6 +7,7 @@ from jaxtyping import Int
 
 from genrec_jax.data.batches import BatchPlan, cut_histories, history_tokens
 from genrec_jax.data.sequences import Examples
+from genrec_jax.errors import InputError
 from genrec_jax.identifiers.token_table import TokenTable
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,17 @@ def plan_batches(
 
     Room for the mask is always kept: pretraining, where the mask takes an item's place, needs no
     more than that either. What was cut, and the padding, is logged under `label`.
+
+    Raises:
+        InputError: `max_tokens` cannot hold a user's name and one item.
     """
     framed: Int[np.ndarray, " n"] = FRAME + MASK + table.user_lengths[examples.users]
+    longest = int(framed.max() + table.item_lengths.max())
+    if longest > max_tokens:
+        raise InputError(
+            f"config.model.max_tokens: found {max_tokens}, expected at least {longest}, which the "
+            "longest user name, one item and the mask take"
+        )
     fitting, cut = cut_histories(examples, table.item_lengths, max_tokens - framed)
     n_tokens = framed + history_tokens(fitting, table.item_lengths)
     plan = BatchPlan(fitting, n_tokens, batch_size, buckets)

@@ -55,7 +55,7 @@ def build_token_table(
         InputError: two items have the same tokens, or a name holds a character that the
             tokenizer does not know; either would make decoding ambiguous.
     """
-    names = vocabulary.encode(item_names) + [[vocabulary.mask]] + vocabulary.encode(user_names)
+    names = [*vocabulary.encode(item_names), [vocabulary.mask], *vocabulary.encode(user_names)]
     lengths = np.array([len(tokens) for tokens in names], dtype=np.int32)
     table = np.full((len(names), int(lengths.max())), vocabulary.pad, dtype=np.int32)
     table[np.arange(table.shape[1]) < lengths[:, None]] = [t for tokens in names for t in tokens]
@@ -63,7 +63,7 @@ def build_token_table(
     unknown = vocabulary.tokenizer.token_to_id("<unk>")
     bad = np.flatnonzero((table == unknown).any(axis=1))
     if len(bad):
-        name = (item_names + ["<mask>"] + user_names)[bad[0]]
+        name = [*item_names, "<mask>", *user_names][bad[0]]
         raise InputError(f"the name {name!r} holds characters that the tokenizer does not know")
     _, first, counts = np.unique(
         table[: len(item_names)], axis=0, return_index=True, return_counts=True

@@ -95,8 +95,9 @@ def read_tokenizer(path: Path) -> Vocabulary:
 
 
 def _vocabulary(tokenizer: Tokenizer, source: str) -> Vocabulary:
-    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
-    missing = [token for token, token_id in ids.items() if token_id is None]
+    found = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+    ids = {token: token_id for token, token_id in found.items() if token_id is not None}
+    missing = [token for token in SPECIAL_TOKENS if token not in ids]
     if missing:
         raise InputError(f"{source}: the tokenizer lacks the special tokens {', '.join(missing)}")
     return Vocabulary(

@@ -18,7 +18,7 @@ def ranks_of_targets(
 
     An item that a list names twice counts where it stands first.
     """
-    hits = lists == targets[:, None]
+    hits = (lists == targets[:, None]) & (lists >= 0)  # -1 is an empty place, and no target
     return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1.0, np.inf)
 
 

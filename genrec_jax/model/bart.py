@@ -41,7 +41,7 @@ class BartShape:
     attention_dropout: float = 0.1
     activation_dropout: float = 0.1
     init_std: float = 0.02
-    dtype: jnp.dtype = jnp.dtype("float32")  # of the arithmetic; parameters are float32
+    dtype: str = "float32"  # of the arithmetic; parameters are float32
 
 
 class KeyValue(NamedTuple):
@@ -56,13 +56,13 @@ def linear(n_in: int, n_out: int, shape: BartShape, rngs: nnx.Rngs) -> nnx.Linea
         n_in,
         n_out,
         kernel_init=nnx.initializers.normal(shape.init_std),
-        dtype=shape.dtype,
+        dtype=jnp.dtype(shape.dtype),
         rngs=rngs,
     )
 
 
 def layer_norm(shape: BartShape, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(shape.d_model, epsilon=EPSILON, dtype=shape.dtype, rngs=rngs)
+    return nnx.LayerNorm(shape.d_model, epsilon=EPSILON, dtype=jnp.dtype(shape.dtype), rngs=rngs)
 
 
 class Attention(nnx.Module):

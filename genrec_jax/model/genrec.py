@@ -82,9 +82,7 @@ class GenRec(nnx.Module):
         )
         return scores + jax.lax.stop_gradient(self.final_logits_bias[...])
 
-    def start_decoding(
-        self, sentence: EncoderInput, beams: int, length: int
-    ) -> DecoderCache:
+    def start_decoding(self, sentence: EncoderInput, beams: int, length: int) -> DecoderCache:
         """Encode each user once, with room for `length` tokens of `beams` beams."""
         memory = self.encode(sentence)
         heads = self.shape.decoder_heads

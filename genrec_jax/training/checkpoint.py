@@ -7,7 +7,7 @@ go on from, and the best by validation to evaluate and serve.
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -23,10 +23,10 @@ class Checkpoints:
     """Those of one run folder. Use it as a context manager."""
 
     def __init__(self, folder: Path):
-        keep = ocp.training.preservation_policies
+        keep: Any = ocp.training.preservation_policies  # its annotations contradict each other
         self._folder = folder
         self._orbax = ocp.training.Checkpointer(
-            folder.absolute(),
+            str(folder.absolute()),
             preservation_policy=keep.AnyPreservationPolicy(
                 [
                     keep.LatestN(1),
@@ -39,7 +39,7 @@ class Checkpoints:
             ),
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(
@@ -62,13 +62,20 @@ class Checkpoints:
         return steps[-1] if best is None else best
 
     def save(
-        self, step: int, state: TrainState, progress: dict[str, Any], score: float | None
+        self, step: int, state: TrainState, progress: dict[str, Any], new_best: float | None
     ) -> None:
-        """Blocks until it is on disk. A score makes it a candidate for the best."""
+        """Blocks until it is on disk.
+
+        Args:
+            step: of the run.
+            state: to go on from.
+            progress: any JSON, with the step that is best so far as `best_step`.
+            new_best: the score if it beats all before; orbax alone would take a tie for better.
+        """
         self._orbax.save_checkpointables(
             step,
             {"params": state.params, "opt_state": state.opt_state, "progress": progress},
-            metrics=None if score is None else {METRIC: score},
+            metrics=None if new_best is None else {METRIC: new_best},
             force=True,
         )
 

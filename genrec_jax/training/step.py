@@ -88,8 +88,8 @@ def make_train_step(
         gradient = jax.grad(loss_of, has_aux=True)
         grads, sums = gradient(state.params, batch, n_tokens, state.step)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics = StepMetrics(*sums, gradient_norm=optax.global_norm(grads))
+        params: Any = optax.apply_updates(state.params, updates)
+        metrics = StepMetrics(*sums, gradient_norm=optax.tree.norm(grads))
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return train_step

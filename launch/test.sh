@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Makes .venv if need be, installs the test extra, checks the style and runs the tests.
+#   launch/test.sh               all but the slow ones
+#   launch/test.sh -m slow       only those, minutes each
+#   launch/test.sh tests/model   what pytest takes
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+launch/venv.sh test
+.venv/bin/python -m ruff check .
+.venv/bin/python -m ruff format --check .
+[[ $# -gt 0 ]] || set -- -m "not slow"
+exec .venv/bin/python -m pytest "$@"

@@ -1,0 +1,84 @@
+"""Our token table on BART's real tokenizer against `transformers` on whole sentences."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from transformers import BartTokenizer
+
+from genrec_jax.data.datasets import load_named
+from genrec_jax.data.sequences import next_item_examples
+from genrec_jax.identifiers.catalogue import Catalogue
+from genrec_jax.identifiers.indexing import make_indexing
+from genrec_jax.identifiers.sentences import plan_batches
+from genrec_jax.identifiers.tokenizer import load_bart_tokenizer
+from genrec_jax.model.inputs import append_mask, encoder_input, put_on_device
+
+
+@pytest.fixture(scope="module")
+def tokenizer(bart_dir: Path) -> BartTokenizer:
+    return BartTokenizer.from_pretrained(str(bart_dir), add_prefix_space=True)
+
+
+@pytest.fixture(scope="module", params=["published", "random"])
+def beauty(request: pytest.FixtureRequest, data_dir: Path, bart_dir: Path):
+    sequences = load_named("beauty", str(data_dir))
+    indexing = make_indexing(request.param, sequences, seed=0)
+    return sequences, Catalogue.build(sequences, indexing, load_bart_tokenizer(bart_dir))
+
+
+def test_sentences_are_what_transformers_makes_of_the_text(beauty, tokenizer) -> None:
+    """The paper's sentence as text, tokenized whole, for 64 users of all lengths."""
+    sequences, catalogue = beauty
+    users, items = catalogue.indexing.user_names(), catalogue.indexing.item_names()
+    rows = np.argsort(sequences.lengths, kind="stable")[:: sequences.n_users // 63]
+    examples = next_item_examples(sequences, holdout=0).take(rows)
+    plan = plan_batches(examples, catalogue.table, 512, len(rows), buckets=1, label="test")
+    (bucket, order), *rest = plan.in_order()
+    assert not rest
+    batch = plan.pad(bucket, order)
+    table = put_on_device(catalogue.table)
+    masked = append_mask(jnp.asarray(batch.histories), table.mask_row)
+    tokens = np.asarray(
+        encoder_input(table, jnp.asarray(batch.users), masked, bucket.n_tokens).tokens
+    )
+    for row, found in zip(order, tokens, strict=True):
+        names = [items[item] for item in plan.examples.history(row)]
+        text = " ".join([users[plan.examples.users[row]], *names])
+        expected = tokenizer(text, add_special_tokens=False)["input_ids"]
+        expected = [0, *expected, tokenizer.mask_token_id, 2]
+        assert found.tolist() == expected + [1] * (bucket.n_tokens - len(expected))
+        assert len(expected) <= 512
+
+
+def test_the_paper_splits_item_1234_into_four_tokens(bart_dir: Path) -> None:
+    vocabulary = load_bart_tokenizer(bart_dir)
+    ids = vocabulary.encode(["item_1234"])[0]
+    words = [vocabulary.tokenizer.id_to_token(token) for token in ids]
+    assert words == ["Ġitem", "_", "12", "34"]
+    special = (vocabulary.bos, vocabulary.pad, vocabulary.eos, vocabulary.mask, vocabulary.size)
+    assert special == (0, 1, 2, 50264, 50265)
+
+
+def test_a_catalogue_is_read_back_as_it_was_saved(beauty, tmp_path: Path) -> None:
+    _, catalogue = beauty
+    catalogue.save(tmp_path)
+    again = Catalogue.load(tmp_path)
+    for name in ("tokens", "lengths"):
+        np.testing.assert_array_equal(getattr(again.table, name), getattr(catalogue.table, name))
+    np.testing.assert_array_equal(again.trie.items, catalogue.trie.items)
+    np.testing.assert_array_equal(again.indexing.item_numbers, catalogue.indexing.item_numbers)
+    assert (again.table.n_items, again.table.n_users) == (12_101, 22_363)
+    assert again.vocabulary.encode(["item_7"]) == catalogue.vocabulary.encode(["item_7"])
+
+
+def test_random_indexing_is_a_seeded_permutation(data_dir: Path) -> None:
+    sequences = load_named("beauty", str(data_dir))
+    one, same, other = (make_indexing("random", sequences, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.item_numbers, same.item_numbers)
+    assert np.mean(one.item_numbers == other.item_numbers) < 0.01
+    np.testing.assert_array_equal(np.sort(one.item_numbers), sequences.item_ids)
+    np.testing.assert_array_equal(np.sort(one.user_numbers), sequences.user_ids)
+    rank = np.corrcoef(one.item_numbers, sequences.item_ids)[0, 1]
+    assert abs(rank) < 4 / np.sqrt(sequences.n_items)

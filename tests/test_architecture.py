@@ -1,0 +1,44 @@
+"""A module imports only from its own folder and from folders above it, the way the data goes."""
+
+import ast
+from pathlib import Path
+
+import genrec_jax
+
+# Top to bottom: the way of the data, then what stands at the end and may use all.
+ORDER = [
+    *("errors", "data", "identifiers", "model", "training", "decoding", "measures"),
+    *("config", "progress", "run_folder", "recommender", "experiment", "evaluate"),
+    *("recommend", "train", "main"),
+]
+PACKAGE = Path(genrec_jax.__file__).parent
+PLACES = {name: place for place, name in enumerate(ORDER)}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_imports_go_one_way() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        here = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        if here in ("__init__", "benchmarks"):
+            continue
+        for module in imports(path):
+            if module.startswith("genrec_jax."):
+                there = module.split(".")[1]
+                assert PLACES[there] <= PLACES[here], f"{path.name} imports {module}"
+
+
+def test_orbax_and_ml_collections_stay_in_their_places() -> None:
+    allowed = {"orbax": {"checkpoint.py"}, "ml_collections": {"main.py"}, "torch": set()}
+    for path in PACKAGE.rglob("*.py"):
+        for module in imports(path):
+            owners = allowed.get(module.split(".")[0])
+            assert owners is None or path.name in owners, f"{path.name} imports {module}"

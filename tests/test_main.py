@@ -1,0 +1,359 @@
+"""The command line: a whole run through every mode, and each error by its text and exit code."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from genrec_jax.main import main
+
+SMALL_MODEL = [
+    "--config.data.synthetic_users=80",
+    "--config.data.synthetic_items=40",
+    "--config.model.d_model=16",
+    "--config.model.ffn_dim=32",
+    "--config.model.vocab_size=64",
+    "--config.pretrain.epochs=2",
+    "--config.pretrain.validate_every_epochs=2",
+    "--config.finetune.epochs=3",
+    "--config.finetune.max_steps=5",
+    "--config.finetune.validate_every_steps=2",
+    "--config.evaluate.users=0",
+    "--config.evaluate.batch_size=64",
+    "--config.log_every_steps=2",
+]
+CONFIG = f"--config={ROOT / 'configs' / 'quickstart.py'}"
+
+
+def command(*arguments: object) -> int:
+    return main(["main", *map(str, arguments)])
+
+
+def table_of(text: str) -> list[str]:
+    """The lines of the result table, which starts with the dataset's name and the split."""
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if re.match(r"synthetic, test, \d+ users", line))
+    return lines[start : start + 6]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on the synthetic dataset."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    assert command(CONFIG, f"--workdir={folder}", *SMALL_MODEL) == 0
+    return folder
+
+
+@pytest.fixture
+def copy(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "copy"))
+
+
+def test_a_run_leaves_what_evaluation_and_serving_need(run: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        *("config.json", "model.json", "identifiers", "checkpoints", "metrics.jsonl"),
+        *("tensorboard", "results.json", "predictions", "log.txt"),
+    }
+    results = json.loads((run / "results.json").read_text())
+    assert set(results["metrics"]) == {
+        *("HR@1", "HR@5", "HR@10", "HR@20", "NDCG@5", "NDCG@10", "NDCG@20"),
+    }
+    assert results["counts"]["users"] == 80
+    assert results["counts"]["steps"] == 2 * 2 + 5
+    assert results["indexing"] == "random"
+    assert results["references"]["oracle"]["HR@10"] > results["references"]["popularity"]["HR@10"]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["phase"] == "validation"] == [4, 6, 8, 9]
+    best = max(
+        (x for x in lines if x["phase"] == "validation" and x["step"] > 4),
+        key=lambda line: line["NDCG@10"],
+    )
+    assert results["counts"]["best_step"] == best["step"]
+
+
+def test_predictions_hold_twenty_different_items_of_the_dataset(run: Path) -> None:
+    lines = (run / "predictions" / "test.jsonl").read_text().splitlines()
+    assert len(lines) == 80
+    hits = 0
+    for line in map(json.loads, lines):
+        assert len(set(line["items"])) == len(line["scores"]) == 20
+        assert set(line["items"]) <= set(range(1, 41))
+        assert line["scores"] == sorted(line["scores"], reverse=True)
+        hits += line["target"] in line["items"][:10]
+    assert json.loads((run / "results.json").read_text())["metrics"]["HR@10"] == hits / 80
+
+
+def test_evaluate_in_a_new_process_prints_what_training_printed(run: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "genrec_jax.main", "--mode=evaluate", f"--workdir={run}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    printed = table_of(done.stdout)
+    log = re.sub(r"(?m)^\d{4}-\d\d-\d\d \S+ ", "", (run / "log.txt").read_text())
+    assert printed == table_of(log)
+    metrics = json.loads((run / "results.json").read_text())["metrics"]
+    model = next(line for line in printed if line.startswith("GenRec"))
+    assert model.split()[1:] == [f"{value:.5f}" for value in metrics.values()]
+
+
+def test_a_finished_run_says_so(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "metrics.jsonl").read_bytes()
+    assert command(CONFIG, f"--workdir={run}", *SMALL_MODEL) == 0
+    assert "holds a finished run" in capsys.readouterr().out
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_cut_short_goes_on_to_the_same_result(run: Path, tmp_path: Path) -> None:
+    whole = json.loads((run / "results.json").read_text())
+    stopped = tmp_path / "stopped"
+    # A run whose process dies in the middle of finetuning, just after its second checkpoint.
+    script = (
+        "import os, sys\n"
+        "from genrec_jax.training import checkpoint\n"
+        "save = checkpoint.Checkpoints.save\n"
+        "def save_and_die(self, step, *rest):\n"
+        "    save(self, step, *rest)\n"
+        "    if step == 6: os._exit(9)\n"
+        "checkpoint.Checkpoints.save = save_and_die\n"
+        "from genrec_jax.main import main\n"
+        "sys.exit(main(sys.argv))\n"
+    )
+    arguments = [CONFIG, f"--workdir={stopped}", *SMALL_MODEL]
+    died = subprocess.run([sys.executable, "-c", script, *arguments], check=False, cwd=ROOT)
+    assert died.returncode == 9
+    assert not (stopped / "results.json").exists()
+    assert command(*arguments) == 0
+    again = json.loads((stopped / "results.json").read_text())
+    assert again["metrics"] == whole["metrics"]
+    assert again["counts"] == whole["counts"]
+
+    def figures(folder: Path) -> list[tuple[int, str, float]]:
+        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        return [(x["step"], x["phase"], x.get("loss", x.get("NDCG@10"))) for x in lines]
+
+    assert figures(stopped) == figures(run)
+
+
+def test_recommend_for_all_users_and_for_a_file(run: Path, tmp_path: Path) -> None:
+    assert command("--mode=recommend", f"--workdir={run}") == 0
+    lines = (run / "predictions" / "recommendations.jsonl").read_text().splitlines()
+    assert [json.loads(line)["user"] for line in lines] == list(range(1, 81))
+    histories = tmp_path / "histories.txt"
+    histories.write_text("7 1 2 3\n3 40\n7 5\n9\n")
+    output = tmp_path / "new" / "lists.jsonl"
+    assert (
+        command(
+            "--mode=recommend", f"--workdir={run}", f"--histories={histories}", f"--output={output}"
+        )
+        == 0
+    )
+    found = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [line["user"] for line in found] == [7, 3, 7, 9]
+    assert all(len(set(line["items"])) == 20 for line in found)
+    assert found[0]["items"] != found[2]["items"]
+
+
+def test_evaluate_another_split_step_and_search(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("--mode=evaluate", f"--workdir={run}", "--split=validation", "--step=9") == 0
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    expected = lines[-1]["NDCG@10"]
+    printed = capsys.readouterr().out
+    row = next(line for line in printed.splitlines() if line.startswith("GenRec"))
+    assert row.split()[6] == f"{expected:.5f}"
+    free = ["--config.evaluate.search=free"]
+    assert command("--mode=evaluate", f"--workdir={run}", CONFIG, *SMALL_MODEL, *free) == 0
+    assert "free search" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------ bad input
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a wrong command prints; its exit code is 2."""
+    capsys.readouterr()
+    assert command(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1, captured.err
+    assert captured.err.startswith("error: ")
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("argument", "parts"),
+    [
+        ("--config.sede=1", ["config.sede: no such key", "did you mean config.seed"]),
+        ("--config.epochs=1", ["config.epochs", "config.pretrain.epochs, config.finetune.epochs"]),
+        ("--config.model=3", ["config.model: is a group of keys"]),
+        ("--config.finetune.epochs=1.5", ["config.finetune.epochs=1.5", "invalid literal for int"]),
+        ("--config.seed=many", ["config.seed=many"]),
+        ("--config.data.name=books", ["config.data.name: found 'books'", "beauty, sports, yelp"]),
+        ("--config.indexing=titles", ["config.indexing: found 'titles'", "published, random"]),
+        ("--config.finetune.holdout=3", ["config.finetune.holdout: found 3", "one of 1, 2"]),
+        (
+            "--config.model.dropout=1.0",
+            ["config.model.dropout: found 1.0", "share from 0 to below"],
+        ),
+        ("--config.pretrain.learning_rate=0", ["config.pretrain.learning_rate", "above 0"]),
+        ("--config.pretrain.learning_rate=nan", ["config.pretrain.learning_rate", "finite"]),
+        ("--config.evaluate.beams=10", ["config.evaluate.top_k: found 20", "beams = 10"]),
+        ("--config.model.attention_heads=3", ["attention_heads: found 3", "d_model = 64"]),
+        ("--config.data.file=x.txt", ["config.data", "just where name is 'file'"]),
+        ("--config.finetune.batch_size=0", ["config.finetune.batch_size: found 0", "at least 1"]),
+        ("--mode=predict", ["mode=predict", "train|evaluate|recommend"]),
+        ("--wordkir=x", ["Unknown command line flag 'wordkir'", "workdir"]),
+        ("stray", ["stray: not a flag"]),
+    ],
+)
+def test_wrong_flags(
+    argument: str, parts: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    line = fails(capsys, CONFIG, f"--workdir={workdir}", argument)
+    for part in parts:
+        assert part in line
+    assert not workdir.exists()
+
+
+def test_no_config_and_no_such_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--config: found none" in fails(capsys)
+    assert "found no file configs/books.py" in fails(capsys, "--config=configs/books.py")
+    line = fails(capsys, f"--config={ROOT / 'configs' / 'beauty.py'}:tiny")
+    assert "no variant 'tiny', expected one of leakfree" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("1 5 6 7\n2 5 six 7\n", ["line 2", "found 'six'", "whole number"]),
+        ("1 5 6 7\n2 5 -6 7\n", ["line 2", "found '-6'"]),
+        ("1 5 6 7\n2 5 6\n", ["line 2", "user 2 has 2 items", "at least 3"]),
+        ("1 5 6 7\n\n2 5 6 7\n", ["line 2", "the line is empty"]),
+        ("1 5 6 7\n2 5 6 7\n1 6 7 8\n", ["line 3", "user 1 stands on line 1 already"]),
+        ("", ["the file is empty"]),
+    ],
+)
+def test_wrong_lines_of_a_sequence_file(
+    text: str, parts: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text(text)
+    data = ["--config.data.name=file", f"--config.data.file={path}"]
+    line = fails(capsys, CONFIG, f"--workdir={tmp_path / 'run'}", *data)
+    for part in [str(path), *parts]:
+        assert part in line
+
+
+def test_missing_and_corrupt_dataset_files(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beauty = [CONFIG, f"--workdir={tmp_path / 'run'}", "--config.data.name=beauty"]
+    line = fails(capsys, *beauty, f"--config.data.dir={tmp_path}")
+    assert f"config.data.dir: {tmp_path} has no file Beauty.txt" in line
+    (tmp_path / "Beauty.txt").write_text("1 2 3 4\n")
+    line = fails(capsys, *beauty, f"--config.data.dir={tmp_path}")
+    assert "Beauty.txt: found 8 bytes with sha256" in line
+    assert "expected 1090094 bytes with sha256 226cce9c3105" in line
+    missing = tmp_path / "none.txt"
+    data = ["--config.data.name=file", f"--config.data.file={missing}"]
+    assert f"{missing}: cannot be read" in fails(capsys, CONFIG, *data)
+
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("pooch.retrieve", no_network)
+    monkeypatch.setenv("GENREC_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("GENREC_DATA_DIR", raising=False)
+    line = fails(capsys, *beauty)
+    assert "cannot be downloaded from https://" in line
+    assert "set config.data.dir or GENREC_DATA_DIR" in line
+
+
+def test_wrong_checkpoints_and_tokenizers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from oracle import save, small_bart
+
+    workdir = f"--workdir={tmp_path / 'run'}"
+    line = fails(capsys, CONFIG, workdir, f"--config.model.pretrained={tmp_path / 'no'}")
+    assert "expected a folder that exists, or a hub id" in line
+
+    folder = tmp_path / "bart"
+    folder.mkdir()
+    line = fails(capsys, CONFIG, workdir, f"--config.model.pretrained={folder}")
+    assert "no tokenizer here (missing: vocab.json, merges.txt)" in line
+
+    save(small_bart(vocab_size=300), folder)
+    specials = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    alphabet = [*specials[:4], *ByteLevel.alphabet(), specials[4]]
+    (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(alphabet)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    line = fails(capsys, CONFIG, workdir, f"--config.model.pretrained={folder}")
+    assert "is a checkpoint of another shape: d_model is 32 there and 64 here" in line
+
+    def no_hub(*_: object, **__: object) -> None:
+        raise OSError("name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", no_hub)
+    line = fails(capsys, CONFIG, workdir, "--config.model.pretrained=owner/model")
+    assert "owner/model cannot be fetched from the hub (name or service not known)" in line
+    assert "give a local folder" in line
+    assert "train from scratch with --config.model.pretrained=" in line
+
+
+def test_wrong_workdirs(
+    run: Path, copy: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    line = fails(capsys, CONFIG, f"--workdir={run}", *SMALL_MODEL, "--config.seed=7")
+    assert "holds the run of another config (config.seed is 0 there and 7 here)" in line
+    line = fails(capsys, "--mode=evaluate", f"--workdir={tmp_path / 'none'}")
+    assert "found no config.json, expected a run's folder" in line
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("")
+    assert "not empty and holds no run" in fails(capsys, CONFIG, f"--workdir={other}")
+    assert "no checkpoint of step 99, found: " in fails(
+        capsys, "--mode=evaluate", f"--workdir={copy}", "--step=99"
+    )
+    shape = json.loads((copy / "model.json").read_text())
+    (copy / "model.json").write_text(json.dumps({**shape, "d_model": 32}))
+    line = fails(capsys, "--mode=evaluate", f"--workdir={copy}")
+    assert "a checkpoint of another model" in line
+    assert "expected (32,)" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("1 2 3\n1 2 x\n", ["line 2", "found 'x'"]),
+        ("1 2 3\n1 41\n", ["line 2", "item 41 is not among the 40 items"]),
+        ("81 2\n", ["line 1", "user 81 is not among the 80 users"]),
+        ("1 2\n\n", ["line 2", "found nothing"]),
+    ],
+)
+def test_wrong_histories(
+    run: Path, text: str, parts: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "histories.txt"
+    path.write_text(text)
+    line = fails(capsys, "--mode=recommend", f"--workdir={run}", f"--histories={path}")
+    for part in [str(path), *parts]:
+        assert part in line
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--help") == 0
+    assert "--mode=recommend" in capsys.readouterr().out
