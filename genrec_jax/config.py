@@ -41,6 +41,9 @@ class ModelConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     activation_dropout: float = 0.1
+    # Share of training examples that lose their user's name and id. 0 in the paper; a model from
+    # scratch otherwise learns by heart which items each user has, and little else.
+    user_dropout: float = 0.0
     init_std: float = 0.02  # of everything that no checkpoint gives
     max_tokens: int = 512  # of the encoder; longer histories lose their oldest items
     dtype: str = "auto"  # float32, bfloat16; auto: bfloat16 on GPU and TPU, float32 on CPU
@@ -204,7 +207,7 @@ _AT_LEAST = {
     "max_tokens": 16,
     "vocab_size": 32,
 }
-_SHARES = ("dropout", "attention_dropout", "activation_dropout", "warmup")
+_SHARES = ("dropout", "attention_dropout", "activation_dropout", "user_dropout", "warmup")
 _POSITIVE = ("learning_rate", "clip_norm", "init_std")
 
 

@@ -209,7 +209,12 @@ class PhaseRunner:
         self.optimizer = make_optimizer(spec)
         graph, _ = abstract_model(shape, catalogue.table.n_users, catalogue.table.n_items)
         self.train_step = make_train_step(
-            graph, put_on_device(catalogue.table), self.optimizer, phase.objective, config.seed
+            graph,
+            put_on_device(catalogue.table),
+            self.optimizer,
+            phase.objective,
+            config.model.user_dropout,
+            config.seed,
         )
 
     def run(

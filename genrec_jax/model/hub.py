@@ -1,6 +1,7 @@
 """Where a pretrained checkpoint lies: a local folder, or the Hugging Face hub."""
 
 import hashlib
+import logging
 import os
 import tomllib
 from pathlib import Path
@@ -9,6 +10,7 @@ from genrec_jax.data.datasets import ASSETS
 from genrec_jax.errors import InputError
 
 BART_BASE = "facebook/bart-base"
+log = logging.getLogger(__name__)
 FILES = ("config.json", "vocab.json", "merges.txt", "tokenizer.json", "model.safetensors")
 
 
@@ -42,6 +44,8 @@ def _from_hub(repository: str) -> Path:
 
     with ASSETS.open("rb") as file:
         pinned = tomllib.load(file)["bart"].get(repository, {})
+    log.info("looking for %s in the hub's cache, then on the hub", repository)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of every retry
     try:
         folder = Path(
             snapshot_download(

@@ -1,4 +1,4 @@
-"""Which item is masked (sections 4.2 and 4.3, Figure 2 of the paper).
+"""What is hidden: which item is masked (sections 4.2 and 4.3, Figure 2), and which users.
 
 Pretraining replaces one random item of the training part by the mask; finetuning puts the mask
 behind the last item. Both ask the decoder for the one item that belongs there.
@@ -28,6 +28,13 @@ def mask_random_item(
     targets = jnp.take_along_axis(histories, chosen, axis=1)
     is_masked = (jnp.arange(histories.shape[1]) == chosen) & (targets >= 0)
     return jnp.where(is_masked, mask_row, histories), targets[:, 0]
+
+
+def drop_users(key: jax.Array, users: Int[Array, " B"], rate: float) -> Int[Array, " B"]:
+    """A share `rate` of the examples loses its user (-1): neither name nor id is seen."""
+    if rate == 0.0:
+        return users
+    return jnp.where(jax.random.bernoulli(key, rate, users.shape), -1, users)
 
 
 def mask_items(

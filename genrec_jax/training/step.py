@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from genrec_jax.data.batches import Batch
 from genrec_jax.model.genrec import Params, merge
 from genrec_jax.model.inputs import DeviceTable, decoder_input, encoder_input
-from genrec_jax.training.cloze import Objective, mask_items
+from genrec_jax.training.cloze import Objective, drop_users, mask_items
 
 
 class TrainState(NamedTuple):
@@ -57,6 +57,7 @@ def make_train_step(
     table: DeviceTable,
     optimizer: optax.GradientTransformation,
     objective: Objective,
+    user_dropout: float,
     seed: int,
 ) -> Step:
     """`step(state, batch, n_tokens)`, jitted; each (H, n_tokens) compiles once.
@@ -66,11 +67,12 @@ def make_train_step(
     root = jax.random.fold_in(jax.random.key(seed), 0 if objective == "random_item" else 1)
 
     def loss_of(params: Params, batch: Batch, n_tokens: int, step: Int[Array, ""]):
-        mask_key, dropout_key = jax.random.split(jax.random.fold_in(root, step))
+        mask_key, user_key, dropout_key = jax.random.split(jax.random.fold_in(root, step), 3)
         items, targets = mask_items(
             objective, mask_key, batch.histories, batch.targets, table.mask_row
         )
-        sentence = encoder_input(table, batch.users, items, n_tokens)
+        users = drop_users(user_key, batch.users, user_dropout)
+        sentence = encoder_input(table, users, items, n_tokens)
         answer = decoder_input(table, targets)
         model = merge(graph, params)
         logits = model(sentence, answer.tokens, dropout_key)

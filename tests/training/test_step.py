@@ -49,7 +49,9 @@ def test_a_phase_learns_repeats_and_compiles_once_a_shape(
     )
     graph, _ = abstract_model(shape, sequences.n_users, sequences.n_items)
     optimizer = make_optimizer(SPEC)
-    step = make_train_step(graph, put_on_device(catalogue.table), optimizer, "random_item", seed=0)
+    step = make_train_step(
+        graph, put_on_device(catalogue.table), optimizer, "random_item", 0.5, seed=0
+    )
 
     def run() -> tuple[list[float], object]:
         state = start_state(init_params(shape, sequences.n_users, sequences.n_items, 0), optimizer)
