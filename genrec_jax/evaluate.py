@@ -62,7 +62,7 @@ def evaluate_split(
     """
     started = time.monotonic()
     examples = split_examples(config, sequences, split)
-    lists = recommender.rank(examples, f"rank {split}", watch)
+    lists = recommender.rank(recommender.plan(examples, split), split, watch)
     seconds = time.monotonic() - started
     top_k = recommender.top_k
     references = {"popularity": popularity_lists(sequences, examples, top_k)}

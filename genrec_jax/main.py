@@ -82,9 +82,7 @@ def run(argv: list[str]) -> None:
         return
     if config is None and (values.workdir is None or values.mode == "train"):
         raise InputError("--config: found none, expected --config=configs/NAME.py[:variant]")
-    folder = RunFolder(
-        Path(values.workdir or default_workdir(config_flags.get_config_filename(values["config"])))
-    )
+    folder = RunFolder(Path(values.workdir) if values.workdir else default_workdir(values))
     if values.mode == "train":
         train(config or folder.read_config(), folder)
         return
@@ -104,10 +102,10 @@ def run(argv: list[str]) -> None:
         )
 
 
-def default_workdir(values: flags.FlagValues) -> str:
+def default_workdir(values: flags.FlagValues) -> Path:
     """configs/beauty.py:small → runs/beauty_small."""
     path, _, variant = config_flags.get_config_filename(values["config"]).partition(":")
-    return str(Path("runs") / "_".join([Path(path).stem, *variant.split()]))
+    return Path("runs") / "_".join([Path(path).stem, *variant.split()])
 
 
 def main(argv: list[str]) -> int:

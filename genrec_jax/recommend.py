@@ -38,7 +38,7 @@ def recommend(
         examples = whole_histories(sequences)
     else:
         examples = read_histories(histories, recommender)
-    lists = recommender.rank(examples, "recommend", watch)
+    lists = recommender.rank(recommender.plan(examples, "recommend"), "recommend", watch)
     path = output or folder.predictions / "recommendations.jsonl"
     write_predictions(path, recommender, examples, lists)
 

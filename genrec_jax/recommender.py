@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from genrec_jax.config import EvaluateConfig
+from genrec_jax.data.batches import BatchPlan
 from genrec_jax.data.sequences import Examples
 from genrec_jax.decoding.beam_search import put_on_device as put_trie_on_device
 from genrec_jax.decoding.ranking import RankedLists, make_ranker, rank_all
@@ -101,11 +102,9 @@ class Recommender:
             params,
         )
 
-    def rank(self, examples: Examples, label: str, watch: Watch | None = None) -> RankedLists:
-        """Item rows and scores of each example, top_k of them, best first."""
-        if self.params is None:
-            raise ValueError("the recommender has no parameters yet")
-        plan = plan_batches(
+    def plan(self, examples: Examples, label: str) -> BatchPlan:
+        """The batches that some examples fall into; what is cut from them is logged."""
+        return plan_batches(
             examples,
             self.catalogue.table,
             self._max_tokens,
@@ -113,6 +112,11 @@ class Recommender:
             self._buckets,
             label,
         )
+
+    def rank(self, plan: BatchPlan, label: str, watch: Watch | None = None) -> RankedLists:
+        """Item rows and scores of each example of the plan, top_k of them, best first."""
+        if self.params is None:
+            raise ValueError("the recommender has no parameters yet")
         batches = plan.in_order()
         return rank_all(
             self._rank,
@@ -132,7 +136,7 @@ class Recommender:
         """
         if not histories:
             return []
-        lists = self.rank(self.examples(histories), "recommend")
+        lists = self.rank(self.plan(self.examples(histories), "recommend"), "recommend")
         return [self.named(items, scores) for items, scores in zip(*lists, strict=True)]
 
     def named(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:

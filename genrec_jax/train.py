@@ -197,7 +197,9 @@ class PhaseRunner:
         self.config = config
         self.phase = phase
         self.recommender = recommender
-        self.validation = split_examples(config, sequences, "validation")
+        self.validation = recommender.plan(
+            split_examples(config, sequences, "validation"), "validation"
+        )
         spec = OptimizerSpec(
             steps=phase.steps,
             learning_rate=phase.config.learning_rate,
@@ -227,17 +229,17 @@ class PhaseRunner:
         """From where the run stands to the end of the phase.
 
         Args:
-            params: what the phase starts from; of no use, and given up, once it has checkpoints.
+            params: what the run starts from; of no use, and given up, once it has checkpoints.
             progress: of the run.
             checkpoints: to go on from and to write.
             writer: of the figures.
         """
         phase = self.phase
-        done = min(max(progress.step - phase.first_step, 0), phase.steps)
-        state = start_state(params, self.optimizer)
-        if done == phase.steps:
+        done = progress.step - phase.first_step
+        if done >= phase.steps:
             return params, progress
-        if progress.step > phase.first_step or (done == 0 and progress.step):
+        state = start_state(params, self.optimizer)
+        if progress.step:
             state = self._restore(state, done, progress.step, checkpoints)
 
         started = time.monotonic() - progress.seconds
@@ -269,15 +271,15 @@ class PhaseRunner:
 
     def _validate(self, params: Params, step: int, writer: MetricsWriter) -> float:
         self.recommender.params = params
-        lists = self.recommender.rank(self.validation, "validate", watch)
+        lists = self.recommender.rank(self.validation, "validation", watch)
         self.recommender.params = None  # the next step donates them
-        figures = metrics(lists.items, self.validation.targets)
+        figures = metrics(lists.items, self.validation.examples.targets)
         writer.write(self.phase.first_step + step, "validation", figures)
         log.info(
             "%s step %d: validation on %d users: %s",
             self.phase.name,
             step,
-            len(self.validation),
+            len(self.validation.examples),
             "  ".join(f"{name} {value:.5f}" for name, value in figures.items()),
         )
         return figures[METRIC]

@@ -354,6 +354,16 @@ def test_wrong_histories(
         assert part in line
 
 
+def test_the_default_workdir_names_config_and_variant(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "beauty_small").mkdir(parents=True)
+    (tmp_path / "runs" / "beauty_small" / "mine").touch()
+    line = fails(capsys, f"--config={ROOT / 'configs' / 'beauty.py'}:small")
+    assert "--workdir=runs/beauty_small: the folder is not empty" in line
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--help") == 0
     assert "--mode=recommend" in capsys.readouterr().out
