@@ -47,17 +47,16 @@ def read_histories(path: Path, recommender: Recommender) -> Examples:
     """The histories of a file, in its order.
 
     Raises:
-        InputError: a line without a user, or with a user or an item that the run does not know.
+        InputError: see `read_id_lines`; also a user or an item that the run does not know.
     """
-    lines = []
-    for number, ids in read_id_lines(path, "a file of histories"):
-        if not ids:
-            raise InputError(
-                f"{path}, line {number}: the line is empty, expected 'user item item …'"
-            )
-        try:
-            recommender.examples([(ids[0], ids[1:])])
-        except InputError as error:
-            raise InputError(f"{path}, line {number}: {error}") from None
-        lines.append((ids[0], ids[1:]))
-    return recommender.examples(lines)
+    lines = read_id_lines(path, "a file of histories")
+    histories = [(ids[0], ids[1:]) for _, ids in lines]
+    try:
+        return recommender.examples(histories)
+    except InputError:
+        for (number, _), history in zip(lines, histories, strict=True):
+            try:
+                recommender.examples([history])
+            except InputError as error:
+                raise InputError(f"{path}, line {number}: {error}") from None
+        raise

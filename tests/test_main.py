@@ -239,7 +239,7 @@ def test_no_config_and_no_such_config(capsys: pytest.CaptureFixture[str]) -> Non
         ("1 5 6 7\n2 5 six 7\n", ["line 2", "found 'six'", "whole number"]),
         ("1 5 6 7\n2 5 -6 7\n", ["line 2", "found '-6'"]),
         ("1 5 6 7\n2 5 6\n", ["line 2", "user 2 has 2 items", "at least 3"]),
-        ("1 5 6 7\n\n2 5 6 7\n", ["line 2", "the line is empty"]),
+        ("1 5 6 7\n\n2 5 6 7\n", ["line 2", "found nothing"]),
         ("1 5 6 7\n2 5 6 7\n1 6 7 8\n", ["line 3", "user 1 stands on line 1 already"]),
         ("", ["the file is empty"]),
     ],

@@ -141,8 +141,8 @@ def read_id_lines(path: Path, what: str) -> list[tuple[int, list[int]]]:
     """The (line number, integers) of every line of a text file of `user item item …`.
 
     Raises:
-        InputError: a file that cannot be read, is empty, or holds something other than positive
-            whole numbers; the line is named.
+        InputError: a file that cannot be read or is empty; a line that is empty or holds something
+            other than positive whole numbers, which is named.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -151,6 +151,8 @@ def read_id_lines(path: Path, what: str) -> list[tuple[int, list[int]]]:
     parsed = []
     for number, line in enumerate(lines, start=1):
         words = line.split()
+        if not words:
+            raise InputError(f"{path}, line {number}: found nothing, expected 'user item item …'")
         for word in words:
             if not (word.isascii() and word.isdigit() and 0 < int(word) < 2**31):
                 raise InputError(
@@ -173,10 +175,9 @@ def read_sequence_file(path: Path, name: str) -> UserSequences:
     sequences = []
     for number, ids in read_id_lines(path, "a sequence file"):
         if len(ids) < 1 + SHORTEST_SEQUENCE:
-            found = f"user {ids[0]} has {len(ids) - 1} items" if ids else "the line is empty"
             raise InputError(
-                f"{path}, line {number}: {found}, expected at least {SHORTEST_SEQUENCE} "
-                "(one each to train, validate and test)"
+                f"{path}, line {number}: user {ids[0]} has {len(ids) - 1} items, expected at least "
+                f"{SHORTEST_SEQUENCE} (one each to train, validate and test)"
             )
         user, *items = ids
         if user in line_of_user:

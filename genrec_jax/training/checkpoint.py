@@ -85,12 +85,13 @@ class Checkpoints:
     def params(self, step: int, like: Params) -> Params:
         """The parameters alone, in the shapes of `like`."""
         self._check_shapes(step, like)
-        return self._load(step, {"params": like})["params"]
+        return self._load(step, {"params": _on_this_device(like)})["params"]
 
     def state(self, step: int, like: TrainState) -> TrainState:
         """Parameters and optimizer, with `like.step` for the step of the phase."""
         self._check_shapes(step, like.params)
-        loaded = self._load(step, {"params": like.params, "opt_state": like.opt_state})
+        wanted = {"params": like.params, "opt_state": like.opt_state}
+        loaded = self._load(step, _on_this_device(wanted))
         return TrainState(like.step, loaded["params"], loaded["opt_state"])
 
     def _load(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
@@ -117,6 +118,12 @@ class Checkpoints:
                 f"{self._folder / str(step)}: a checkpoint of another model: {'; '.join(wrong[:5])}"
                 + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
             )
+
+
+def _on_this_device(like: Any) -> Any:
+    """Shapes to load by; without a placement orbax would ask for the devices of the saving run."""
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), like)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
