@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.model.attention_heads = 2
     config.model.ffn_dim = 256
     config.model.init_std = 0.1
+    config.model.user_dropout = 0.5
     config.model.max_tokens = 64
 
     for phase in (config.pretrain, config.finetune):
