@@ -43,7 +43,7 @@ def small(config: ConfigDict) -> None:
     config.model.attention_heads = 2
     config.model.ffn_dim = 256
     config.model.init_std = 0.1
-    config.model.dropout = 0.2
+    config.model.dropout = 0.3
     config.model.user_dropout = 0.9
     config.model.max_tokens = 128
 
@@ -51,7 +51,7 @@ def small(config: ConfigDict) -> None:
         phase.batch_size = 128
         phase.weight_decay = 1e-2
         phase.clip_norm = 1.0
-    config.pretrain.epochs = 50
+    config.pretrain.epochs = 30
     config.pretrain.learning_rate = 2e-3
     config.pretrain.validate_every_epochs = 10
     config.finetune.epochs = 6
