@@ -64,7 +64,7 @@ def evaluate_split(
     examples = split_examples(config, sequences, split)
     lists = recommender.rank(recommender.plan(examples, split), split, watch)
     seconds = time.monotonic() - started
-    top_k = recommender.top_k
+    top_k = config.evaluate.top_k
     references = {"popularity": popularity_lists(sequences, examples, top_k)}
     if config.data.name != "synthetic":
         numbers = recommender.catalogue.indexing.item_numbers

@@ -57,7 +57,6 @@ class Recommender:
         self._max_tokens = max_tokens
         self._buckets = buckets
         table = catalogue.table
-        self.top_k = min(evaluate.top_k, table.n_items)
         graph, _ = abstract_model(shape, table.n_users, table.n_items)
         self._rank = make_ranker(
             graph,
@@ -65,7 +64,7 @@ class Recommender:
             put_trie_on_device(catalogue.trie),
             search="free" if evaluate.search == "free" else "constrained",
             beams=evaluate.beams,
-            top_k=self.top_k,
+            top_k=evaluate.top_k,
         )
 
     @classmethod
@@ -123,7 +122,7 @@ class Recommender:
             self.params,
             plan,
             batches if watch is None else watch(batches, label, len(batches)),
-            self.top_k,
+            self.evaluate.top_k,
         )
 
     def recommend(

@@ -328,6 +328,14 @@ def test_wrong_workdirs(
     assert "no checkpoint of step 99, found: " in fails(
         capsys, "--mode=evaluate", f"--workdir={copy}", "--step=99"
     )
+    step = max((copy / "checkpoints").iterdir())
+    for path in (step / "params").rglob("*"):  # cut every file in half
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    line = fails(capsys, "--mode=evaluate", f"--workdir={copy}", f"--step={step.name}")
+    assert f"{step}: cannot be restored" in line
+    shutil.rmtree(copy)
+    shutil.copytree(run, copy)
     shape = json.loads((copy / "model.json").read_text())
     (copy / "model.json").write_text(json.dumps({**shape, "d_model": 32}))
     line = fails(capsys, "--mode=evaluate", f"--workdir={copy}")

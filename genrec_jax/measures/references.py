@@ -17,8 +17,9 @@ def popularity_lists(
     counts = np.bincount(sequences.items, minlength=sequences.n_items)
     for hidden in (last - 1, last - 2):
         counts -= np.bincount(sequences.items[hidden], minlength=sequences.n_items)
-    best = np.argsort(-counts, kind="stable")[:top_k].astype(np.int32)
-    return np.broadcast_to(best, (len(examples), len(best)))
+    best = np.full(top_k, -1, dtype=np.int32)  # -1 where the catalogue has fewer items
+    best[: len(counts)] = np.argsort(-counts, kind="stable")[:top_k]
+    return np.broadcast_to(best, (len(examples), top_k))
 
 
 def next_number_lists(

@@ -5,6 +5,8 @@ A checkpoint is a folder `checkpoints/STEP` with three parts that load apart: `p
 go on from, and the best by validation to evaluate and serve.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -96,7 +98,16 @@ class Checkpoints:
 
     def _load(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
         self._check_step(step)
-        return self._orbax.load_checkpointables(step, like)
+        with self._reading(step):
+            return self._orbax.load_checkpointables(step, like)
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # tensorstore and orbax raise anything on a damaged file
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{self._folder / str(step)}: cannot be restored: {reason}") from error
 
     def _check_step(self, step: int) -> None:
         if step not in self.steps():
@@ -105,8 +116,11 @@ class Checkpoints:
 
     def _check_shapes(self, step: int, like: Params) -> None:
         self._check_step(step)
-        saved = self._orbax.checkpointables_metadata(step).metadata["params"]
-        found = _shapes(saved)
+        with self._reading(step):
+            saved = self._orbax.checkpointables_metadata(step).metadata["params"]
+            found = _shapes(saved)
+            if not found:  # orbax only warns where it cannot read what it wrote
+                raise ValueError("its list of arrays cannot be read")
         expected = _shapes(like)
         wrong = [
             f"{name} is {found.get(name, 'missing')}, expected {expected.get(name, 'nothing')}"
