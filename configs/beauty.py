@@ -8,7 +8,10 @@
 The paper reports HR@5 .0515  NDCG@5 .0397  HR@10 .0641  NDCG@10 .0439
 on the published numbering, which leaks the answer (README, "What the figures mean").
 The recipe has not been run here yet on a GPU: time and score are not measured.
-SMALL
+
+`:small` (2.4 M parameters, random numbers), 2 cores, 14 minutes with other work beside it, best
+checkpoint, all 22,363 test users: HR@5 .0146  NDCG@5 .0089  HR@10 .0229  NDCG@10 .0116, where
+popularity has HR@10 .0114.
 """
 
 from ml_collections import ConfigDict
@@ -43,7 +46,7 @@ def small(config: ConfigDict) -> None:
     config.model.attention_heads = 2
     config.model.ffn_dim = 256
     config.model.init_std = 0.1
-    config.model.dropout = 0.3
+    config.model.dropout = 0.2
     config.model.user_dropout = 0.9
     config.model.max_tokens = 128
 
@@ -51,7 +54,7 @@ def small(config: ConfigDict) -> None:
         phase.batch_size = 128
         phase.weight_decay = 1e-2
         phase.clip_norm = 1.0
-    config.pretrain.epochs = 30
+    config.pretrain.epochs = 50
     config.pretrain.learning_rate = 2e-3
     config.pretrain.validate_every_epochs = 10
     config.finetune.epochs = 6

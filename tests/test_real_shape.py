@@ -21,7 +21,8 @@ SHORT = [
     f"--config.evaluate.users={USERS}",
     f"--config.evaluate.validation_users={USERS}",
     "--config.log_every_steps=1",
-    "--config.data.buckets=2",
+    "--config.data.buckets=1",
+    "--config.model.max_tokens=64",
 ]
 
 
