@@ -3,15 +3,16 @@
     launch/quickstart.sh
     python -m genrec_jax.main --config=configs/quickstart.py
 
-SCORES
+2 cores: 46 s of training; HR@10 .7315, where the oracle has .9085 and popularity .1080.
 """
 
 from ml_collections import ConfigDict
 
-from genrec_jax.config import Config
+from genrec_jax.config import Config, check_variant
 
 
-def get_config() -> ConfigDict:
+def get_config(variant: str = "") -> ConfigDict:
+    check_variant(variant, ())
     config = ConfigDict(Config().to_dict())
     config.indexing = "random"
     config.data.buckets = 1  # a second shape would take longer to compile than it saves

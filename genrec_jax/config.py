@@ -129,7 +129,7 @@ def check_key(key: str) -> None:
         raise InputError(f"{key}: is a group of keys, expected one of its keys, as {key}.KEY=VALUE")
     last = key.rsplit(".", 1)[-1]
     near = [name for name in known if name.rsplit(".", 1)[-1] == last]
-    near = near or difflib.get_close_matches(key, list(known), n=3)
+    near = near or difflib.get_close_matches(key, list(known), n=3, cutoff=0.8)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
     raise InputError(f"{key}: no such key{hint}")
 
@@ -137,10 +137,13 @@ def check_key(key: str) -> None:
 def check_variant(found: str, expected: tuple[str, ...]) -> None:
     """For `get_config(variant)` of a config file; the empty variant is the file as it stands."""
     if found and found not in expected:
-        raise InputError(f"--config: no variant {found!r}, expected one of {_words(expected)}")
+        known = f"one of {_words(expected)}" if expected else "none: this config has no variants"
+        raise InputError(f"--config: no variant {found!r}, expected {known}")
 
 
 def _build(cls: type[Any], values: Mapping[str, Any], name: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise InputError(f"{name}: found {values!r}, expected a group of keys")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in values:
         if key not in fields:
@@ -152,8 +155,6 @@ def _build(cls: type[Any], values: Mapping[str, Any], name: str) -> Any:
     for key, value in values.items():
         kind = fields[key].type
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            if not isinstance(value, Mapping):
-                raise InputError(f"{name}.{key}: found {value!r}, expected a group of keys")
             built[key] = _build(kind, value, f"{name}.{key}")
         else:
             built[key] = _typed(value, kind, f"{name}.{key}")
@@ -236,6 +237,10 @@ def _check_together(config: Config) -> None:
     if (data.name == "file") != bool(data.file):
         found = f"name={data.name!r}, file={data.file!r}"
         raise InputError(f"config.data: found {found}, expected a file just where name is 'file'")
+    if data.synthetic_users > 10_000_000:
+        raise InputError(
+            f"config.data.synthetic_users: found {data.synthetic_users}, expected at most 10000000"
+        )
     if config.pretrain.epochs == 0 and config.finetune.epochs == 0:
         raise InputError("config.finetune.epochs: found 0 in both phases, expected one to train")
 

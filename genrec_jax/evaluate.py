@@ -105,7 +105,9 @@ def result_table(result: dict[str, Any]) -> str:
     counts = result["counts"]
     title = f"{result['dataset']}, {result['split']}, {counts['users']} users"
     table = format_table({MODEL: result["metrics"], **result["references"]}, title)
-    note = f"indexing {result['indexing']}, {result['search']} search, {result['beams']} beams"
+    empty = counts["empty_places"]
+    note = f"{empty} places of the lists name no item\n" if empty else ""
+    note += f"indexing {result['indexing']}, {result['search']} search, {result['beams']} beams"
     if result["indexing"] == "published" and result["dataset"] in ("beauty", "sports", "yelp"):
         note += (
             "\nThe published ids leak the answer: 'largest number + 1, …' learns nothing "
@@ -153,5 +155,7 @@ def evaluate(config: Config, folder: RunFolder, split: Split, step: int | None) 
     recommender = Recommender.load(folder.path, step, config.evaluate)
     recommender.catalogue.check_same_dataset(sequences)
     result, examples, lists = evaluate_split(recommender, config, sequences, split)
-    write_predictions(folder.predictions / f"{split}.jsonl", recommender, examples, lists)
+    # Beside the lists of the training run, which results.json speaks of.
+    path = folder.predictions / f"evaluate_{split}.jsonl"
+    write_predictions(path, recommender, examples, lists)
     log.info("\n%s", result_table(result))

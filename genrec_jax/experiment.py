@@ -130,12 +130,16 @@ def start_params(
     params = init_params(shape, catalogue.table.n_users, catalogue.table.n_items, seed)
     if pretrained is not None:
         params = load_params(pretrained, shape, params)
+    return params
+
+
+def log_parameters(params: Params, dtype: str) -> None:
+    """How many there are, by part."""
     sizes = {
         name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in params.items()
     }
     parts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
-    log.info("model: %s parameters in %s (%s)", f"{sum(sizes.values()):,}", shape.dtype, parts)
-    return params
+    log.info("model: %s parameters in %s (%s)", f"{sum(sizes.values()):,}", dtype, parts)
 
 
 def sample_users(examples: Examples, users: int, seed: int) -> Examples:

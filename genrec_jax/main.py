@@ -12,6 +12,7 @@ import logging
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags
@@ -26,8 +27,21 @@ from genrec_jax.recommend import recommend
 from genrec_jax.run_folder import RunFolder
 from genrec_jax.train import train
 
-MODES = ("train", "evaluate", "recommend")
+MODES = "train (default), evaluate or recommend."
 SPLITS = ("test", "validation")
+NOT_FOR = {
+    "train": ("step", "split", "histories", "output"),
+    "evaluate": ("histories", "output"),
+    "recommend": ("split",),
+}
+
+FLAGS: tuple[tuple[Any, str, Any, str], ...] = (
+    (flags.DEFINE_string, "workdir", None, "The run's folder; default runs/NAME[_variant]."),
+    (flags.DEFINE_integer, "step", None, "The checkpoint to restore; default the best."),
+    (flags.DEFINE_string, "histories", None, "recommend: a file of 'user item item …' lines."),
+    (flags.DEFINE_string, "output", None, "recommend: the file to write; default in the run."),
+    (flags.DEFINE_boolean, "help", False, "Show this help."),
+)
 
 
 def define_flags(argv: list[str]) -> flags.FlagValues:
@@ -35,35 +49,38 @@ def define_flags(argv: list[str]) -> flags.FlagValues:
     config_flags.DEFINE_config_file(
         "config", None, "The config file.", flag_values=values, sys_argv=argv
     )
-    for define, name, text in (
-        (flags.DEFINE_string, "workdir", "The run's folder; without it, runs/NAME[_variant]."),
-        (flags.DEFINE_integer, "step", "The checkpoint to restore; without it, the best."),
-        (flags.DEFINE_string, "histories", "recommend: a file of 'user item item …' lines."),
-        (flags.DEFINE_string, "output", "recommend: the file to write."),
-    ):
-        define(name, None, text, flag_values=values)
-    flags.DEFINE_enum("mode", "train", MODES, "What to do.", flag_values=values)
-    flags.DEFINE_enum("split", "test", SPLITS, "evaluate: what to rank.", flag_values=values)
-    flags.DEFINE_boolean("help", False, "Show this help.", flag_values=values)
+    for define, name, default, text in FLAGS:
+        define(name, default, text, flag_values=values)
+    flags.DEFINE_enum("mode", "train", tuple(NOT_FOR), MODES, flag_values=values)
+    flags.DEFINE_enum("split", "test", SPLITS, "evaluate: test (default) or validation.", values)
     return values
 
 
 def parse(values: flags.FlagValues, argv: list[str]) -> Config | None:
     """Set the flags; the config with its overrides, or None where no --config is given."""
+    has_config = any(re.match(r"--?config(=|$)", argument) for argument in argv)
     for argument in argv[1:]:
         if match := re.match(r"--?config=([^:]*)", argument):
             check_config_file(Path(match[1]))
         if match := re.match(r"--?(config\.[^=]*)", argument):
             check_key(match[1])
+            if not has_config:
+                raise InputError(f"{argument}: found no --config=FILE, whose key this would change")
     try:
         rest = values(argv)
         if len(rest) > 1:
             raise InputError(f"{rest[1]}: not a flag, expected --name=value")
+        for mode, name in ((m, n) for m, names in NOT_FOR.items() for n in names):
+            if values.mode == mode and values[name].present:
+                raise InputError(f"--{name}: is not for --mode={mode}")
         return None if values.config is None else Config.from_dict(values.config.to_dict())
-    except (flags.Error, OSError, SyntaxError, TypeError, ValueError) as error:
+    except Exception as error:  # a config file is code, and may raise anything
         # A fault inside a config file arrives as a whole traceback; its last line says what it is.
         last = str(error).strip().splitlines()[-1]
-        raise InputError(last.removeprefix("genrec_jax.errors.InputError: ")) from None
+        last = last.removeprefix("genrec_jax.errors.InputError: ")
+        last = re.sub(r"invalid literal for int.*", "expected a whole number", last)
+        last = re.sub(r"could not convert string to float.*", "expected a number", last)
+        raise InputError(last) from None
 
 
 def check_config_file(path: Path) -> None:
@@ -80,15 +97,16 @@ def run(argv: list[str]) -> None:
         for name in ("config", "workdir", "mode", "split", "step", "histories", "output"):
             print(f"  --{name:10} {values[name].help}")
         return
-    if config is None and (values.workdir is None or values.mode == "train"):
+    if config is None and not values.workdir:
         raise InputError("--config: found none, expected --config=configs/NAME.py[:variant]")
     folder = RunFolder(Path(values.workdir) if values.workdir else default_workdir(values))
     if values.mode == "train":
         train(config or folder.read_config(), folder)
         return
+    of_run = folder.read_config()
     if config is not None:
         folder.check_usable(config, ignored=("config.evaluate",))
-    config = config or folder.read_config()
+    config = config or of_run
     if values.mode == "evaluate":
         evaluate(config, folder, values.split, values.step)
     else:
@@ -97,8 +115,8 @@ def run(argv: list[str]) -> None:
             config,
             folder,
             values.step,
-            histories and Path(histories),
-            output and Path(output),
+            None if histories is None else Path(histories),
+            None if output is None else Path(output),
         )
 
 

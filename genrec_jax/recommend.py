@@ -31,6 +31,9 @@ def recommend(
             item last; None: all users of the dataset with everything that is known of them.
         output: the file to write; None: predictions/recommendations.jsonl of the run.
     """
+    path = output or folder.predictions / "recommendations.jsonl"
+    if path.is_dir():
+        raise InputError(f"--output={path}: found a folder, expected a file to write")
     recommender = Recommender.load(folder.path, step, config.evaluate)
     if histories is None:
         sequences = load_sequences(config.data)
@@ -39,7 +42,6 @@ def recommend(
     else:
         examples = read_histories(histories, recommender)
     lists = recommender.rank(recommender.plan(examples, "recommend"), "recommend", watch)
-    path = output or folder.predictions / "recommendations.jsonl"
     write_predictions(path, recommender, examples, lists)
 
 

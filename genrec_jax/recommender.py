@@ -147,7 +147,11 @@ class Recommender:
         ]
 
     def examples(self, histories: Sequence[tuple[int, Sequence[int]]]) -> Examples:
-        """Histories of ids as rows."""
+        """Histories of ids as rows; raises InputError for ids that are unknown or no numbers."""
+        for user, items in histories:
+            for number in (user, *items):
+                if not isinstance(number, int | np.integer):
+                    raise InputError(f"found the id {number!r}, expected a whole number")
         lengths = np.array([len(items) for _, items in histories], dtype=np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         flat = np.array([item for _, items in histories for item in items], dtype=np.int64)

@@ -76,10 +76,10 @@ class RunFolder:
 
     def read_shape(self) -> BartShape:
         values = self._read(self._shape)
-        try:
-            return BartShape(**values)
-        except TypeError as error:
-            raise InputError(f"{self._shape}: not the shape of a model: {error}") from None
+        types = {field.name: field.type for field in dataclasses.fields(BartShape)}
+        if {name: type(value) for name, value in values.items()} != types:
+            raise InputError(f"{self._shape}: found {values}, expected the shape of a model")
+        return BartShape(**values)
 
     def read_results(self) -> dict[str, Any] | None:
         return self._read(self._results) if self._results.is_file() else None
@@ -91,9 +91,11 @@ class RunFolder:
         """A run that goes on from a checkpoint writes the lines after it again."""
         if self.metrics.is_file():
             lines = self.metrics.read_text().splitlines(keepends=True)
-            kept = [
-                line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step
-            ]
+            whole = [line for line in lines if line.endswith("\n")]
+            try:
+                kept = [line for line in whole if json.loads(line)["step"] <= step]
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{self.metrics}: holds a line of another kind: {error}") from None
             write_atomically(self.metrics, "".join(kept))
 
     def log_to_file(self) -> logging.Handler:
@@ -104,11 +106,16 @@ class RunFolder:
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
-            return json.loads(path.read_text())
-        except FileNotFoundError:
+            found = json.loads(path.read_text())
+            if not isinstance(found, dict):
+                raise InputError(f"{path}: found {found!r}, expected an object with keys")
+            return found
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(
                 f"--workdir={self.path}: found no {path.name}, expected a run's folder"
             ) from None
+        except InputError:
+            raise
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: cannot be read: {error}") from None
 

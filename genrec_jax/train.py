@@ -28,6 +28,7 @@ from genrec_jax.evaluate import (
 from genrec_jax.experiment import (
     build_catalogue,
     load_sequences,
+    log_parameters,
     log_statistics,
     model_shape,
     pretrained_folder,
@@ -112,6 +113,7 @@ def _train(
     params: Params,
 ) -> None:
     log_statistics(sequences)
+    log_parameters(params, shape.dtype)
     recommender = Recommender(
         catalogue, shape, config.evaluate, config.model.max_tokens, config.data.buckets
     )

@@ -196,7 +196,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         ("--config.sede=1", ["config.sede: no such key", "did you mean config.seed"]),
         ("--config.epochs=1", ["config.epochs", "config.pretrain.epochs, config.finetune.epochs"]),
         ("--config.model=3", ["config.model: is a group of keys"]),
-        ("--config.finetune.epochs=1.5", ["config.finetune.epochs=1.5", "invalid literal for int"]),
+        ("--config.finetune.epochs=1.5", ["config.finetune.epochs=1.5", "expected a whole number"]),
         ("--config.seed=many", ["config.seed=many"]),
         ("--config.data.name=books", ["config.data.name: found 'books'", "beauty, sports, yelp"]),
         ("--config.indexing=titles", ["config.indexing: found 'titles'", "published, random"]),
@@ -214,6 +214,8 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         ("--mode=predict", ["mode=predict", "train|evaluate|recommend"]),
         ("--wordkir=x", ["Unknown command line flag 'wordkir'", "workdir"]),
         ("stray", ["stray: not a flag"]),
+        ("--histories=x", ["--histories: is not for --mode=train"]),
+        ("--config.model.max_tokens=20", ["config.model.max_tokens: found 20", "multiple of 8"]),
     ],
 )
 def test_wrong_flags(
@@ -228,6 +230,8 @@ def test_wrong_flags(
 
 def test_no_config_and_no_such_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--config: found none" in fails(capsys)
+    assert "found no --config=FILE" in fails(capsys, "--mode=evaluate", "--config.seed=1")
+    assert "this config has no variants" in fails(capsys, f"{CONFIG}:tiny")
     assert "found no file configs/books.py" in fails(capsys, "--config=configs/books.py")
     line = fails(capsys, f"--config={ROOT / 'configs' / 'beauty.py'}:tiny")
     assert "no variant 'tiny', expected one of leakfree" in line
@@ -253,6 +257,29 @@ def test_wrong_lines_of_a_sequence_file(
     line = fails(capsys, CONFIG, f"--workdir={tmp_path / 'run'}", *data)
     for part in [str(path), *parts]:
         assert part in line
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("x = 1", "get_config"),
+        ("def get_config():\n    return {}", "to_dict"),
+        ("import nowhere_to_be_found", "nowhere_to_be_found"),
+        ("def get_config(:", "invalid syntax"),
+    ],
+)
+def test_config_files_with_faults(
+    text: str,
+    part: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # ml_collections loads every config file into one module, over what the last one left there.
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    assert part in fails(capsys, f"--config={path}", f"--workdir={tmp_path / 'run'}")
 
 
 def test_missing_and_corrupt_dataset_files(
@@ -325,6 +352,11 @@ def test_wrong_workdirs(
     other.mkdir()
     (other / "thesis.tex").write_text("")
     assert "not empty and holds no run" in fails(capsys, CONFIG, f"--workdir={other}")
+    config = (copy / "config.json").read_text()
+    (copy / "config.json").write_text("[]")
+    line = fails(capsys, "--mode=evaluate", f"--workdir={copy}")
+    assert "config.json: found [], expected an object" in line
+    (copy / "config.json").write_text(config)
     assert "no checkpoint of step 99, found: " in fails(
         capsys, "--mode=evaluate", f"--workdir={copy}", "--step=99"
     )

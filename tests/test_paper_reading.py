@@ -609,7 +609,8 @@ def test_popularity_lists(lists, top_k):
     ids = sequences.item_ids.tolist()
     expected = sorted(range(len(ids)), key=lambda row: (-counts.get(ids[row], 0), row))[:top_k]
     found = popularity_lists(sequences, next_item_examples(sequences, 0), top_k)
-    assert found.tolist() == [expected] * len(lists)
+    filled = expected + [-1] * (top_k - len(expected))  # a catalogue smaller than the list
+    assert found.tolist() == [filled] * len(lists)
 
 
 # ------------------------------------------------------------------ the trie

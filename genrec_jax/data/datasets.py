@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import textwrap
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def _download(asset: Asset) -> Path:
             )
         )
     except Exception as error:  # requests, urllib3, OSError and ValueError (hash) all end here
-        reason = " ".join(str(error).split())[:200]
+        reason = textwrap.shorten(str(error), 200)
         raise InputError(
             f"{asset.file}: cannot be downloaded from {asset.url} to {folder} ({reason}); put the "
             "file into a folder and set config.data.dir or GENREC_DATA_DIR to it"

@@ -24,6 +24,7 @@ from genrec_jax.errors import InputError
 
 TEST_HOLDOUT = 0
 VALIDATION_HOLDOUT = 1
+LARGEST_ID = 2**31 - 1
 SHORTEST_SEQUENCE = 3  # one item of training, one of validation, one of test
 
 
@@ -154,10 +155,11 @@ def read_id_lines(path: Path, what: str) -> list[tuple[int, list[int]]]:
         if not words:
             raise InputError(f"{path}, line {number}: found nothing, expected 'user item item …'")
         for word in words:
-            if not (word.isascii() and word.isdigit() and 0 < int(word) < 2**31):
+            digits = word.isascii() and word.isdigit() and len(word) <= 10
+            if not (digits and 0 < int(word) <= LARGEST_ID):
                 raise InputError(
-                    f"{path}, line {number}: found {word!r}, expected a whole number from 1 to "
-                    f"{2**31 - 1}"
+                    f"{path}, line {number}: found {word[:40]!r}, expected a whole number from 1 "
+                    f"to {LARGEST_ID}"
                 )
         parsed.append((number, [int(word) for word in words]))
     if not parsed:

@@ -4,6 +4,7 @@ Both write every name as a word inside a sentence, with the leading space that b
 into the first token (`Ġitem`), so that a name has the same tokens wherever it stands.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def load_bart_tokenizer(folder: Path) -> Vocabulary:
             f"{folder}: no tokenizer here (missing: {missing}), expected tokenizer.json, or "
             "vocab.json and merges.txt"
         )
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it misses PyTorch; we do not
     from transformers import BartTokenizer  # here: its import takes longer than the rest
 
     try:

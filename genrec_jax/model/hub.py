@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def _from_hub(repository: str) -> Path:
             )
         )
     except Exception as error:  # the hub's client raises many kinds, all meaning the same here
-        reason = " ".join(str(error).split())[:160]
+        reason = textwrap.shorten(str(error), 160)
         raise InputError(
             f"config.model.pretrained: {repository} cannot be fetched from the hub ({reason}); "
             "give a local folder with its config.json, model.safetensors, vocab.json and "
