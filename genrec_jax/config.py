@@ -16,6 +16,7 @@ from genrec_jax.errors import InputError
 
 DATASETS = ("synthetic", "beauty", "sports", "yelp", "file")
 INDEXINGS = ("published", "random")
+SEARCHES = ("constrained", "free", "exhaustive")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class DataConfig:
 class ModelConfig:
     pretrained: str = ""  # folder or hub id of a BART checkpoint; "": from scratch
     vocab_size: int = 512  # from scratch: tokens of the tokenizer trained on the names
+    # The shape of a model from scratch. With `pretrained` it is the checkpoint's, whatever that is
+    # (bart-large, a distilled one with fewer decoder layers): a key at its default then says
+    # nothing, and one that was changed must agree with the checkpoint.
     d_model: int = 768
     encoder_layers: int = 6
     decoder_layers: int = 6
@@ -72,9 +76,14 @@ class FinetuneConfig(PhaseConfig):
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    search: str = "constrained"  # or free
+    # constrained: beams over the trie of the catalogue. free: beams over the vocabulary, token for
+    # token what `transformers` writes. exhaustive: the exact probability of every item.
+    search: str = "constrained"
     beams: int = 20
     top_k: int = 20
+    length_penalty: float = 0.0  # scores are divided by (tokens of the name) ** this
+    exclude_history: bool = False  # leave out the items of the user's history; the paper does not
+    exact_users: int = 0  # of so many of the users, what beam search misses of the exact lists
     batch_size: int = 32
     users: int = 0  # test users, a seeded sample; 0: all
     validation_users: int = 3000  # the same for validation
@@ -176,7 +185,7 @@ def _check(config: Config) -> None:
         "config.data.name": (config.data.name, DATASETS),
         "config.indexing": (config.indexing, INDEXINGS),
         "config.model.dtype": (config.model.dtype, ("auto", "float32", "bfloat16")),
-        "config.evaluate.search": (config.evaluate.search, ("constrained", "free")),
+        "config.evaluate.search": (config.evaluate.search, SEARCHES),
         "config.finetune.holdout": (config.finetune.holdout, (1, 2)),
     }
     for key, (found, allowed) in one_of.items():
@@ -202,7 +211,8 @@ _AT_LEAST = {
         ("attention_heads", "ffn_dim", "batch_size", "beams", "top_k", "log_every_steps"), 1
     ),
     **dict.fromkeys(("epochs", "max_steps", "validate_every_epochs", "validate_every_steps"), 0),
-    **dict.fromkeys(("users", "validation_users", "weight_decay"), 0),
+    **dict.fromkeys(("users", "validation_users", "exact_users"), 0),
+    **dict.fromkeys(("weight_decay", "length_penalty"), 0),
     **dict.fromkeys(("seed", "indexing_seed", "synthetic_seed"), 0),
     "synthetic_items": 20,
     "max_tokens": 16,
@@ -214,7 +224,7 @@ _POSITIVE = ("learning_rate", "clip_norm", "init_std")
 
 def _check_together(config: Config) -> None:
     model, evaluate, data = config.model, config.evaluate, config.data
-    if model.d_model % model.attention_heads:
+    if not model.pretrained and model.d_model % model.attention_heads:
         raise InputError(
             f"config.model.attention_heads: found {model.attention_heads}, expected a divisor of "
             f"config.model.d_model = {model.d_model}"
@@ -233,6 +243,11 @@ def _check_together(config: Config) -> None:
         raise InputError(
             f"config.evaluate.top_k: found {evaluate.top_k}, expected at least 10, since the best "
             "checkpoint is chosen by NDCG@10"
+        )
+    if evaluate.search == "free" and evaluate.exclude_history:
+        raise InputError(
+            "config.evaluate.exclude_history: found True with evaluate.search = free, expected "
+            "constrained or exhaustive, which know the catalogue"
         )
     if (data.name == "file") != bool(data.file):
         found = f"name={data.name!r}, file={data.file!r}"

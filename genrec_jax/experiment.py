@@ -6,19 +6,27 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from genrec_jax.config import Config, DataConfig, ModelConfig
 from genrec_jax.data.datasets import load_named
 from genrec_jax.data.sequences import Examples, UserSequences, read_sequence_file
 from genrec_jax.data.synthetic import SyntheticSpec, synthetic_sequences
 from genrec_jax.errors import InputError
-from genrec_jax.identifiers.catalogue import Catalogue
+from genrec_jax.identifiers.catalogue import TOKENIZER, Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
-from genrec_jax.identifiers.tokenizer import Vocabulary, load_bart_tokenizer, train_tokenizer
+from genrec_jax.identifiers.tokenizer import (
+    Vocabulary,
+    load_bart_tokenizer,
+    read_tokenizer,
+    train_tokenizer,
+)
 from genrec_jax.model.bart import BartShape
 from genrec_jax.model.convert import SHAPE_KEYS, load_params, read_shape
-from genrec_jax.model.genrec import Params, init_params
+from genrec_jax.model.genrec import Params, abstract_model, init_params
 from genrec_jax.model.hub import checkpoint_folder
+from genrec_jax.model.id_tables import FILE as ID_TABLES
+from genrec_jax.model.id_tables import TABLES
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +76,19 @@ def build_catalogue(config: Config, sequences: UserSequences, pretrained: Path |
         names = indexing.item_names() + indexing.user_names()
         vocabulary = train_tokenizer(names, config.model.vocab_size)
     else:
-        vocabulary = load_bart_tokenizer(pretrained)
+        vocabulary = load_vocabulary(pretrained)
     return Catalogue.build(sequences, indexing, vocabulary)
+
+
+def load_vocabulary(pretrained: Path) -> Vocabulary:
+    """BART's tokenizer, or that of the run which a folder was exported from.
+
+    The latter is taken as it stands: BartTokenizer would build it anew from its merges, and split
+    names before it merges.
+    """
+    if (pretrained / ID_TABLES).is_file():
+        return read_tokenizer(pretrained / TOKENIZER)
+    return load_bart_tokenizer(pretrained)
 
 
 def pretrained_folder(config: ModelConfig) -> Path | None:
@@ -78,22 +97,21 @@ def pretrained_folder(config: ModelConfig) -> Path | None:
 
 
 def model_shape(config: ModelConfig, vocabulary: Vocabulary, pretrained: Path | None) -> BartShape:
-    """From the checkpoint, which must agree with the config's keys, or from the config alone."""
+    """The checkpoint's, or from the config alone where there is none.
+
+    Raises:
+        InputError: a key of the config that was changed asks for another shape than the
+            checkpoint's, or the checkpoint cannot hold the tokenizer or `max_tokens`.
+    """
     ours = BartShape(
         vocab_size=vocabulary.size,
-        d_model=config.d_model,
-        encoder_layers=config.encoder_layers,
-        decoder_layers=config.decoder_layers,
-        encoder_heads=config.attention_heads,
-        decoder_heads=config.attention_heads,
-        encoder_ffn_dim=config.ffn_dim,
-        decoder_ffn_dim=config.ffn_dim,
         max_positions=config.max_tokens,
         dropout=config.dropout,
         attention_dropout=config.attention_dropout,
         activation_dropout=config.activation_dropout,
         init_std=config.init_std,
         dtype=_dtype(config.dtype),
+        **_sizes(config),
     )
     if pretrained is None:
         return ours
@@ -108,29 +126,48 @@ def model_shape(config: ModelConfig, vocabulary: Vocabulary, pretrained: Path | 
             f"config.model.max_tokens: found {config.max_tokens}, expected at most the "
             f"{theirs.max_positions} positions of {pretrained}"
         )
-    merged = dataclasses.replace(
-        ours, vocab_size=theirs.vocab_size, max_positions=theirs.max_positions
-    )
+    # A key at its default says nothing, so that bart-large or a distilled BART needs no flags.
+    defaults = _sizes(ModelConfig())
     wrong = [
-        f"{name} is {getattr(theirs, name)} there and {getattr(merged, name)} here"
-        for name in SHAPE_KEYS
-        if getattr(theirs, name) != getattr(merged, name)
+        f"{name} is {getattr(theirs, name)} there and {size} here"
+        for name, size in _sizes(config).items()
+        if size not in (defaults[name], getattr(theirs, name))
     ]
     if wrong:
         raise InputError(
             f"config.model: {pretrained} is a checkpoint of another shape: {'; '.join(wrong)}"
         )
-    return merged
+    return dataclasses.replace(ours, **{name: getattr(theirs, name) for name in SHAPE_KEYS})
+
+
+def _sizes(config: ModelConfig) -> dict[str, int]:
+    """Those of a BartShape that the config has keys for."""
+    return {
+        "d_model": config.d_model,
+        "encoder_layers": config.encoder_layers,
+        "decoder_layers": config.decoder_layers,
+        "encoder_heads": config.attention_heads,
+        "decoder_heads": config.attention_heads,
+        "encoder_ffn_dim": config.ffn_dim,
+        "decoder_ffn_dim": config.ffn_dim,
+    }
 
 
 def start_params(
     shape: BartShape, catalogue: Catalogue, pretrained: Path | None, seed: int
 ) -> Params:
-    """The checkpoint's weights with fresh id tables, or everything fresh."""
-    params = init_params(shape, catalogue.table.n_users, catalogue.table.n_items, seed)
-    if pretrained is not None:
-        params = load_params(pretrained, shape, params)
-    return params
+    """The checkpoint's weights with fresh id tables, or everything fresh.
+
+    A checkpoint that was exported from a run on the same catalogue gives the id tables too.
+    """
+    users, items = catalogue.table.n_users, catalogue.table.n_items
+    params = init_params(shape, users, items, seed)
+    if pretrained is None:
+        return params
+    # Of the rest the shapes are enough: the random weights go before the checkpoint's come.
+    _, like = abstract_model(shape, users, items)
+    params = {**like, **{name: params[name] for name in TABLES}}
+    return load_params(pretrained, shape, params, catalogue)
 
 
 def log_parameters(params: Params, dtype: str) -> None:
@@ -144,10 +181,14 @@ def log_parameters(params: Params, dtype: str) -> None:
 
 def sample_users(examples: Examples, users: int, seed: int) -> Examples:
     """A seeded sample without replacement, in order; all where `users` is 0 or not fewer."""
-    if users == 0 or users >= len(examples):
-        return examples
-    rows = np.random.default_rng([seed, users]).choice(len(examples), users, replace=False)
-    return examples.take(np.sort(rows))
+    return examples if users == 0 else examples.take(sample_rows(len(examples), users, seed))
+
+
+def sample_rows(n: int, users: int, seed: int) -> Int[np.ndarray, " m"]:
+    """Which of n examples a sample of so many users takes, in order."""
+    if users >= n:
+        return np.arange(n)
+    return np.sort(np.random.default_rng([seed, users]).choice(n, users, replace=False))
 
 
 def _dtype(name: str) -> str:

@@ -1,37 +1,47 @@
-"""A Hugging Face BART checkpoint → our parameters, by one table of names.
+"""A Hugging Face BART checkpoint → our parameters; as a command, a run → a Hugging Face folder.
 
-The id tables are not in the checkpoint and keep their random start.
+    python -m genrec_jax.model.convert --workdir=runs/NAME --output=FOLDER [--step=N]
+
+A BART has no id tables: they keep their random start, unless the folder is one that the command
+wrote from a run on the same catalogue.
 """
 
+import argparse
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import logging
+import sys
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from genrec_jax.errors import InputError
-from genrec_jax.model.bart import BartShape
-from genrec_jax.model.genrec import Params
+from genrec_jax.identifiers.catalogue import Catalogue
+from genrec_jax.model.bart import POSITION_OFFSET, BartShape
+from genrec_jax.model.genrec import Params, abstract_model
+from genrec_jax.model.id_tables import TABLES, read_id_tables
+from genrec_jax.model.names import BIAS, EMBEDDING, PREFIX, TIED, Entry, leaf, name_table, set_leaf
+from genrec_jax.model.tensor_files import TensorFiles
 
-ID_TABLES = ("user_embedding", "item_embedding")
-# Copies of the tied embedding, which older checkpoints write out.
-TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+log = logging.getLogger("genrec_jax.model.convert")  # also where __name__ is __main__
 
-# The way BART computes; another value would need another model.
+# The way BART computes; another value would need another model. A key that is not there has it.
 REQUIRED = {
     "model_type": "bart",
+    "is_encoder_decoder": True,
     "activation_function": "gelu",
     "scale_embedding": False,
     "normalize_before": False,
     "add_final_layer_norm": False,
     "normalize_embedding": True,
+    "static_position_embeddings": False,
+    "extra_pos_embeddings": POSITION_OFFSET,
+    "tie_word_embeddings": True,
+    "add_bias_logits": False,
 }
 SHAPE_KEYS = {
     "vocab_size": "vocab_size",
@@ -44,15 +54,9 @@ SHAPE_KEYS = {
     "decoder_ffn_dim": "decoder_ffn_dim",
     "max_positions": "max_position_embeddings",
 }
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One tensor: its name in PyTorch (without the `model.` prefix) and its place here."""
-
-    torch_name: str
-    path: tuple[str, ...]
-    transpose: bool = False  # PyTorch keeps linear weights as [out, in]
+FLOATS = ("float32", "float16", "bfloat16", "float64")
+# Written by BARTs of long ago, and no part of the model.
+IGNORED = ("encoder.version", "decoder.version")
 
 
 def read_shape(folder: Path) -> BartShape:
@@ -63,7 +67,9 @@ def read_shape(folder: Path) -> BartShape:
     """
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"found {config!r}, expected an object with keys")
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a BART config: {error}") from None
     for key, expected in REQUIRED.items():
@@ -72,102 +78,184 @@ def read_shape(folder: Path) -> BartShape:
     missing = [name for name in SHAPE_KEYS.values() if name not in config]
     if missing:
         raise InputError(f"{path}: the keys {', '.join(missing)} are missing")
+    for name in SHAPE_KEYS.values():
+        if type(config[name]) is not int or config[name] < 1:
+            raise InputError(f"{path}: {name} is {config[name]!r}, expected a whole number from 1")
+    for name in ("encoder_attention_heads", "decoder_attention_heads"):
+        if config["d_model"] % config[name]:
+            raise InputError(
+                f"{path}: {name} is {config[name]}, expected a divisor of d_model = "
+                f"{config['d_model']}"
+            )
     return BartShape(**{ours: config[theirs] for ours, theirs in SHAPE_KEYS.items()})
 
 
-def name_table(shape: BartShape) -> list[Entry]:
-    """Every tensor of a BART of this shape."""
-    entries = [
-        Entry("shared.weight", ("token_embedding",)),
-        Entry("final_logits_bias", ("final_logits_bias",)),
-    ]
-    for side, layers in (("encoder", shape.encoder_layers), ("decoder", shape.decoder_layers)):
-        entries.append(Entry(f"{side}.embed_positions.weight", (side, "embedding", "positions")))
-        entries += _norm(f"{side}.layernorm_embedding", (side, "embedding", "norm"))
-        for i in range(layers):
-            entries += _layer(side, f"{side}.layers.{i}", (side, "layers", str(i)))
-    return entries
+def load_params(
+    folder: Path, shape: BartShape, params: Params, catalogue: Catalogue | None = None
+) -> Params:
+    """A folder's weights in the place of our parameters; see tensor_files.py for its forms.
 
-
-def load_params(folder: Path, shape: BartShape, params: Params) -> Params:
-    """`params` with everything but the id tables taken from the folder's model.safetensors.
+    Args:
+        folder: a Hugging Face folder.
+        shape: what `read_shape` gives for it.
+        params: the id tables to start with; of the rest only the shapes matter.
+        catalogue: if given, id tables that the folder has for it are taken too.
 
     Raises:
-        InputError: tensors that are missing, unknown or of another shape, all named together.
+        InputError: a file that cannot be read, or tensors that are missing, unknown, of another
+            shape or type, or not tied, all named together.
     """
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no such file, expected BART's weights; to train from scratch set "
-            "--config.model.pretrained="
-        )
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be read as safetensors: {error}") from None
-    tensors = {name.removeprefix("model."): value for name, value in tensors.items()}
-    for name in TIED:
-        tensors.pop(name, None)
-    # A bare BartModel, as facebook/bart-base is, has no output bias: it is zero.
-    tensors.setdefault("final_logits_bias", np.zeros((1, shape.vocab_size), np.float32))
-
-    faults = []
-    converted = {name: params[name] for name in ID_TABLES}
-    for entry in name_table(shape):
-        tensor = tensors.pop(entry.torch_name, None)
-        expected = _leaf(params, entry.path).shape
-        if tensor is None:
-            faults.append(f"{entry.torch_name} is missing")
-            continue
-        value = _from_torch(tensor, entry)
-        if value.shape != expected:
-            faults.append(f"{entry.torch_name} has shape {tensor.shape}, expected {expected}")
-            continue
-        _set(converted, entry.path, jnp.asarray(value, jnp.float32))
-    faults += [f"{name} is unknown" for name in sorted(tensors)]
-    if faults:
-        raise InputError(f"{path}: {len(faults)} tensors do not fit: {'; '.join(faults)}")
+    converted: Params = {name: params[name] for name in TABLES}
+    with TensorFiles(folder) as files:
+        reader = _Reader(files)
+        for entry in name_table(shape):
+            expected = entry.torch_shape(leaf(params, entry.path).shape)
+            if entry.torch_name == BIAS and not reader.has(BIAS):
+                # A bare BartModel, as facebook/bart-base is, has no output bias: it is zero.
+                value = np.zeros(expected, np.float32)
+            else:
+                value = reader.take(entry, expected)
+            if value is not None:
+                # A copy: what jax holds must not lean on a file or on a transposed view.
+                ours = jnp.array(entry.from_torch(value), jnp.float32)
+                set_leaf(converted, entry.path, ours)
+        reader.finish()
     if jax.tree.structure(converted) != jax.tree.structure(params):
         raise AssertionError("the name table does not cover the model's parameters")
+    if catalogue is not None and (tables := read_id_tables(folder, catalogue, shape.d_model)):
+        converted |= {name: jnp.array(table) for name, table in tables.items()}
+        log.info("%s: the id tables go on from there too", folder)
     return converted
 
 
-def _from_torch(tensor: Float[np.ndarray, "..."], entry: Entry) -> Float[np.ndarray, "..."]:
-    if entry.path == ("final_logits_bias",):
-        return tensor.reshape(-1)  # [1, V] → [V]
-    return tensor.T if entry.transpose else tensor
+class _Reader:
+    """Takes the tensors of a checkpoint one after the other and collects what does not fit."""
+
+    def __init__(self, files: TensorFiles):
+        self._files = files
+        self._faults: list[str] = []
+        self._cast = Counter[str]()
+        self._full_names: dict[str, str] = {}  # without the prefix → in the file
+        for full_name in sorted(files.names()):
+            name = full_name.removeprefix(PREFIX)
+            if name in self._full_names:
+                self._faults.append(f"{name} is there with and without {PREFIX!r} before it")
+            elif name not in IGNORED:
+                self._full_names[name] = full_name
+
+    def has(self, name: str) -> bool:
+        return name in self._full_names
+
+    def take(self, entry: Entry, shape: tuple[int, ...]) -> Float[np.ndarray, "..."] | None:
+        """The tensor in float32 as PyTorch has it; None, and a fault, where it does not fit."""
+        if entry.torch_name == EMBEDDING:
+            return self._embedding(shape)
+        return self._take(entry.torch_name, shape)
+
+    def finish(self) -> None:
+        """Say what was cast; raise InputError if anything was wrong, or is left over."""
+        faults = self._faults + [f"{name} is unknown" for name in sorted(self._full_names)]
+        if faults:
+            n = len(faults)
+            what = "tensor does not fit" if n == 1 else "tensors do not fit"
+            raise InputError(f"{self._files.path}: {n} {what}: {'; '.join(faults)}")
+        if self._cast:
+            counts = ", ".join(f"{n} tensors of {dtype}" for dtype, n in self._cast.items())
+            note = " (float64 is rounded: float32 has fewer digits)" * ("float64" in self._cast)
+            log.info("%s: %s became float32%s", self._files.path, counts, note)
+
+    def _embedding(self, shape: tuple[int, ...]) -> Float[np.ndarray, "..."] | None:
+        """The shared embedding, or a copy where only copies are; all must be the same."""
+        present = [name for name in (EMBEDDING, *TIED) if self.has(name)]
+        if not present:
+            return self._take(EMBEDDING, shape)
+        value = self._take(present[0], shape)
+        for name in present[1:]:
+            copy = self._take(name, shape)
+            # Nothing to compare where one of them does not fit, which is a fault by itself.
+            if value is None or copy is None or np.array_equal(value, copy, equal_nan=True):
+                continue
+            self._faults.append(f"{name} differs from {present[0]}: the model is not tied")
+        return value
+
+    def _take(self, name: str, shape: tuple[int, ...]) -> Float[np.ndarray, "..."] | None:
+        full_name = self._full_names.pop(name, None)
+        if full_name is None:
+            self._faults.append(f"{name} is missing")
+            return None
+        found, dtype = self._files.shape(full_name), self._files.dtype(full_name)
+        if found != shape:
+            self._faults.append(f"{name} has shape {found}, expected {shape}")
+            return None
+        if dtype not in FLOATS:
+            self._faults.append(f"{name} is of type {dtype}, expected one of {', '.join(FLOATS)}")
+            return None
+        self._cast.update([dtype] if dtype != "float32" else [])
+        return self._files.read(full_name).astype(np.float32, copy=False)
 
 
-def _norm(torch_name: str, path: tuple[str, ...]) -> Iterator[Entry]:
-    yield Entry(f"{torch_name}.weight", (*path, "scale"))
-    yield Entry(f"{torch_name}.bias", (*path, "bias"))
+# ------------------------------------------------------------------------------------ the command
 
 
-def _linear(torch_name: str, path: tuple[str, ...]) -> Iterator[Entry]:
-    yield Entry(f"{torch_name}.weight", (*path, "kernel"), transpose=True)
-    yield Entry(f"{torch_name}.bias", (*path, "bias"))
+def main(argv: list[str]) -> int:
+    """Write a run as a Hugging Face folder.
+
+    The imports stand here, since a command may use what stands below this module; whoever imports
+    the module does not get them.
+    """
+    from genrec_jax.model.export import Origin, write_folder
+    from genrec_jax.progress import ConsoleHandler
+    from genrec_jax.run_folder import RunFolder
+    from genrec_jax.training.checkpoint import Checkpoints
+
+    logger = logging.getLogger("genrec_jax")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    console = ConsoleHandler()
+    logger.addHandler(console)
+    try:
+        flags = _parser().parse_args(argv[1:])
+        folder = RunFolder(flags.workdir)
+        config, shape = folder.read_config(), folder.read_shape()
+        catalogue = Catalogue.load(folder.identifiers)
+        _, like = abstract_model(shape, catalogue.table.n_users, catalogue.table.n_items)
+        with Checkpoints(folder.checkpoints) as checkpoints:
+            step = checkpoints.best() if flags.step is None else flags.step
+            params = checkpoints.params(step, like)
+        origin = Origin(folder.path.resolve().name, step, config.data.name)
+        write_folder(flags.output, catalogue, shape, params, origin)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    finally:
+        logger.removeHandler(console)
+    return 0
 
 
-def _layer(side: str, torch_name: str, path: tuple[str, ...]) -> Iterator[Entry]:
-    attentions = {"encoder": {"self_attn": "attention"}}.get(
-        side, {"self_attn": "self_attention", "encoder_attn": "cross_attention"}
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, where argparse prints its usage too."""
+        raise InputError(f"{message} (--help says more)")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="python -m genrec_jax.model.convert",
+        description="Write a run as a Hugging Face folder, which PyTorch's BART loads, and which "
+        "--config.model.pretrained=FOLDER goes on from: weights, config, tokenizer, the id "
+        "tables, and a README that says how they are used.",
+        allow_abbrev=False,
     )
-    for theirs, ours in attentions.items():
-        for letter, name in (("q", "query"), ("k", "key"), ("v", "value"), ("out", "out")):
-            yield from _linear(f"{torch_name}.{theirs}.{letter}_proj", (*path, ours, name))
-        yield from _norm(f"{torch_name}.{theirs}_layer_norm", (*path, f"{ours}_norm"))
-    yield from _linear(f"{torch_name}.fc1", (*path, "feed_forward", "up"))
-    yield from _linear(f"{torch_name}.fc2", (*path, "feed_forward", "down"))
-    yield from _norm(f"{torch_name}.final_layer_norm", (*path, "final_norm"))
+    parser.add_argument("--workdir", type=Path, required=True, help="the run's folder")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="the folder to write, new or empty"
+    )
+    parser.add_argument("--step", type=int, help="of the checkpoint; default the best")
+    return parser
 
 
-def _leaf(tree: Any, path: tuple[str, ...]) -> Any:
-    for name in path:
-        tree = tree[name]
-    return tree
-
-
-def _set(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-    for name in path[:-1]:
-        tree = tree.setdefault(name, {})
-    tree[path[-1]] = value
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

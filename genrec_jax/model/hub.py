@@ -9,10 +9,22 @@ from pathlib import Path
 
 from genrec_jax.data.datasets import ASSETS
 from genrec_jax.errors import InputError
+from genrec_jax.model.id_tables import FILE as ID_TABLES
 
 BART_BASE = "facebook/bart-base"
 log = logging.getLogger(__name__)
-FILES = ("config.json", "vocab.json", "merges.txt", "tokenizer.json", "model.safetensors")
+FILES = ("config.json", "vocab.json", "merges.txt", "tokenizer.json", ID_TABLES)
+# Weights in the forms that tensor_files.py reads; whatever else a repository holds stays there.
+SAFETENSORS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-?????-of-?????.safetensors",
+)
+ZIPS = (
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "pytorch_model-?????-of-?????.bin",
+)
 
 
 def checkpoint_folder(pretrained: str) -> Path:
@@ -41,19 +53,31 @@ def checkpoint_folder(pretrained: str) -> Path:
 
 
 def _from_hub(repository: str) -> Path:
-    from huggingface_hub import snapshot_download  # here: runs from scratch never need it
-
     with ASSETS.open("rb") as file:
         pinned = tomllib.load(file)["bart"].get(repository, {})
     log.info("looking for %s in the hub's cache, then on the hub", repository)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of every retry
+    revision = pinned.get("revision")
+    folder = _download(repository, revision, (*FILES, *SAFETENSORS))
+    if not any((folder / name).is_file() for name in SAFETENSORS[:2]):
+        folder = _download(repository, revision, ZIPS)
+    for name, expected in pinned.get("sha256", {}).items():
+        found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        if found != expected:
+            raise InputError(
+                f"{folder / name}: found sha256 {found[:12]}…, expected {expected[:12]}…"
+            )
+    return folder
+
+
+def _download(repository: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    """The snapshot's folder with at least the files of these patterns that the repository has."""
+    from huggingface_hub import snapshot_download  # here: runs from scratch never need it
+
     try:
-        folder = Path(
+        return Path(
             snapshot_download(
-                repository,
-                revision=pinned.get("revision"),
-                allow_patterns=list(FILES),
-                etag_timeout=10,
+                repository, revision=revision, allow_patterns=list(patterns), etag_timeout=10
             )
         )
     except Exception as error:  # the hub's client raises many kinds, all meaning the same here
@@ -63,10 +87,3 @@ def _from_hub(repository: str) -> Path:
             "give a local folder with its config.json, model.safetensors, vocab.json and "
             "merges.txt, or train from scratch with --config.model.pretrained="
         ) from None
-    for name, expected in pinned.get("sha256", {}).items():
-        found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        if found != expected:
-            raise InputError(
-                f"{folder / name}: found sha256 {found[:12]}…, expected {expected[:12]}…"
-            )
-    return folder
