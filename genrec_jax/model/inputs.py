@@ -1,20 +1,30 @@
 """Integers → what the encoder and the decoder see, inside jit (equation 1 of the paper).
 
-Exactly these tokens, in pretraining, finetuning and decoding alike; `Ġ` marks the leading space:
+Exactly these tokens, here for a user 22 with the items 1234, 56 and 87 in BART's tokens; `Ġ` marks
+the leading space that byte-level BPE folds into a word:
 
-    encoder, pretraining   <s> Ġuser _ 22  Ġitem _ 12 34  <mask>  Ġitem _ 87  </s> <pad> …
-    encoder, otherwise     <s> Ġuser _ 22  Ġitem _ 12 34  Ġitem _ 87  <mask>  </s> <pad> …
-    decoder input          </s> Ġitem _ 5 6
-    decoder labels         Ġitem _ 5 6 </s>
+    encoder, pretraining   <s> Ġuser _ 22 Ġitem _ 12 34 <mask> Ġitem _ 87 </s> <pad>
+    encoder, finetuning    <s> Ġuser _ 22 Ġitem _ 12 34 Ġitem _ 87 <mask> </s> <pad>
+    encoder, decoding      <s> Ġuser _ 22 Ġitem _ 12 34 Ġitem _ 87 <mask> </s> <pad>
+    decoder, training      </s> Ġitem _ 56 <pad>
+    labels, training       Ġitem _ 56 </s> <pad>
+    decoder, decoding      </s> Ġitem _ 56
+    written, decoding      Ġitem _ 56 </s>
 
-The masked item is one `<mask>` however many tokens it had. The decoder starts from `</s>`, as BART
-was trained to, and never sees or writes `<s>`. Every token of a name carries the name's id; `<s>`,
-`</s>`, `<pad>` and `<mask>` carry none.
+The masked item is one `<mask>` however many tokens it had; in finetuning and in decoding it is the
+item that comes next. Decoding starts from `</s>`, as BART was trained to, writes an item's name and
+ends it with `</s>`, whose probability counts; the decoder never sees or writes `<s>`. Behind a
+label of `</s>` there is no loss. A user left out (-1) leaves no token, and `<s>` is followed by the
+first item. The encoder never looks at `<pad>`.
+
+Every token of a name carries the name's id, in the encoder alone; `<s>`, `</s>`, `<pad>` and
+`<mask>` carry none. tests/model/test_inputs.py reads this text and holds the code to it.
 
 Axes: B users in a batch, H items of history, T encoder tokens, S decoder tokens, R rows of the
 token table, P tokens in a name.
 """
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
@@ -24,16 +34,22 @@ from jaxtyping import Array, Bool, Int
 from genrec_jax.identifiers.token_table import TokenTable
 
 
-class DeviceTable(NamedTuple):
-    """`identifiers.token_table.TokenTable` on the device; the ints are compiled in."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DeviceTable:
+    """`identifiers.token_table.TokenTable` on the device; the ints are compiled in.
+
+    Hand it to a jitted function as an argument: closed over, its arrays would be constants of the
+    program, 32 MB for a million items, and copied into every compiled shape.
+    """
 
     tokens: Int[Array, "R P"]
     lengths: Int[Array, " R"]
-    n_items: int
-    item_width: int  # tokens of the longest item name
-    bos: int
-    pad: int
-    eos: int
+    n_items: int = field(metadata={"static": True})
+    item_width: int = field(metadata={"static": True})  # tokens of the longest item name
+    bos: int = field(metadata={"static": True})
+    pad: int = field(metadata={"static": True})
+    eos: int = field(metadata={"static": True})
 
     @property
     def mask_row(self) -> int:

@@ -12,6 +12,7 @@ from genrec_jax.data.sequences import next_item_examples
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
 from genrec_jax.identifiers.sentences import plan_batches
+from genrec_jax.identifiers.token_table import build_token_table
 from genrec_jax.identifiers.tokenizer import load_bart_tokenizer
 from genrec_jax.model.inputs import append_mask, encoder_input, put_on_device
 
@@ -50,6 +51,43 @@ def test_sentences_are_what_transformers_makes_of_the_text(beauty, tokenizer) ->
         expected = [0, *expected, tokenizer.mask_token_id, 2]
         assert found.tolist() == expected + [1] * (bucket.n_tokens - len(expected))
         assert len(expected) <= 512
+
+
+@pytest.mark.parametrize("dataset", ["beauty", "sports", "yelp"])
+def test_every_name_has_the_tokens_it_has_inside_a_sentence(
+    dataset: str, tokenizer, data_dir: Path, bart_dir: Path
+) -> None:
+    """All users and items, in sentences of 500 names in random order, by `transformers`."""
+    sequences = load_named(dataset, str(data_dir))
+    published, random = (make_indexing(kind, sequences, seed=0) for kind in ("published", "random"))
+    names = [*published.item_names(), *published.user_names()]
+    assert sorted(names) == sorted([*random.item_names(), *random.user_names()])
+    assert len(set(names)) == sequences.n_items + sequences.n_users
+
+    shuffled = np.random.default_rng(0).permutation(names).tolist()
+    sentences = [shuffled[start : start + 500] for start in range(0, len(shuffled), 500)]
+    expected = {}
+    texts = [" ".join(sentence) for sentence in sentences]
+    encoded = tokenizer(texts, return_offsets_mapping=True)
+    for sentence, ids, offsets in zip(
+        sentences, encoded["input_ids"], encoded["offset_mapping"], strict=True
+    ):
+        assert (ids[0], ids[-1]) == (0, 2)  # <s> and </s>
+        firsts = np.cumsum([0, *(len(name) + 1 for name in sentence)])  # characters
+        starts = np.searchsorted([start for start, _ in offsets[1:-1]], firsts)
+        for name, start, stop in zip(sentence, starts, starts[1:], strict=False):
+            expected[name] = ids[1 + start : 1 + stop]
+
+    vocabulary = load_bart_tokenizer(bart_dir)
+    for indexing in (published, random):
+        table = build_token_table(vocabulary, indexing.item_names(), indexing.user_names())
+        rows = [*indexing.item_names(), "<mask>", *indexing.user_names()]
+        found = {
+            name: tokens[:length].tolist()
+            for name, tokens, length in zip(rows, table.tokens, table.lengths, strict=True)
+        }
+        assert found.pop("<mask>") == [tokenizer.mask_token_id]
+        assert found == expected
 
 
 def test_the_paper_splits_item_1234_into_four_tokens(bart_dir: Path) -> None:
