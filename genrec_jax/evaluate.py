@@ -1,7 +1,6 @@
 """A checkpoint and a split → ranked lists → metrics, beside the lines to beat."""
 
 import importlib.metadata
-import json
 import logging
 import platform
 import time
@@ -19,15 +18,15 @@ from genrec_jax.data.sequences import (
     next_item_examples,
 )
 from genrec_jax.data.synthetic import oracle_lists
-from genrec_jax.decoding.ranking import RankedLists
-from genrec_jax.errors import InputError
-from genrec_jax.experiment import load_sequences, sample_users, synthetic_spec
+from genrec_jax.decoding.ranking import RankedLists, join
+from genrec_jax.experiment import load_sequences, sample_rows, sample_users, synthetic_spec
 from genrec_jax.measures.metrics import metrics
 from genrec_jax.measures.references import next_number_lists, popularity_lists
 from genrec_jax.measures.report import format_table
+from genrec_jax.predictions import check_writable, rank_to_file
 from genrec_jax.progress import track
 from genrec_jax.recommender import Recommender
-from genrec_jax.run_folder import RunFolder, write_atomically
+from genrec_jax.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -54,15 +53,17 @@ def split_examples(config: Config, sequences: UserSequences, split: Split) -> Ex
 
 
 def evaluate_split(
-    recommender: Recommender, config: Config, sequences: UserSequences, split: Split
-) -> tuple[dict[str, Any], Examples, RankedLists]:
-    """The result of one split: the model's metrics and those of the references.
-
-    Returns the result as results.json holds it, the examples, and the model's lists for them.
-    """
+    recommender: Recommender,
+    config: Config,
+    sequences: UserSequences,
+    split: Split,
+    path: Path,
+) -> dict[str, Any]:
+    """The result of one split as results.json holds it; its ranked lists are left in `path`."""
     started = time.monotonic()
     examples = split_examples(config, sequences, split)
-    lists = recommender.rank(recommender.plan(examples, split), split, watch)
+    plan = recommender.plan(examples, split)
+    lists = join(rank_to_file(path, recommender, examples, plan, split, watch))
     seconds = time.monotonic() - started
     top_k = config.evaluate.top_k
     references = {"popularity": popularity_lists(sequences, examples, top_k)}
@@ -78,6 +79,8 @@ def evaluate_split(
         "split": split,
         "search": config.evaluate.search,
         "beams": config.evaluate.beams,
+        "length_penalty": config.evaluate.length_penalty,
+        "exclude_history": config.evaluate.exclude_history,
         "metrics": metrics(lists.items, examples.targets),
         "references": {
             name: metrics(ranked, examples.targets) for name, ranked in references.items()
@@ -92,7 +95,31 @@ def evaluate_split(
         "seconds": {"ranking": round(seconds, 2)},
         "versions": versions(),
     }
-    return result, examples, lists
+    if config.evaluate.exact_users and config.evaluate.search != "exhaustive":
+        result["against_exact"] = compare_with_exact(recommender, config, examples, lists)
+    return result
+
+
+def compare_with_exact(
+    recommender: Recommender, config: Config, examples: Examples, lists: RankedLists
+) -> dict[str, float]:
+    """What the search misses, on a seeded sample of users that are ranked exhaustively too.
+
+    Returns:
+        `users` in the sample; `found`, the share of the exact lists' items that the search's lists
+        hold; and the search's HR and NDCG less those of the exact lists on the same users.
+    """
+    rows = sample_rows(len(examples), config.evaluate.exact_users, config.seed)
+    sample = examples.take(rows)
+    exact = recommender.rank(recommender.plan(sample, "exact"), "exact", watch, "exhaustive")
+    ours = lists.items[rows]
+    same = (ours[:, :, None] == exact.items[:, None, :]) & (exact.items >= 0)[:, None, :]
+    by_search, by_exact = (metrics(one, sample.targets) for one in (ours, exact.items))
+    return {
+        "users": len(rows),
+        "found": float(same.any(axis=1).sum() / max((exact.items >= 0).sum(), 1)),
+        **{f"{name} lost": by_exact[name] - by_search[name] for name in by_exact},
+    }
 
 
 def versions() -> dict[str, str]:
@@ -107,39 +134,24 @@ def result_table(result: dict[str, Any]) -> str:
     table = format_table({MODEL: result["metrics"], **result["references"]}, title)
     empty = counts["empty_places"]
     note = f"{empty} places of the lists name no item\n" if empty else ""
-    note += f"indexing {result['indexing']}, {result['search']} search, {result['beams']} beams"
+    note += f"indexing {result['indexing']}, {result['search']} search"
+    if result["search"] != "exhaustive":
+        note += f", {result['beams']} beams"
+    if result["length_penalty"]:
+        note += f", length penalty {result['length_penalty']}"
+    if result["exclude_history"]:
+        note += ", items of the history left out"
+    if exact := result.get("against_exact"):
+        note += (
+            f"\nof the exact lists of {exact['users']} users the search found "
+            f"{100 * exact['found']:.2f} %; it lost HR@10 {exact['HR@10 lost']:+.5f}"
+        )
     if result["indexing"] == "published" and result["dataset"] in ("beauty", "sports", "yelp"):
         note += (
             "\nThe published ids leak the answer: 'largest number + 1, …' learns nothing "
             "(README, 'What the figures mean')."
         )
     return f"{table}\n{note}"
-
-
-def write_predictions(
-    path: Path, recommender: Recommender, examples: Examples, lists: RankedLists
-) -> None:
-    """A JSON line an example: user, target (where known), items and scores, by the dataset's ids.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    lines = []
-    ids = recommender.catalogue
-    for row in range(len(examples)):
-        named = recommender.named(lists.items[row], lists.scores[row])
-        line: dict[str, Any] = {"user": int(ids.user_ids[examples.users[row]])}
-        if examples.targets[row] >= 0:
-            line["target"] = int(ids.item_ids[examples.targets[row]])
-        line["items"] = [one.item for one in named]
-        line["scores"] = [round(one.score, 6) for one in named]
-        lines.append(json.dumps(line) + "\n")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, "".join(lines))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error}") from None
-    log.info("wrote %d ranked lists to %s", len(lines), path)
 
 
 def evaluate(config: Config, folder: RunFolder, split: Split, step: int | None) -> None:
@@ -151,11 +163,11 @@ def evaluate(config: Config, folder: RunFolder, split: Split, step: int | None) 
         split: `test` or `validation`.
         step: of the checkpoint; the best by validation if None.
     """
+    # Beside the lists of the training run, which results.json speaks of.
+    path = folder.predictions / f"evaluate_{split}.parquet"
+    check_writable(path, "--workdir")
     sequences = load_sequences(config.data)
     recommender = Recommender.load(folder.path, step, config.evaluate)
     recommender.catalogue.check_same_dataset(sequences)
-    result, examples, lists = evaluate_split(recommender, config, sequences, split)
-    # Beside the lists of the training run, which results.json speaks of.
-    path = folder.predictions / f"evaluate_{split}.jsonl"
-    write_predictions(path, recommender, examples, lists)
+    result = evaluate_split(recommender, config, sequences, split, path)
     log.info("\n%s", result_table(result))

@@ -1,17 +1,15 @@
-"""A checkpoint and histories → top-k lists as JSON lines."""
+"""A checkpoint and histories → top-k lists in a file."""
 
-import logging
 from pathlib import Path
 
 from genrec_jax.config import Config
 from genrec_jax.data.sequences import Examples, read_id_lines, whole_histories
 from genrec_jax.errors import InputError
-from genrec_jax.evaluate import watch, write_predictions
+from genrec_jax.evaluate import watch
 from genrec_jax.experiment import load_sequences
+from genrec_jax.predictions import check_writable, rank_to_file
 from genrec_jax.recommender import Recommender
 from genrec_jax.run_folder import RunFolder
-
-log = logging.getLogger(__name__)
 
 
 def recommend(
@@ -29,11 +27,10 @@ def recommend(
         step: of the checkpoint; the best by validation if None.
         histories: lines of `user item item …`, ids as the dataset writes them, the most recent
             item last; None: all users of the dataset with everything that is known of them.
-        output: the file to write; None: predictions/recommendations.jsonl of the run.
+        output: the file to write; None: predictions/recommendations.parquet of the run.
     """
-    path = output or folder.predictions / "recommendations.jsonl"
-    if path.is_dir():
-        raise InputError(f"--output={path}: found a folder, expected a file to write")
+    path = output or folder.predictions / "recommendations.parquet"
+    check_writable(path, "--output")
     recommender = Recommender.load(folder.path, step, config.evaluate)
     if histories is None:
         sequences = load_sequences(config.data)
@@ -41,8 +38,9 @@ def recommend(
         examples = whole_histories(sequences)
     else:
         examples = read_histories(histories, recommender)
-    lists = recommender.rank(recommender.plan(examples, "recommend"), "recommend", watch)
-    write_predictions(path, recommender, examples, lists)
+    plan = recommender.plan(examples, "recommend")
+    for _ in rank_to_file(path, recommender, examples, plan, "recommend", watch):
+        pass  # the file is all that is wanted of the lists
 
 
 def read_histories(path: Path, recommender: Recommender) -> Examples:

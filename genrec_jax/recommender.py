@@ -6,7 +6,7 @@ recommender = Recommender.load("runs/beauty")
 recommender.recommend([(22, [1234, 87])])   # user id, item ids, the most recent last
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,20 @@ import numpy as np
 from genrec_jax.config import EvaluateConfig
 from genrec_jax.data.batches import BatchPlan
 from genrec_jax.data.sequences import Examples
-from genrec_jax.decoding.beam_search import put_on_device as put_trie_on_device
-from genrec_jax.decoding.ranking import RankedLists, make_ranker, rank_all
+from genrec_jax.decoding.beam_search import SearchSpec
+from genrec_jax.decoding.device_trie import put_on_device as put_trie_on_device
+from genrec_jax.decoding.exhaustive import block_size, make_blocks
+from genrec_jax.decoding.ranking import (
+    Rank,
+    RankedLists,
+    Watch,
+    find_by_beams,
+    find_exhaustively,
+    join,
+    make_ranker,
+    rank_chunks,
+    split_into_chunks,
+)
 from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.sentences import plan_batches
@@ -27,7 +39,9 @@ from genrec_jax.model.inputs import put_on_device
 from genrec_jax.run_folder import RunFolder
 from genrec_jax.training.checkpoint import Checkpoints
 
-Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
+
+def unwatched(batches: Iterable[Any], label: str, total: int) -> Iterable[Any]:
+    return batches
 
 
 @dataclass(frozen=True)
@@ -54,18 +68,10 @@ class Recommender:
         self.catalogue = catalogue
         self.evaluate = evaluate
         self.params = params
+        self._shape = shape
         self._max_tokens = max_tokens
         self._buckets = buckets
-        table = catalogue.table
-        graph, _ = abstract_model(shape, table.n_users, table.n_items)
-        self._rank = make_ranker(
-            graph,
-            put_on_device(table),
-            put_trie_on_device(catalogue.trie),
-            search="free" if evaluate.search == "free" else "constrained",
-            beams=evaluate.beams,
-            top_k=evaluate.top_k,
-        )
+        self._rankers: dict[str, Rank] = {}
 
     @classmethod
     def load(
@@ -112,18 +118,69 @@ class Recommender:
             label,
         )
 
-    def rank(self, plan: BatchPlan, label: str, watch: Watch | None = None) -> RankedLists:
+    def rank(
+        self,
+        plan: BatchPlan,
+        label: str,
+        watch: Watch = unwatched,
+        search: str | None = None,
+    ) -> RankedLists:
         """Item rows and scores of each example of the plan, top_k of them, best first."""
+        chunks = split_into_chunks(len(plan.examples))
+        return join(self.rank_chunks(plan, chunks, label, watch, search))
+
+    def rank_chunks(
+        self,
+        plan: BatchPlan,
+        chunks: list[tuple[int, int]],
+        label: str,
+        watch: Watch = unwatched,
+        search: str | None = None,
+    ) -> Iterator[tuple[int, RankedLists]]:
+        """The same, a chunk of examples at a time, as (start of the chunk, lists).
+
+        Args:
+            plan: of all examples.
+            chunks: (start, stop) of those to rank.
+            label: for `watch`.
+            watch: wraps the batches, to show progress.
+            search: if not as `evaluate.search` says.
+        """
         if self.params is None:
             raise ValueError("the recommender has no parameters yet")
-        batches = plan.in_order()
-        return rank_all(
-            self._rank,
+        return rank_chunks(
+            self._ranker(search or self.evaluate.search),
             self.params,
             plan,
-            batches if watch is None else watch(batches, label, len(batches)),
-            self.evaluate.top_k,
+            chunks,
+            self.evaluate.exclude_history,
+            watch,
+            label,
         )
+
+    def _ranker(self, search: str) -> Rank:
+        """Made when it is first asked for."""
+        if search in self._rankers:
+            return self._rankers[search]
+        table, trie = self.catalogue.table, self.catalogue.trie
+        spec = SearchSpec(
+            beams=self.evaluate.beams,
+            eos=table.eos,
+            pad=table.pad,
+            search="free" if search == "free" else "constrained",
+            length_penalty=self.evaluate.length_penalty,
+        )
+        if search == "exhaustive":
+            size = block_size(self.evaluate.batch_size, self._shape.vocab_size)
+            find = find_exhaustively(spec, self.evaluate.top_k)
+            where = make_blocks(trie, table.eos, size)
+        else:
+            find = find_by_beams(spec, self.evaluate.top_k)
+            where = put_trie_on_device(trie)
+        graph, _ = abstract_model(self._shape, table.n_users, table.n_items)
+        on_device = put_on_device(table)
+        self._rankers[search] = make_ranker(graph, self._shape.dtype, on_device, find, where)
+        return self._rankers[search]
 
     def recommend(
         self, histories: Sequence[tuple[int, Sequence[int]]]
@@ -146,6 +203,10 @@ class Recommender:
             if item >= 0
         ]
 
+    def rows_of_items(self, ids: np.ndarray) -> np.ndarray:
+        """Item rows of the dataset's ids; raises InputError for one that is unknown."""
+        return _rows(ids, self.catalogue.item_ids, "item").astype(np.int32)
+
     def examples(self, histories: Sequence[tuple[int, Sequence[int]]]) -> Examples:
         """Histories of ids as rows; raises InputError for ids that are unknown or no numbers."""
         for user, items in histories:
@@ -157,7 +218,7 @@ class Recommender:
         flat = np.array([item for _, items in histories for item in items], dtype=np.int64)
         users = np.array([user for user, _ in histories], dtype=np.int64)
         return Examples(
-            items=_rows(flat, self.catalogue.item_ids, "item").astype(np.int32),
+            items=self.rows_of_items(flat),
             users=_rows(users, self.catalogue.user_ids, "user"),
             starts=offsets[:-1],
             stops=offsets[1:],

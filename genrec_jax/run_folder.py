@@ -4,7 +4,7 @@ config.json        the whole config                log.txt          what the con
 model.json         the shape of the model          metrics.jsonl    a line a log point
 identifiers/       indexing, token table, tokenizer  tensorboard/   the same as events
 checkpoints/STEP/  orbax                           results.json     the test result
-predictions/       ranked lists as JSON lines
+predictions/       ranked lists as Parquet files
 """
 
 import dataclasses
@@ -72,7 +72,8 @@ class RunFolder:
             raise InputError(f"--workdir={self.path}: cannot be written: {error}") from None
 
     def read_config(self) -> Config:
-        return Config.from_dict(self._read(self._config))
+        """The run's config. A key that is younger than the run stands at its default."""
+        return Config.from_dict(_overlay(Config().to_dict(), self._read(self._config)))
 
     def read_shape(self) -> BartShape:
         values = self._read(self._shape)
@@ -138,6 +139,15 @@ class MetricsWriter:
     def close(self) -> None:
         self._lines.close()
         self._events.close()
+
+
+def _overlay(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """`values`, and what they lack of the defaults."""
+    result = {**defaults, **values}
+    for key, default in defaults.items():
+        if isinstance(default, dict) and isinstance(result[key], dict):
+            result[key] = _overlay(default, result[key])
+    return result
 
 
 def write_atomically(path: Path, text: str) -> None:

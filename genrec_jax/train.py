@@ -23,7 +23,6 @@ from genrec_jax.evaluate import (
     result_table,
     split_examples,
     watch,
-    write_predictions,
 )
 from genrec_jax.experiment import (
     build_catalogue,
@@ -143,11 +142,11 @@ def _train(
             METRIC,
             progress.best_score,
         )
-        result, examples, lists = evaluate_split(recommender, config, sequences, "test")
+        path = folder.predictions / "test.parquet"
+        result = evaluate_split(recommender, config, sequences, "test", path)
         result["counts"]["steps"] = progress.step
         result["counts"]["best_step"] = best
         result["seconds"]["training"] = round(progress.seconds, 2)
-        write_predictions(folder.predictions / "test.jsonl", recommender, examples, lists)
         folder.write_results(result)
     log.info(
         "%d steps in %.0f s, test ranked in %.0f s\n\n%s",

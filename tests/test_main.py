@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 
@@ -78,10 +79,10 @@ def test_a_run_leaves_what_evaluation_and_serving_need(run: Path) -> None:
 
 
 def test_predictions_hold_twenty_different_items_of_the_dataset(run: Path) -> None:
-    lines = (run / "predictions" / "test.jsonl").read_text().splitlines()
+    lines = pq.read_table(run / "predictions" / "test.parquet").to_pylist()
     assert len(lines) == 80
     hits = 0
-    for line in map(json.loads, lines):
+    for line in lines:
         assert len(set(line["items"])) == len(line["scores"]) == 20
         assert set(line["items"]) <= set(range(1, 41))
         assert line["scores"] == sorted(line["scores"], reverse=True)
@@ -146,8 +147,8 @@ def test_a_run_cut_short_goes_on_to_the_same_result(run: Path, tmp_path: Path) -
 
 def test_recommend_for_all_users_and_for_a_file(run: Path, tmp_path: Path) -> None:
     assert command("--mode=recommend", f"--workdir={run}") == 0
-    lines = (run / "predictions" / "recommendations.jsonl").read_text().splitlines()
-    assert [json.loads(line)["user"] for line in lines] == list(range(1, 81))
+    table = pq.read_table(run / "predictions" / "recommendations.parquet")
+    assert table["user"].to_pylist() == list(range(1, 81))
     histories = tmp_path / "histories.txt"
     histories.write_text("7 1 2 3\n3 40\n7 5\n9\n")
     output = tmp_path / "new" / "lists.jsonl"

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import ROOT
@@ -67,6 +68,6 @@ def test_every_phase_and_mode(
     histories.write_text("22 1 2 3\n23 4\n")
     arguments = ["main", "--mode=recommend", f"--workdir={tmp_path}", f"--histories={histories}"]
     assert main(arguments) == 0
-    lines = (tmp_path / "predictions" / "recommendations.jsonl").read_text().splitlines()
-    for line in map(json.loads, lines):
+    lists = pq.read_table(tmp_path / "predictions" / "recommendations.parquet")
+    for line in lists.to_pylist():
         assert len(set(line["items"])) == 20

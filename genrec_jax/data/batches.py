@@ -17,6 +17,7 @@ from jaxtyping import Int
 
 from genrec_jax.data.sequences import Examples
 
+Rows = Int[np.ndarray, " _"]  # numbers of examples
 ALIGNMENT = 8  # token shapes are multiples of this
 
 
@@ -109,9 +110,19 @@ class BatchPlan:
         n_tokens: Int[np.ndarray, " n"],
         batch_size: int,
         buckets: int,
+        whole: Examples | None = None,
     ):
-        """Args: the examples; the encoder tokens each takes; examples a batch; shapes at most."""
+        """Group examples by length.
+
+        Args:
+            examples: what the encoder reads, histories cut to fit.
+            n_tokens: the encoder tokens that each takes.
+            batch_size: examples a batch.
+            buckets: shapes at most.
+            whole: the same examples with their histories whole, if any were cut.
+        """
         self.examples = examples
+        self._whole = whole or examples
         self.n_tokens = n_tokens
         self.batch_size = batch_size
         widths = choose_widths(n_tokens, buckets)
@@ -121,24 +132,35 @@ class BatchPlan:
         longest = [int(lengths[members].max(initial=1)) for members in self._members]
         # Examples move up to larger buckets, so a larger bucket also has at least as many items.
         self.buckets = [Bucket(max(1, *longest[: b + 1]), width) for b, width in enumerate(widths)]
+        whole_lengths = self._whole.stops - self._whole.starts
+        longest = [int(whole_lengths[members].max(initial=1)) for members in self._members]
+        self._whole_widths = {
+            bucket: max(1, *longest[: b + 1]) for b, bucket in enumerate(self.buckets)
+        }
         self.steps_per_epoch = -(-len(examples) // batch_size)
 
     @property
     def padding_share(self) -> float:
         """Share of the encoder's tokens of an epoch that are padding."""
-        padded = sum(self.batch_size * self.buckets[b].n_tokens for b, _ in self._grouped(None))
+        groups = self._grouped(self._members)
+        padded = sum(self.batch_size * self.buckets[b].n_tokens for b, _ in groups)
         return 1.0 - int(self.n_tokens.sum()) / padded
 
-    def epoch(self, seed: int, epoch: int) -> list[tuple[Bucket, Int[np.ndarray, " m"]]]:
+    def epoch(self, seed: int, epoch: int) -> list[tuple[Bucket, Rows]]:
         """The shuffled batches of an epoch, as (shape, rows of the examples)."""
         rng = np.random.default_rng([seed, epoch])
-        groups = self._grouped(rng)
+        groups = self._grouped([rng.permutation(members) for members in self._members])
         order = rng.permutation(len(groups))
         return [(self.buckets[groups[i][0]], groups[i][1]) for i in order]
 
-    def in_order(self) -> list[tuple[Bucket, Int[np.ndarray, " m"]]]:
-        """The batches of one pass for evaluation, shortest histories first."""
-        return [(self.buckets[b], rows) for b, rows in self._grouped(None)]
+    def in_order(self, start: int = 0, stop: int | None = None) -> list[tuple[Bucket, Rows]]:
+        """The batches of one pass over examples `start` … `stop - 1`, shortest histories first."""
+        stop = len(self.examples) if stop is None else stop
+        inside = [
+            members[np.searchsorted(members, start) : np.searchsorted(members, stop)]
+            for members in self._members
+        ]
+        return [(self.buckets[b], rows) for b, rows in self._grouped(inside)]
 
     def training_batches(self, seed: int, start: int, stop: int) -> Iterator[tuple[Bucket, Batch]]:
         """Batches `start` … `stop - 1` of the endless sequence of epochs."""
@@ -148,29 +170,38 @@ class BatchPlan:
                 if start <= step < stop:
                     yield bucket, self.pad(bucket, rows)
 
-    def pad(self, bucket: Bucket, rows: Int[np.ndarray, " m"]) -> Batch:
+    def pad(self, bucket: Bucket, rows: Rows) -> Batch:
         """The batch of m <= B examples, filled up to the bucket's shape."""
         examples = self.examples.take(rows)
-        lengths = examples.stops - examples.starts
-        column = np.arange(bucket.n_items)
-        inside = column < lengths[:, None]
-        filled = np.full(inside.shape, -1)
-        filled[inside] = examples.items[(examples.starts[:, None] + column)[inside]]
         missing = self.batch_size - len(rows)
         return Batch(
             users=np.pad(examples.users, (0, missing), constant_values=-1).astype(np.int32),
-            histories=np.pad(filled, ((0, missing), (0, 0)), constant_values=-1).astype(np.int32),
+            histories=_padded(examples, bucket.n_items, self.batch_size),
             targets=np.pad(examples.targets, (0, missing), constant_values=-1).astype(np.int32),
         )
 
-    def _grouped(self, rng: np.random.Generator | None) -> list[tuple[int, Int[np.ndarray, " m"]]]:
+    def whole_histories(self, bucket: Bucket, rows: Rows) -> Int[np.ndarray, "B W"]:
+        """The items of each history with those that were cut, -1 for none; W goes by bucket."""
+        return _padded(self._whole.take(rows), self._whole_widths[bucket], self.batch_size)
+
+    def _grouped(self, members: list[Rows]) -> list[tuple[int, Rows]]:
+        """Batches of the rows of each bucket, in their order."""
         groups = []
         left = np.empty(0, dtype=np.int64)
-        for b, members in enumerate(self._members):
-            rows = np.concatenate([left, rng.permutation(members) if rng else members])
+        for b, in_bucket in enumerate(members):
+            rows = np.concatenate([left, in_bucket])
             full = len(rows) // self.batch_size * self.batch_size
             groups += [(b, rows[i : i + self.batch_size]) for i in range(0, full, self.batch_size)]
             left = rows[full:]
         if len(left):
-            groups.append((len(self._members) - 1, left))
+            groups.append((len(members) - 1, left))
         return groups
+
+
+def _padded(examples: Examples, width: int, height: int) -> Int[np.ndarray, "B H"]:
+    """Histories as rows of `width`, -1 where there is none."""
+    column = np.arange(width)
+    inside = column < (examples.stops - examples.starts)[:, None]
+    filled = np.full((height, width), -1, dtype=np.int32)
+    filled[: len(examples)][inside] = examples.items[(examples.starts[:, None] + column)[inside]]
+    return filled

@@ -1,56 +1,79 @@
 """Beam search as one `lax.while_loop`, free or constrained to the trie of the catalogue.
 
-It knows a callable that gives logits, not a model. A hypothesis scores the sum of its tokens' log-
+It knows callables that give logits, not a model. A hypothesis scores the sum of its tokens' log-
 probabilities under the full softmax, `</s>` included, in both modes, so that the two agree where
-they overlap. Finished names are kept apart from the K live ones, and a user is done once no live
-hypothesis can still beat the K-th finished one (scores only fall).
+they overlap; `length_penalty` divides by the number of tokens to that power. Finished names are
+kept apart from the K live hypotheses, and a user is done once no live one can still do better than
+the K-th finished one.
 
-Constrained search compares only the children of each live hypothesis' trie node, gathered with a
-fixed width W, and never ranks the vocabulary. It returns K different items where the catalogue has
-K: of the best 2K continuations at most K end a name, so K live ones remain until K have ended.
-Free search ranks the vocabulary; what it writes need not be an item.
+Constrained search compares only the children of each live hypothesis' trie node, gathered with the
+fixed width of their level, and never ranks the vocabulary. It returns K different items where the
+catalogue has K: of the best 2K continuations at most K end a name, so K live ones remain until K
+have ended. Seen items are left out of the trie for their user, with all nodes that lead to nothing
+else, so that this holds for the rest of the catalogue too.
 
-Axes: B users, K beams, S decoder tokens, V vocabulary, W children of a node, M nodes.
+Free search is, token for token, what `transformers` `generate` does with `num_beams`: it ranks the
+vocabulary, takes a `</s>` only among the best K continuations, guesses by the present length
+whether a live hypothesis can do better, and takes what is unfinished at the end for finished. What
+it writes need not be an item.
+
+Axes: B users, K beams, L live hypotheses (one at the start, then K), P tokens of the shared
+beginning, S decoder tokens, V vocabulary, W children of a node, H items of history.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from genrec_jax.identifiers.trie import Trie
+from genrec_jax.decoding.device_trie import (
+    DeviceTrie,
+    children,
+    find_items,
+    seen_nodes,
+    without_seen,
+)
 
 Search = Literal["constrained", "free"]
 
-# (tokens [B, K], position [], cache) → (logits [B, K, V], cache)
-LogitsOf = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
-# (cache, rows [B * K]) → the cache whose beam row i is the old row rows[i]
-Reorder = Callable[[Any, jax.Array], Any]
+
+class Decoder(NamedTuple):
+    """What search asks of a model."""
+
+    # (tokens that all hypotheses begin with, `</s>` first; K; R) → (logits [B, P, V], cache with
+    # room for R later tokens of K hypotheses)
+    start: Callable[[tuple[int, ...], int, int], tuple[jax.Array, Any]]
+    # (tokens [B, K], position [], cache) → (logits [B, K, V], cache)
+    advance: Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
+    # (cache, parents [B, K]) → the cache in which hypothesis k goes on from the old parents[:, k]
+    reorder: Callable[[Any, jax.Array], Any]
 
 
-class DeviceTrie(NamedTuple):
-    """`identifiers.trie.Trie` on the device; depth and width are compiled in."""
+@dataclass(frozen=True)
+class SearchSpec:
+    """How to search; compiled in."""
 
-    tokens: Int[Array, " M"]
-    first_child: Int[Array, " M"]
-    n_children: Int[Array, " M"]
-    items: Int[Array, " M"]
-    depth: int
-    width: int
+    beams: int
+    eos: int  # also starts the decoder
+    pad: int
+    search: Search = "constrained"
+    length_penalty: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.length_penalty < 0:
+            raise ValueError(f"length_penalty is {self.length_penalty}, expected 0 or more")
 
-def put_on_device(trie: Trie) -> DeviceTrie:
-    return DeviceTrie(
-        jnp.asarray(trie.tokens),
-        jnp.asarray(trie.first_child),
-        jnp.asarray(trie.n_children),
-        jnp.asarray(trie.items),
-        trie.depth,
-        trie.width,
-    )
+    def final_score(
+        self, log_probability: jax.Array, n_tokens: int | Int[Array, "..."]
+    ) -> Float[Array, "..."]:
+        """`log_probability` of a name of `n_tokens`, `</s>` included."""
+        if self.length_penalty == 0.0:
+            return log_probability
+        return log_probability / jnp.asarray(n_tokens, jnp.float32) ** self.length_penalty
 
 
 @jax.tree_util.register_dataclass
@@ -59,10 +82,11 @@ class SearchState:
     """The loop's state. Live hypotheses are unfinished names, done ones end with `</s>`."""
 
     position: Int[Array, ""]  # tokens written so far
-    live_scores: Float[Array, "B K"]  # -inf: no hypothesis
-    live_tokens: Int[Array, "B K S"]
-    live_nodes: Int[Array, "B K"]  # of the trie; only constrained search moves them
-    done_scores: Float[Array, "B K"]  # best first, -inf: no hypothesis
+    open: Bool[Array, " B"]  # a live hypothesis may still do better than a done one
+    live_scores: Float[Array, "B L"]  # log-probabilities, -inf: no hypothesis
+    live_tokens: Int[Array, "B L S"]
+    live_nodes: Int[Array, "B L"]  # of the trie; only constrained search moves them
+    done_scores: Float[Array, "B K"]  # final scores, best first, -inf: no hypothesis
     done_tokens: Int[Array, "B K S"]
     cache: Any
 
@@ -71,79 +95,40 @@ class SearchResult(NamedTuple):
     """Best first. An item of -1 is no item of the catalogue; such come last, in their order."""
 
     items: Int[Array, "B K"]
-    scores: Float[Array, "B K"]  # log-probability in nats
+    scores: Float[Array, "B K"]  # log-probability in nats, by length where that is penalised
     tokens: Int[Array, "B K S"]  # padded behind `</s>`
 
 
 def beam_search(
-    logits_of: LogitsOf,
-    reorder: Reorder,
-    cache: Any,
-    trie: DeviceTrie,
-    users: int,
-    beams: int,
-    eos: int,
-    pad: int,
-    search: Search = "constrained",
+    decoder: Decoder, trie: DeviceTrie, spec: SearchSpec, seen: Int[Array, "B H"] | None = None
 ) -> SearchResult:
-    """The `beams` best names of each user; `eos` also starts the decoder."""
-    length = trie.depth
+    """The `spec.beams` best names of each user.
 
-    def start() -> SearchState:
-        nothing = jnp.full((users, beams), -jnp.inf)
-        blank = jnp.full((users, beams, length), pad, jnp.int32)
-        return SearchState(
-            position=jnp.zeros((), jnp.int32),
-            live_scores=nothing.at[:, 0].set(0.0),
-            live_tokens=blank,
-            live_nodes=jnp.zeros((users, beams), jnp.int32),
-            done_scores=nothing,
-            done_tokens=blank,
-            cache=cache,
-        )
+    Args:
+        decoder: the model with what it has read of each user.
+        trie: of the catalogue.
+        spec: how to search.
+        seen: items to leave out for each user, -1 for none; constrained search alone can.
+    """
+    constrained = spec.search == "constrained"
+    if seen is not None and not constrained:
+        raise ValueError("free search cannot leave items out")
+    prefix = trie.prefix if constrained else ()
+    logits, cache = decoder.start((spec.eos, *prefix), spec.beams, trie.depth - len(prefix) - 1)
+    dead = None if seen is None else seen_nodes(trie, seen)
+    widths = trie.widths[len(prefix) :]
+    grow = partial(_grow, decoder, trie, spec, dead)
 
     def unfinished(state: SearchState) -> jax.Array:
-        open_users = jnp.max(state.live_scores, axis=1) > state.done_scores[:, -1]
-        return (state.position < length) & jnp.any(open_users)
+        return (state.position < trie.depth) & jnp.any(state.open)
 
-    def extend(state: SearchState) -> SearchState:
-        previous = state.live_tokens[:, :, jnp.maximum(state.position - 1, 0)]
-        previous = jnp.where(state.position == 0, eos, previous)
-        logits, cache = logits_of(previous, state.position, state.cache)
-        if search == "constrained":
-            scores, tokens, nodes = _children(trie, state, logits)
-        else:
-            scores, tokens, nodes = _vocabulary(state, logits)
+    def step(state: SearchState) -> SearchState:
+        previous = jnp.take(state.live_tokens, state.position - 1, axis=2)
+        logits, cache = decoder.advance(previous, state.position, state.cache)
+        return grow(widths[1:], state, logits, cache)
 
-        # The best 2K continuations of each user: at most K of them end a name.
-        choices = scores.shape[2]
-        count = min(2 * beams, beams * choices)
-        best, index = jax.lax.top_k(scores.reshape(users, -1), count)  # [B, 2K]
-        beam = index // choices
-        token = jnp.take_along_axis(tokens.reshape(users, -1), index, axis=1)
-        node = jnp.take_along_axis(nodes.reshape(users, -1), index, axis=1)
-        written = jnp.take_along_axis(state.live_tokens, beam[..., None], axis=1)
-        written = written.at[:, :, state.position].set(token)
-        ends = token == eos
-
-        done_scores, done_tokens = _keep_best(
-            jnp.concatenate([state.done_scores, jnp.where(ends, best, -jnp.inf)], axis=1),
-            jnp.concatenate([state.done_tokens, written], axis=1),
-            beams,
-        )
-        live_scores, kept = _top(jnp.where(ends, -jnp.inf, best), beams)
-        rows = jnp.arange(users)[:, None] * beams + jnp.take_along_axis(beam, kept, axis=1)
-        return SearchState(
-            position=state.position + 1,
-            live_scores=live_scores,
-            live_tokens=jnp.take_along_axis(written, kept[..., None], axis=1),
-            live_nodes=jnp.take_along_axis(node, kept, axis=1),
-            done_scores=done_scores,
-            done_tokens=done_tokens,
-            cache=reorder(cache, rows.reshape(-1)),
-        )
-
-    final = jax.lax.while_loop(unfinished, extend, start())
+    first = grow(widths[:1], _start(trie, spec, prefix, logits), logits[:, -1:], cache)
+    final = jax.lax.while_loop(unfinished, step, first) if len(widths) > 1 else first
     items = jnp.where(jnp.isfinite(final.done_scores), find_items(trie, final.done_tokens), -1)
     order = jnp.argsort(items < 0, axis=1, stable=True)
     return SearchResult(
@@ -153,66 +138,136 @@ def beam_search(
     )
 
 
-def find_items(trie: DeviceTrie, tokens: Int[Array, "B K S"]) -> Int[Array, "B K"]:
-    """The item that each row of tokens spells, `</s>` included, or -1."""
-    node = jnp.zeros(tokens.shape[:2], jnp.int32)
-    item = jnp.full(tokens.shape[:2], -1, jnp.int32)
-    for position in range(tokens.shape[2]):
-        node = _child(trie, node, tokens[:, :, position])
-        item = jnp.where(node >= 0, jnp.maximum(item, trie.items[node]), item)
-    return item
-
-
-def _child(
-    trie: DeviceTrie, node: Int[Array, "B K"], token: Int[Array, "B K"]
-) -> Int[Array, "B K"]:
-    """The child of a node by its token, by bisection over the sorted children; -1 for none."""
-    low = trie.first_child[node]
-    end = low + trie.n_children[node]
-    high = end
-    for _ in range(trie.width.bit_length()):
-        middle = jnp.minimum((low + high) // 2, len(trie.tokens) - 1)
-        right = (low < high) & (trie.tokens[middle] < token)
-        low, high = jnp.where(right, middle + 1, low), jnp.where(right, high, middle)
-    found = (node >= 0) & (low < end) & (trie.tokens[low] == token)
-    return jnp.where(found, low, -1)
-
-
-def _children(
-    trie: DeviceTrie, state: SearchState, logits: Float[Array, "B K V"]
-) -> tuple[Float[Array, "B K W"], Int[Array, "B K W"], Int[Array, "B K W"]]:
-    """Scores, tokens and nodes of every child of every live hypothesis."""
-    column = jnp.arange(trie.width)
-    nodes = trie.first_child[state.live_nodes][..., None] + column
-    exists = column < trie.n_children[state.live_nodes][..., None]
-    nodes = jnp.where(exists, nodes, 0)
-    tokens = jnp.where(exists, trie.tokens[nodes], 0)
-    log_probs = jnp.take_along_axis(logits, tokens, axis=2) - jax.nn.logsumexp(
-        logits, axis=2, keepdims=True
+def _start(
+    trie: DeviceTrie, spec: SearchSpec, prefix: tuple[int, ...], logits: Float[Array, "B P V"]
+) -> SearchState:
+    """One hypothesis a user, which has written the prefix."""
+    users, n = logits.shape[0], len(prefix)
+    written = jnp.array(prefix, jnp.int32)
+    log_probs = token_log_probs(logits[:, :n], jnp.broadcast_to(written, (users, n))[..., None])
+    tokens = jnp.full((users, 1, trie.depth), spec.pad, jnp.int32).at[:, :, :n].set(written)
+    return SearchState(
+        position=jnp.array(n, jnp.int32),
+        open=jnp.ones(users, dtype=bool),
+        live_scores=jnp.sum(log_probs, axis=(1, 2))[:, None],
+        live_tokens=tokens,
+        # The prefix is a chain: its node of level n has the number n.
+        live_nodes=jnp.full((users, 1), n, jnp.int32),
+        done_scores=jnp.full((users, spec.beams), -jnp.inf),
+        done_tokens=jnp.full((users, spec.beams, trie.depth), spec.pad, jnp.int32),
+        cache=None,
     )
-    scores = jnp.where(exists, state.live_scores[..., None] + log_probs, -jnp.inf)
-    return scores, tokens, nodes
 
 
-def _vocabulary(
-    state: SearchState, logits: Float[Array, "B K V"]
-) -> tuple[Float[Array, "B K V"], Int[Array, "B K V"], Int[Array, "B K V"]]:
-    """The same for every token of the vocabulary; the trie is left alone."""
+def _grow(
+    decoder: Decoder,
+    trie: DeviceTrie,
+    spec: SearchSpec,
+    dead: Int[Array, "B H S"] | None,
+    widths: tuple[int, ...],
+    state: SearchState,
+    logits: Float[Array, "B L V"],
+    cache: Any,
+) -> SearchState:
+    """Every live hypothesis by one token; the best of them live on or are done.
+
+    `widths` are those of the levels that `state` may stand at, down to the last.
+    """
+    beams = spec.beams
+    if spec.search == "constrained":
+        best = _best_children(trie, state, logits, dead, widths, 2 * beams)
+    else:
+        best = _best_tokens(state, logits, 2 * beams)
+    written = jnp.take_along_axis(state.live_tokens, best.beams[..., None], axis=1)
+    written = written.at[:, :, state.position].set(best.tokens)
+    ends = best.tokens == spec.eos
+    may_be_done = ends
+    if spec.search == "free":
+        ends |= state.position == trie.depth - 1
+        may_be_done = ends & (jnp.arange(2 * beams) < beams) & state.open[:, None]
+
+    position = state.position + 1
+    final = jnp.where(may_be_done, spec.final_score(best.scores, position), -jnp.inf)
+    done_scores, place = _top(jnp.concatenate([state.done_scores, final], axis=1), beams)
+    done_tokens = jnp.concatenate([state.done_tokens, written], axis=1)
+    live_scores, kept = _top(jnp.where(ends, -jnp.inf, best.scores), beams)
+    # No name is longer than the trie is deep, so no live hypothesis can end with a better score
+    # than at that length; `generate` looks at the present length instead.
+    reach = trie.depth if spec.search == "constrained" else position
+    hope = spec.final_score(live_scores[:, 0], reach)
+    return SearchState(
+        position=position,
+        open=state.open & (hope > done_scores[:, -1]),
+        live_scores=live_scores,
+        live_tokens=jnp.take_along_axis(written, kept[..., None], axis=1),
+        live_nodes=jnp.take_along_axis(best.nodes, kept, axis=1),
+        done_scores=done_scores,
+        done_tokens=jnp.take_along_axis(done_tokens, place[..., None], axis=1),
+        cache=decoder.reorder(cache, jnp.take_along_axis(best.beams, kept, axis=1)),
+    )
+
+
+class Continuations(NamedTuple):
+    """The best 2K continuations of all live hypotheses of a user, best first."""
+
+    scores: Float[Array, "B n"]  # log-probabilities, -inf: no continuation
+    beams: Int[Array, "B n"]  # the hypothesis that each continues
+    tokens: Int[Array, "B n"]
+    nodes: Int[Array, "B n"]
+
+
+def _best_children(
+    trie: DeviceTrie,
+    state: SearchState,
+    logits: Float[Array, "B L V"],
+    dead: Int[Array, "B H S"] | None,
+    widths: tuple[int, ...],
+    count: int,
+) -> Continuations:
+    """Only tokens that go on with a name; a branch a width, since levels differ in it."""
+
+    def best_of(width: int) -> Continuations:
+        found = children(trie, state.live_nodes, width)
+        log_probs = token_log_probs(logits, found.tokens)
+        scores = jnp.where(found.exist, state.live_scores[..., None] + log_probs, -jnp.inf)
+        if dead is not None:
+            level = jnp.take(dead, state.position, axis=2)
+            scores = without_seen(trie, scores, state.live_nodes, level)
+        best, place = _top(scores.reshape(len(scores), -1), count)
+
+        def chosen(values: Int[Array, "B K W"]) -> Int[Array, "B n"]:
+            return jnp.take_along_axis(values.reshape(len(values), -1), place, axis=1)
+
+        return Continuations(best, place // width, chosen(found.tokens), chosen(found.nodes))
+
+    distinct = sorted(set(widths))
+    if len(distinct) == 1:
+        return best_of(distinct[0])
+    branch = jnp.array([distinct.index(width) for width in widths])
+    first_level = trie.depth - len(widths)
+    branches = [partial(best_of, width) for width in distinct]
+    return jax.lax.switch(branch[state.position - first_level], branches)
+
+
+def _best_tokens(state: SearchState, logits: Float[Array, "B L V"], count: int) -> Continuations:
+    """All tokens of the vocabulary; the trie is left alone."""
     scores = state.live_scores[..., None] + jax.nn.log_softmax(logits, axis=2)
-    tokens = jnp.broadcast_to(jnp.arange(logits.shape[2], dtype=jnp.int32), logits.shape)
-    return scores, tokens, jnp.zeros_like(tokens)
+    best, place = _top(scores.reshape(len(scores), -1), count)
+    beams, tokens = jnp.divmod(place, logits.shape[2])
+    return Continuations(best, beams, tokens, jnp.zeros_like(tokens))
 
 
-def _top(scores: Float[Array, "B n"], beams: int) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
-    """`lax.top_k`, filled up with -inf where there are fewer than K."""
-    missing = max(0, beams - scores.shape[1])
+def token_log_probs(
+    logits: Float[Array, "B K V"], tokens: Int[Array, "B K W"]
+) -> Float[Array, "B K W"]:
+    """The log-probabilities of some tokens under the full softmax."""
+    chosen = jnp.take_along_axis(logits, tokens, axis=2)
+    return chosen - jax.nn.logsumexp(logits, axis=2, keepdims=True)
+
+
+def _top(scores: Float[Array, "B n"], k: int) -> tuple[Float[Array, "B k"], Int[Array, "B k"]]:
+    """`lax.top_k`, filled up with -inf where there are fewer than k."""
+    missing = max(0, k - scores.shape[1])
     padded = jnp.pad(scores, ((0, 0), (0, missing)), constant_values=-jnp.inf)
-    best, index = jax.lax.top_k(padded, beams)
+    best, index = jax.lax.top_k(padded, k)
     return best, jnp.minimum(index, scores.shape[1] - 1)
-
-
-def _keep_best(
-    scores: Float[Array, "B n"], tokens: Int[Array, "B n S"], beams: int
-) -> tuple[Float[Array, "B K"], Int[Array, "B K S"]]:
-    best, index = _top(scores, beams)
-    return best, jnp.take_along_axis(tokens, index[..., None], axis=1)

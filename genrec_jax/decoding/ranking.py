@@ -1,6 +1,13 @@
-"""Many histories → a ranked list each: batches in, beam search, lists back in the order asked."""
+"""Many histories → a ranked list each, chunk by chunk in the order asked for.
 
-from collections.abc import Callable, Iterable
+A chunk is some thousand consecutive examples. Inside it they go to the device by length, and its
+lists come back together, so that they can be written and forgotten: memory is bounded by the chunk,
+and a ranking that is cut short goes on with the chunk it was at.
+
+Axes: B users in a batch, H items of history, W items of the whole history, k length of a list.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,77 +15,149 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from genrec_jax.data.batches import Batch, BatchPlan, Bucket
-from genrec_jax.decoding.beam_search import DeviceTrie, Search, SearchResult, beam_search
-from genrec_jax.model.genrec import DecoderCache, Params, merge
+from genrec_jax.data.batches import Batch, BatchPlan
+from genrec_jax.decoding.beam_search import Decoder, SearchSpec, beam_search
+from genrec_jax.decoding.device_trie import DeviceTrie
+from genrec_jax.decoding.exhaustive import Blocks, best_items, score_items
+from genrec_jax.decoding.steps import advance_beams, reorder_beams, start_beams, tree_logits
+from genrec_jax.model.bart import Memory
+from genrec_jax.model.genrec import GenRec, Params, merge
 from genrec_jax.model.inputs import DeviceTable, append_mask, encoder_input
+
+CHUNK = 16_384  # examples
 
 
 class RankedLists(NamedTuple):
-    """Best first. Free search may name fewer than top_k items: -1 with score -inf from there."""
+    """Best first. Free search may name fewer than k items: -1 with score -inf from there."""
 
-    items: Int[np.ndarray, "n top_k"]
-    scores: Float[np.ndarray, "n top_k"]  # log-probabilities in nats
+    items: Int[np.ndarray, "n k"]
+    scores: Float[np.ndarray, "n k"]  # log-probabilities in nats
 
 
-Rank = Callable[[Params, Batch, int], tuple[jax.Array, jax.Array]]
+# (model, what it read, seen items [B, W] or None, the catalogue) → items [B, k], scores [B, k]
+Find = Callable[[GenRec, Memory, Any, Any], tuple[jax.Array, jax.Array]]
+# (params, batch, seen items [B, W] or None, T) → items [B, k], scores [B, k]
+Rank = Callable[[Params, Batch, Any, int], tuple[jax.Array, jax.Array]]
+Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
+
+
+def find_by_beams(spec: SearchSpec, top_k: int) -> Find:
+    """Beam search over a DeviceTrie."""
+
+    def find(
+        model: GenRec, memory: Memory, seen: Int[Array, "B W"] | None, trie: DeviceTrie
+    ) -> tuple[jax.Array, jax.Array]:
+        decoder = Decoder(
+            partial(start_beams, model, memory), partial(advance_beams, model), reorder_beams
+        )
+        found = beam_search(decoder, trie, spec, seen)
+        return found.items[:, :top_k], found.scores[:, :top_k]
+
+    return find
+
+
+def find_exhaustively(spec: SearchSpec, top_k: int) -> Find:
+    """The exact best of all items; the catalogue comes as Blocks. Of `spec` its final scores."""
+
+    def find(
+        model: GenRec, memory: Memory, seen: Int[Array, "B W"] | None, blocks: Blocks
+    ) -> tuple[jax.Array, jax.Array]:
+        scores = score_items(partial(tree_logits, model, memory), blocks)
+        return best_items(spec.final_score(scores, blocks.leaf_levels), top_k, seen)
+
+    return find
 
 
 def make_ranker(
-    graph: Any, table: DeviceTable, trie: DeviceTrie, search: Search, beams: int, top_k: int
+    graph: Any, dtype: str, table: DeviceTable, find: Find, catalogue: DeviceTrie | Blocks
 ) -> Rank:
-    """`rank(params, batch, n_tokens)` → items [B, top_k] and scores [B, top_k], jitted."""
+    """`rank(params, batch, seen, n_tokens)`, jitted; each batch shape compiles once.
 
-    def reorder(cache: DecoderCache, rows: Int[Array, " BK"]) -> DecoderCache:
-        return cache._replace(own=jax.tree.map(lambda leaf: leaf[rows], cache.own))
+    Args:
+        graph: of the model.
+        dtype: of its arithmetic.
+        table: the tokens of all names.
+        find: the search.
+        catalogue: what `find` searches.
+    """
 
-    @partial(jax.jit, static_argnums=2)
-    def rank(params: Params, batch: Batch, n_tokens: int) -> tuple[jax.Array, jax.Array]:
+    @partial(jax.jit, static_argnums=3)
+    def rank(
+        params: Params,
+        batch: Batch,
+        seen: Int[Array, "B W"] | None,
+        n_tokens: int,
+        catalogue: DeviceTrie | Blocks,
+    ) -> tuple[jax.Array, jax.Array]:
+        # Cast once a batch what every step would cast again. Norms stay float32.
+        cast = jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, params)
+        model = merge(graph, cast)
         items = append_mask(batch.histories, table.mask_row)
-        sentence = encoder_input(table, batch.users, items, n_tokens)
-        model = merge(graph, params)
-        found: SearchResult = beam_search(
-            model.decode_step,
-            reorder,
-            model.start_decoding(sentence, beams, trie.depth),
-            trie,
-            users=batch.users.shape[0],
-            beams=beams,
-            eos=table.eos,
-            pad=table.pad,
-            search=search,
-        )
-        return found.items[:, :top_k], found.scores[:, :top_k]
+        memory = model.read(encoder_input(table, batch.users, items, n_tokens))
+        return find(model, memory, seen, catalogue)
 
-    return rank
+    return lambda params, batch, seen, n_tokens: rank(params, batch, seen, n_tokens, catalogue)
 
 
-def rank_all(
+def rank_chunks(
     rank: Rank,
     params: Params,
     plan: BatchPlan,
-    batches: Iterable[tuple[Bucket, Int[np.ndarray, " m"]]],
-    top_k: int,
-) -> RankedLists:
-    """The lists of the plan's examples, in the plan's order of examples.
+    chunks: list[tuple[int, int]],
+    exclude_history: bool,
+    watch: Watch,
+    label: str,
+) -> Iterator[tuple[int, RankedLists]]:
+    """The lists of each chunk of the plan's examples, as (start of the chunk, lists).
 
-    `batches` are `plan.in_order()`, perhaps wrapped to show progress. A batch is fetched only
-    after the next has been handed to the device, so that the device never waits for the host.
+    A batch is fetched only after the next has been handed to the device, across chunks too, so
+    that the device never waits for the host.
+
+    Args:
+        rank: from `make_ranker`.
+        params: of the model.
+        plan: of all examples.
+        chunks: (start, stop) of each.
+        exclude_history: leave out the items of each history, those beyond the token limit too.
+        watch: wraps the batches, to show progress.
+        label: for `watch`.
     """
-    n = len(plan.examples)
-    lists = RankedLists(np.full((n, top_k), -1, np.int32), np.full((n, top_k), -np.inf, np.float32))
+    batches = [
+        (chunk, *batch) for chunk in chunks for batch in plan.in_order(*chunk)
+    ]  # (chunk, bucket, rows)
 
-    def fetch(rows: np.ndarray, found: tuple[jax.Array, jax.Array]) -> None:
-        items, scores = jax.device_get(found)
-        lists.items[rows] = items[: len(rows)]
-        lists.scores[rows] = np.where(items >= 0, scores, -np.inf)[: len(rows)]
-
-    waiting = None
-    for bucket, rows in batches:
-        found = rank(params, plan.pad(bucket, rows), bucket.n_tokens)
+    def launched() -> Iterator[tuple[tuple[int, int], np.ndarray, Any]]:
+        waiting = None
+        for chunk, bucket, rows in watch(batches, label, len(batches)):
+            seen = plan.whole_histories(bucket, rows) if exclude_history else None
+            found = rank(params, plan.pad(bucket, rows), seen, bucket.n_tokens)
+            if waiting:
+                yield waiting
+            waiting = (chunk, rows, found)
         if waiting:
-            fetch(*waiting)
-        waiting = (rows, found)
-    if waiting:
-        fetch(*waiting)
-    return lists
+            yield waiting
+
+    lists, missing = None, 0
+    for (start, stop), rows, found in launched():
+        items, scores = (np.asarray(part)[: len(rows)] for part in jax.device_get(found))
+        if lists is None:
+            shape = (stop - start, items.shape[1])
+            lists = RankedLists(np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32))
+            missing = stop - start
+        lists.items[rows - start] = items
+        lists.scores[rows - start] = np.where(items >= 0, scores, -np.inf)
+        missing -= len(rows)
+        if missing == 0:
+            yield start, lists
+            lists = None
+
+
+def split_into_chunks(n: int, size: int = CHUNK) -> list[tuple[int, int]]:
+    """(start, stop) of each chunk of n examples."""
+    return [(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def join(chunks: Iterable[tuple[int, RankedLists]]) -> RankedLists:
+    """The lists of all chunks, in order."""
+    parts = [lists for _, lists in sorted(chunks, key=lambda chunk: chunk[0])]
+    return RankedLists(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))

@@ -41,7 +41,7 @@ def plan_batches(
         )
     fitting, cut = cut_histories(examples, table.item_lengths, max_tokens - framed)
     n_tokens = framed + history_tokens(fitting, table.item_lengths)
-    plan = BatchPlan(fitting, n_tokens, batch_size, buckets)
+    plan = BatchPlan(fitting, n_tokens, batch_size, buckets, whole=examples)
     shapes = ", ".join(f"{b.n_tokens}" for b in plan.buckets)
     log.info(
         "%s: %d sequences in %d batches of up to %d; padded to %s tokens (%.1f %% padding)",

@@ -3,6 +3,9 @@
 A path from the root spells an item's tokens and ends with `</s>`, since one name may begin another
 (`item_12`, `item_123`). Nodes are numbered level by level, the children of a node next to each
 other and in the order of their tokens, so that a node needs only its first child and their number.
+
+M is at most N times the longest path, and about 1.1 N for numbered items: 24 bytes a node and 8 an
+item, which is less than 32 bytes a node whatever the names are.
 """
 
 from dataclasses import dataclass
@@ -13,14 +16,27 @@ from jaxtyping import Int
 
 @dataclass(frozen=True)
 class Trie:
-    """M nodes, the root first. 16 bytes a node."""
+    """M nodes, the root first."""
 
-    tokens: Int[np.ndarray, " M"]  # the token that leads to the node
+    tokens: Int[np.ndarray, " M"]  # the token that leads to the node, -1 at the root
+    parents: Int[np.ndarray, " M"]  # -1 at the root
     first_child: Int[np.ndarray, " M"]
     n_children: Int[np.ndarray, " M"]
     items: Int[np.ndarray, " M"]  # the item row whose `</s>` this is, else -1
-    depth: int  # tokens of the longest path, `</s>` included
-    width: int  # most children of a node
+    n_items_below: Int[np.ndarray, " M"]
+    leaves: Int[np.ndarray, " N"]  # the node of each item's `</s>`
+    leaf_levels: Int[np.ndarray, " N"]  # tokens of each path, `</s>` included
+    widths: tuple[int, ...]  # most children of a node, by the level of the node
+    prefix: tuple[int, ...]  # the tokens that every path begins with, its last one left out
+
+    @property
+    def depth(self) -> int:
+        """Tokens of the longest path, `</s>` included."""
+        return len(self.widths)
+
+    @property
+    def n_nodes(self) -> int:
+        return len(self.tokens)
 
 
 def build_trie(
@@ -33,30 +49,50 @@ def build_trie(
     paths[:, :longest] = np.where(np.arange(longest) < item_lengths[:, None], item_tokens, -1)
     paths[np.arange(n_items), item_lengths] = eos
 
-    tokens, parents, items = [np.array([-1])], [np.array([-1])], [np.array([-1])]
+    tokens, parents, levels = [np.array([-1])], [np.array([-1])], [1]
     node = np.zeros(n_items, dtype=np.int64)  # where each path has got to
+    below = [np.array([n_items])]
     n_nodes = 1
     for level in range(depth):
         alive = np.flatnonzero(item_lengths >= level)
-        edges = np.stack([node[alive], paths[alive, level]], axis=1)
-        unique, inverse = np.unique(edges, axis=0, return_inverse=True)
-        node[alive] = n_nodes + inverse.reshape(-1)
-        ended = alive[item_lengths[alive] == level]
-        leaf_items = np.full(len(unique), -1)
-        leaf_items[node[ended] - n_nodes] = ended
-        parents.append(unique[:, 0])
-        tokens.append(unique[:, 1])
-        items.append(leaf_items)
+        edges = node[alive] << 32 | paths[alive, level].astype(np.int64)
+        unique, inverse, counts = np.unique(edges, return_inverse=True, return_counts=True)
+        node[alive] = n_nodes + inverse
+        parents.append(unique >> 32)
+        tokens.append(unique & 0xFFFFFFFF)
+        below.append(counts)
+        levels.append(len(unique))
         n_nodes += len(unique)
 
-    parent = np.concatenate(parents)[1:]
-    n_children = np.bincount(parent, minlength=n_nodes)
+    parent = np.concatenate(parents)
+    n_children = np.bincount(parent[1:], minlength=n_nodes)
+    items = np.full(n_nodes, -1)
+    items[node] = np.arange(n_items)  # every path has got to its leaf
+    token = np.concatenate(tokens)
+    starts = np.cumsum([0, *levels[:-1]])
     return Trie(
-        tokens=np.concatenate(tokens).astype(np.int32),
+        tokens=token.astype(np.int32),
+        parents=parent.astype(np.int32),
         # Children are numbered in the order of their parents.
         first_child=(1 + np.cumsum(n_children) - n_children).astype(np.int32),
         n_children=n_children.astype(np.int32),
-        items=np.concatenate(items).astype(np.int32),
-        depth=depth,
-        width=int(n_children.max()),
+        items=items.astype(np.int32),
+        n_items_below=np.concatenate(below).astype(np.int32),
+        leaves=node.astype(np.int32),
+        leaf_levels=(item_lengths + 1).astype(np.int32),
+        widths=tuple(int(n) for n in np.maximum.reduceat(n_children, starts[:-1])),
+        prefix=_common_prefix(token, levels),
     )
+
+
+def _common_prefix(tokens: Int[np.ndarray, " M"], levels: list[int]) -> tuple[int, ...]:
+    """The tokens of the levels of one node each, as far as a level follows.
+
+    A level of one node below levels of one node is on every path: no path ended above it.
+    """
+    prefix = []
+    for level in range(1, len(levels) - 1):
+        if levels[level] > 1:
+            break
+        prefix.append(int(tokens[level]))
+    return tuple(prefix)

@@ -7,7 +7,11 @@ Embedded tokens come in from outside (the token embedding is tied to the output 
 are added by genrec.py). Dropout is on where a key is given. Attention softmax is float32 whatever
 the compute dtype.
 
-Axes: B batch, T encoder tokens, S decoder tokens, K beams, D width, h heads, d width of a head.
+One decoder serves training, beams and trees: its tokens need not be a sequence, each has a position
+and a row of what it may see.
+
+Axes: B batch, T encoder tokens, S decoder tokens, D width, h heads, d width of a head; `length` is
+the number of keys that an attention looks at.
 """
 
 from dataclasses import dataclass
@@ -148,41 +152,18 @@ class DecoderLayer(nnx.Module):
         self,
         x: Float[Array, "B S D"],
         own: KeyValue,
-        own_mask: Bool[Array, "1 S S"],
+        visible: Bool[Array, "#B S length"],
         memory: KeyValue,
         memory_mask: Bool[Array, "B 1 T"],
         key: Key,
     ) -> Float[Array, "B S D"]:
-        """The whole sequence at once; `own` is self_attention.key_value(x)."""
+        """`own` are the keys and values of the decoder's tokens, `memory` those of the encoder."""
         keys = split(key, 6)
-        attended = self.self_attention(x, own, own_mask, keys[0])
+        attended = self.self_attention(x, own, visible, keys[0])
         x = self.self_attention_norm(x + dropout(attended, self.rate, keys[1]))
-        return self._after_self_attention(x, memory, memory_mask, keys[2:])
-
-    def step(
-        self,
-        x: Float[Array, "B K D"],
-        own: KeyValue,
-        own_mask: Bool[Array, "1 1 S"],
-        memory: KeyValue,
-        memory_mask: Bool[Array, "B 1 T"],
-    ) -> Float[Array, "B K D"]:
-        """One token of K beams a user. `own` holds B * K rows, `memory` one row a user."""
-        flat = x.reshape(-1, 1, x.shape[-1])
-        attended = self.self_attention(flat, own, own_mask).reshape(x.shape)
-        x = self.self_attention_norm(x + attended)
-        return self._after_self_attention(x, memory, memory_mask, [None] * 4)
-
-    def _after_self_attention(
-        self,
-        x: Float[Array, "B S D"],
-        memory: KeyValue,
-        memory_mask: Bool[Array, "B 1 T"],
-        keys: list[Key],
-    ) -> Float[Array, "B S D"]:
-        attended = self.cross_attention(x, memory, memory_mask, keys[0])
-        x = self.cross_attention_norm(x + dropout(attended, self.rate, keys[1]))
-        return self.final_norm(x + dropout(self.feed_forward(x, keys[2]), self.rate, keys[3]))
+        attended = self.cross_attention(x, memory, memory_mask, keys[2])
+        x = self.cross_attention_norm(x + dropout(attended, self.rate, keys[3]))
+        return self.final_norm(x + dropout(self.feed_forward(x, keys[4]), self.rate, keys[5]))
 
 
 class Embedding(nnx.Module):
@@ -210,13 +191,26 @@ class Encoder(nnx.Module):
         self.layers = nnx.List([EncoderLayer(shape, rngs) for _ in range(shape.encoder_layers)])
 
     def __call__(
-        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"], key: Key
+        self,
+        x: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"],
+        key: Key,
+        rematerialise: bool = False,
     ) -> Float[Array, "B T D"]:
+        """With `rematerialise` the backward pass computes the layers' inner values again."""
         keys = split(key, 1 + len(self.layers))
         x = self.embedding(x, jnp.arange(x.shape[1]), keys[0])
         for layer, layer_key in zip(self.layers, keys[1:], strict=True):
-            x = layer(x, mask[:, None, :], layer_key)
+            run = jax.checkpoint(layer) if rematerialise else layer
+            x = run(x, mask[:, None, :], layer_key)
         return x
+
+
+class Memory(NamedTuple):
+    """What the decoder sees of each sentence: computed once, however many tokens it decodes."""
+
+    layers: list[KeyValue]  # of each layer's cross-attention, [B, T, h, d]
+    mask: Bool[Array, "B T"]  # False at padding
 
 
 class Decoder(nnx.Module):
@@ -226,46 +220,48 @@ class Decoder(nnx.Module):
         self.embedding = Embedding(shape, rngs)
         self.layers = nnx.List([DecoderLayer(shape, rngs) for _ in range(shape.decoder_layers)])
 
+    def memory(self, encoded: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Memory:
+        return Memory([layer.cross_attention.key_value(encoded) for layer in self.layers], mask)
+
     def __call__(
         self,
         x: Float[Array, "B S D"],
-        memory: Float[Array, "B T D"],
-        memory_mask: Bool[Array, "B T"],
-        key: Key,
-    ) -> Float[Array, "B S D"]:
+        positions: Int[Array, " #S"],
+        visible: Bool[Array, "#B S length"],
+        memory: Memory,
+        key: Key = None,
+        cache: list[KeyValue] | None = None,
+        slot: Int[Array, ""] | int = 0,
+        rematerialise: bool = False,
+    ) -> tuple[Float[Array, "B S D"], list[KeyValue]]:
+        """The vectors of S tokens, and the keys and values of all tokens so far.
+
+        Args:
+            x: embedded tokens.
+            positions: where in their names they stand.
+            visible: which of the `length` keys each token may see, itself among them.
+            memory: of the encoder.
+            key: for dropout.
+            cache: keys and values of earlier tokens, with room for these; None: there are none,
+                and length = S.
+            slot: where in the cache these tokens' keys and values go.
+            rematerialise: the backward pass computes the layers' inner values again.
+        """
         keys = split(key, 1 + len(self.layers))
-        x = self.embedding(x, jnp.arange(x.shape[1]), keys[0])
-        causal = jnp.tril(jnp.ones((1, x.shape[1], x.shape[1]), dtype=bool))
-        for layer, layer_key in zip(self.layers, keys[1:], strict=True):
+        x = self.embedding(x, positions, keys[0])
+        all_own = []
+        for i, layer in enumerate(self.layers):
             own = layer.self_attention.key_value(x)
-            cross = layer.cross_attention.key_value(memory)
-            x = layer(x, own, causal, cross, memory_mask[:, None, :], layer_key)
-        return x
+            if cache is not None:
+                own = KeyValue(*(_write(*pair, slot) for pair in zip(cache[i], own, strict=True)))
+            all_own.append(own)
+            mask = memory.mask[:, None, :]
+            run = jax.checkpoint(layer) if rematerialise else layer
+            x = run(x, own, visible, memory.layers[i], mask, keys[1 + i])
+        return x, all_own
 
-    def memory_key_values(self, memory: Float[Array, "B T D"]) -> list[KeyValue]:
-        """The cross-attention's keys and values, once a user however many beams there are."""
-        return [layer.cross_attention.key_value(memory) for layer in self.layers]
 
-    def step(
-        self,
-        x: Float[Array, "B K D"],
-        position: Int[Array, ""],
-        own: list[KeyValue],
-        memory: list[KeyValue],
-        memory_mask: Bool[Array, "B T"],
-    ) -> tuple[Float[Array, "B K D"], list[KeyValue]]:
-        """One token of every beam, at `position`; `own` holds [B * K, S, h, d] of each layer."""
-        x = self.embedding(x, position[None])
-        visible = (jnp.arange(own[0].keys.shape[1]) <= position)[None, None, :]
-        updated = []
-        for layer, cached, cross in zip(self.layers, own, memory, strict=True):
-            new = layer.self_attention.key_value(x.reshape(-1, 1, x.shape[-1]))
-            cached = KeyValue(
-                *(
-                    jax.lax.dynamic_update_slice_in_dim(whole, one, position, axis=1)
-                    for whole, one in zip(cached, new, strict=True)
-                )
-            )
-            updated.append(cached)
-            x = layer.step(x, cached, visible, cross, memory_mask[:, None, :])
-        return x, updated
+def _write(
+    whole: Float[Array, "B length h d"], part: Float[Array, "B S h d"], slot: Int[Array, ""] | int
+) -> Float[Array, "B length h d"]:
+    return jax.lax.dynamic_update_slice_in_dim(whole, part, slot, axis=1)

@@ -6,30 +6,22 @@ where IDEMB is the user table for tokens of a user's name, the item table for to
 name, and zero for `<s>`, `</s>`, `<pad>` and `<mask>`. The two tables are separate and as large as
 the data. The decoder has no ids. The token embedding is tied to the output.
 
-Axes: B users, T encoder tokens, S decoder tokens, K beams, V vocabulary, D width, U users, N items.
+Axes: B users, T encoder tokens, S decoder tokens, V vocabulary, D width, U users, N items.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from genrec_jax.model.bart import BartShape, Decoder, Encoder, KeyValue
+from genrec_jax.model.bart import BartShape, Decoder, Encoder, Memory
 from genrec_jax.model.dropout import Key, split
 from genrec_jax.model.inputs import EncoderInput, table_lookup
 
 Params = dict[str, Any]  # the nested dict of arrays that is trained and saved
-
-
-class DecoderCache(NamedTuple):
-    """What decoding remembers. `own` has a row a beam, `memory` a row a user."""
-
-    own: list[KeyValue]  # a layer: [B * K, S, h, d]
-    memory: list[KeyValue]  # a layer: [B, T, h, d]
-    memory_mask: Bool[Array, "B T"]
 
 
 class GenRec(nnx.Module):
@@ -50,17 +42,41 @@ class GenRec(nnx.Module):
         self.decoder = Decoder(shape, rngs)
 
     def __call__(
-        self, sentence: EncoderInput, decoder_tokens: Int[Array, "B S"], key: Key = None
+        self,
+        sentence: EncoderInput,
+        decoder_tokens: Int[Array, "B S"],
+        key: Key = None,
+        rematerialise: bool = False,
     ) -> Float[Array, "B S V"]:
-        """Logits of every decoder position; dropout is on if a key is given."""
-        encoder_key, decoder_key = split(key, 2)
-        memory = self.encode(sentence, encoder_key)
-        x = self.embed(decoder_tokens)
-        return self.logits(self.decoder(x, memory, sentence.mask, decoder_key))
+        """Logits of every decoder position; dropout is on if a key is given.
 
-    def encode(self, sentence: EncoderInput, key: Key = None) -> Float[Array, "B T D"]:
+        With `rematerialise` the backward pass keeps only what goes into each layer, and computes
+        the rest again: less memory, a third more arithmetic.
+        """
+        encoder_key, decoder_key = split(key, 2)
+        memory = self.read(sentence, encoder_key, rematerialise)
+        positions = jnp.arange(decoder_tokens.shape[1])
+        causal = jnp.tril(jnp.ones((1, len(positions), len(positions)), dtype=bool))
+        x, _ = self.decoder(
+            self.embed(decoder_tokens),
+            positions,
+            causal,
+            memory,
+            decoder_key,
+            rematerialise=rematerialise,
+        )
+        return self.logits(x)
+
+    def read(self, sentence: EncoderInput, key: Key = None, rematerialise: bool = False) -> Memory:
+        """The encoder, and what every layer of the decoder will look up of its vectors."""
+        encoded = self.encode(sentence, key, rematerialise)
+        return self.decoder.memory(encoded, sentence.mask)
+
+    def encode(
+        self, sentence: EncoderInput, key: Key = None, rematerialise: bool = False
+    ) -> Float[Array, "B T D"]:
         x = self.embed(sentence.tokens) + self.id_vectors(sentence).astype(self.shape.dtype)
-        return self.encoder(x, sentence.mask, key)
+        return self.encoder(x, sentence.mask, key, rematerialise)
 
     def embed(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S D"]:
         return self.token_embedding[...][tokens].astype(self.shape.dtype)
@@ -81,24 +97,6 @@ class GenRec(nnx.Module):
             preferred_element_type=jnp.float32,
         )
         return scores + jax.lax.stop_gradient(self.final_logits_bias[...])
-
-    def start_decoding(self, sentence: EncoderInput, beams: int, length: int) -> DecoderCache:
-        """Encode each user once, with room for `length` tokens of `beams` beams."""
-        memory = self.encode(sentence)
-        heads = self.shape.decoder_heads
-        rows = sentence.tokens.shape[0] * beams
-        empty = jnp.zeros((rows, length, heads, self.shape.d_model // heads), self.shape.dtype)
-        own = [KeyValue(empty, empty) for _ in self.decoder.layers]
-        return DecoderCache(own, self.decoder.memory_key_values(memory), sentence.mask)
-
-    def decode_step(
-        self, tokens: Int[Array, "B K"], position: Int[Array, ""], cache: DecoderCache
-    ) -> tuple[Float[Array, "B K V"], DecoderCache]:
-        """Logits of the token that follows `tokens`, which stand at `position`."""
-        x, own = self.decoder.step(
-            self.embed(tokens), position, cache.own, cache.memory, cache.memory_mask
-        )
-        return self.logits(x), cache._replace(own=own)
 
 
 def abstract_model(shape: BartShape, n_users: int, n_items: int) -> tuple[Any, Params]:

@@ -1,0 +1,476 @@
+"""Top-20 decoding: ours free, constrained and exhaustive beside `transformers` `generate`.
+
+    python -m genrec_jax.benchmarks.decode                       real Beauty inputs, small model
+    python -m genrec_jax.benchmarks.decode --all                 the whole test set, ours alone
+    python -m genrec_jax.benchmarks.decode --all --bart-base --dtype=bfloat16    for a GPU
+
+One run, the same weights, the same users in the same batches, the same beams; PyTorch is given the
+encoder's input embeddings for nothing. The weights are random but for some steps of training, after
+which the model writes names of items, if not yet the right ones; without them it would rank
+one-digit numbers first, and stop there. Users come from GENREC_DATA_DIR (or the download),
+the tokenizer from GENREC_BART_DIR (or the hub). Compilation and one warm-up run are left out.
+Exhaustive ranking decodes every inner node of the trie, some seconds a user on a CPU, so it is
+timed on the first EXACT_USERS of them, and lists are compared with the exact ones on those.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genrec_jax.benchmarks.machine import describe_machine, seconds
+from genrec_jax.data.batches import Batch, BatchPlan
+from genrec_jax.data.datasets import load_named
+from genrec_jax.data.sequences import (
+    UserSequences,
+    next_item_examples,
+    pretraining_examples,
+)
+from genrec_jax.decoding.beam_search import Decoder, SearchSpec, beam_search
+from genrec_jax.decoding.device_trie import DeviceTrie, put_on_device
+from genrec_jax.decoding.exhaustive import block_size, make_blocks
+from genrec_jax.decoding.ranking import (
+    Rank,
+    find_by_beams,
+    find_exhaustively,
+    join,
+    make_ranker,
+    rank_chunks,
+    split_into_chunks,
+)
+from genrec_jax.decoding.steps import advance_beams, start_beams
+from genrec_jax.errors import InputError
+from genrec_jax.identifiers.catalogue import Catalogue
+from genrec_jax.identifiers.indexing import make_indexing
+from genrec_jax.identifiers.sentences import plan_batches
+from genrec_jax.identifiers.token_table import build_token_table
+from genrec_jax.identifiers.tokenizer import Vocabulary, load_bart_tokenizer
+from genrec_jax.identifiers.trie import Trie, build_trie
+from genrec_jax.measures.metrics import metrics
+from genrec_jax.model.bart import BartShape
+from genrec_jax.model.genrec import Params, abstract_model, init_params, merge
+from genrec_jax.model.hub import BART_BASE, checkpoint_folder
+from genrec_jax.model.inputs import DeviceTable, append_mask, encoder_input
+from genrec_jax.model.inputs import put_on_device as put_table_on_device
+from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
+from genrec_jax.training.step import make_train_step, start_state
+
+BEAMS = 20
+EXACT_USERS = 4
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What both sides are given."""
+
+    catalogue: Catalogue
+    shape: BartShape
+    params: Params
+    table: DeviceTable
+    trie: DeviceTrie
+    plan: BatchPlan
+
+    def spec(self, search: Any = "constrained") -> SearchSpec:
+        return SearchSpec(BEAMS, self.table.eos, self.table.pad, search)
+
+    def ranker(self, search: str) -> Rank:
+        graph, _ = abstract_model(
+            self.shape, self.catalogue.table.n_users, self.catalogue.table.n_items
+        )
+        if search == "exhaustive":
+            size = block_size(self.plan.batch_size, self.shape.vocab_size)
+            blocks = make_blocks(self.catalogue.trie, self.table.eos, size)
+            find = find_exhaustively(self.spec(), BEAMS)
+            return make_ranker(graph, self.shape.dtype, self.table, find, blocks)
+        find = find_by_beams(self.spec(search), BEAMS)
+        return make_ranker(graph, self.shape.dtype, self.table, find, self.trie)
+
+    def head(self, users: int) -> "Setup":
+        """The same for the first users alone, in one batch."""
+        rows = np.arange(min(users, len(self.plan.examples)))
+        plan = plan_batches(
+            self.plan.examples.take(rows), self.catalogue.table, 512, len(rows), 1, "exact"
+        )
+        return replace(self, plan=plan)
+
+    def rank(self, ranker: Rank) -> np.ndarray:
+        """Item rows [users, BEAMS]."""
+        chunks = split_into_chunks(len(self.plan.examples))
+        found = rank_chunks(ranker, self.params, self.plan, chunks, False, unwatched, "")
+        return join(found).items
+
+
+def unwatched(batches: Any, label: str, total: int) -> Any:
+    return batches
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--users", type=int, default=64, help="test users, spread over lengths")
+    parser.add_argument("--all", action="store_true", help="all test users, ours alone")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--buckets", type=int, default=4)
+    parser.add_argument(
+        "--bart-base", action="store_true", help="6+6 layers of 768, not 3+3 of 256"
+    )
+    parser.add_argument("--train-steps", type=int, default=100, help="before anything is timed")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+def set_up(args: argparse.Namespace, users: int) -> Setup:
+    sequences = load_named("beauty", "")
+    folder = checkpoint_folder(BART_BASE)
+    indexing = make_indexing("random", sequences, args.seed)
+    catalogue = Catalogue.build(sequences, indexing, load_bart_tokenizer(folder))
+    shape = BartShape(vocab_size=catalogue.vocabulary.size, dtype=args.dtype)
+    if not args.bart_base:
+        small = {"d_model": 256, "encoder_layers": 3, "decoder_layers": 3}
+        small |= {"encoder_heads": 4, "decoder_heads": 4}
+        small |= {"encoder_ffn_dim": 1024, "decoder_ffn_dim": 1024}
+        shape = BartShape(**{**vars(shape), **small, "init_std": 0.05})
+    params = init_params(shape, sequences.n_users, sequences.n_items, args.seed)
+    params = train_briefly(params, shape, catalogue, sequences, args)
+    examples = next_item_examples(sequences, holdout=0)
+    by_length = np.argsort(examples.stops - examples.starts, kind="stable")
+    rows = by_length[np.linspace(0, len(examples) - 1, users).astype(int)] if users else by_length
+    plan = plan_batches(
+        examples.take(np.sort(rows)), catalogue.table, 512, args.batch, args.buckets, "decode"
+    )
+    return Setup(
+        catalogue,
+        shape,
+        params,
+        put_table_on_device(catalogue.table),
+        put_on_device(catalogue.trie),
+        plan,
+    )
+
+
+def train_briefly(
+    params: Params,
+    shape: BartShape,
+    catalogue: Catalogue,
+    sequences: UserSequences,
+    args: argparse.Namespace,
+) -> Params:
+    """Some steps of pretraining on short histories."""
+    steps = args.train_steps
+    if steps == 0:
+        return params
+    spec = OptimizerSpec(steps, 1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0)
+    optimizer = make_optimizer(spec)
+    graph, _ = abstract_model(shape, sequences.n_users, sequences.n_items)
+    table = put_table_on_device(catalogue.table)
+    step = make_train_step(graph, table, optimizer, "random_item", 0.5, args.seed)
+    plan = plan_batches(pretraining_examples(sequences), catalogue.table, 64, 64, 1, "training")
+    state = start_state(params, optimizer)
+    for bucket, batch in plan.training_batches(args.seed, 0, steps):
+        state, sums = step(state, batch, bucket.n_tokens)
+    print(f"{steps} steps of training: loss {float(sums.loss_sum / sums.tokens):.3f}")
+    return state.params
+
+
+# ------------------------------------------------------------------------- PyTorch
+
+
+def torch_model(setup: Setup) -> Any:
+    """`transformers`' BART with our weights, by way of the folder that convert.py writes."""
+    import torch
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    from genrec_jax.model.names import name_table
+
+    shape = setup.shape
+    config = BartConfig(
+        vocab_size=shape.vocab_size,
+        d_model=shape.d_model,
+        encoder_layers=shape.encoder_layers,
+        decoder_layers=shape.decoder_layers,
+        encoder_attention_heads=shape.encoder_heads,
+        decoder_attention_heads=shape.decoder_heads,
+        encoder_ffn_dim=shape.encoder_ffn_dim,
+        decoder_ffn_dim=shape.decoder_ffn_dim,
+        max_position_embeddings=shape.max_positions,
+    )
+    model = BartForConditionalGeneration(config).eval()
+    state = {}
+    for entry in name_table(shape):
+        leaf: Any = setup.params
+        for name in entry.path:
+            leaf = leaf[name]
+        value = np.asarray(leaf).T if entry.transpose else np.asarray(leaf)
+        if entry.torch_name == "final_logits_bias":
+            state[entry.torch_name] = torch.tensor(value)[None]
+        else:
+            state[f"model.{entry.torch_name}"] = torch.tensor(value)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected, unexpected
+    assert all("embed_tokens" in name or "lm_head" in name for name in missing), missing
+    return model
+
+
+def torch_batches(setup: Setup) -> list[tuple[np.ndarray, dict[str, Any]]]:
+    """(rows, inputs of `generate`) of every batch, embedded beforehand."""
+    import torch
+
+    graph, _ = abstract_model(
+        setup.shape, setup.catalogue.table.n_users, setup.catalogue.table.n_items
+    )
+
+    @partial(jax.jit, static_argnums=2)
+    def embed(params: Params, batch: Batch, n_tokens: int) -> tuple[jax.Array, jax.Array]:
+        model = merge(graph, params)
+        items = append_mask(batch.histories, setup.table.mask_row)
+        sentence = encoder_input(setup.table, batch.users, items, n_tokens)
+        return model.embed(sentence.tokens) + model.id_vectors(sentence), sentence.mask
+
+    batches = []
+    for bucket, rows in setup.plan.in_order():
+        x, mask = embed(setup.params, setup.plan.pad(bucket, rows), bucket.n_tokens)
+        inputs = {
+            "inputs_embeds": torch.tensor(np.asarray(x)[: len(rows)]),
+            "attention_mask": torch.tensor(np.asarray(mask)[: len(rows)]),
+        }
+        batches.append((rows, inputs))
+    return batches
+
+
+def torch_lists(
+    setup: Setup, model: Any, batches: list[tuple[np.ndarray, dict[str, Any]]], allowed: Any
+) -> np.ndarray:
+    """Item rows [users, BEAMS], -1 where a text is no item; `allowed` makes it constrained."""
+    import torch
+
+    width = setup.trie.depth
+    tokens = np.full((len(setup.plan.examples), BEAMS, width), setup.table.pad)
+    for rows, inputs in batches:
+        with torch.no_grad():
+            texts = model.generate(
+                **inputs,
+                num_beams=BEAMS,
+                num_return_sequences=BEAMS,
+                max_length=width + 1,
+                length_penalty=0.0,
+                forced_eos_token_id=None,
+                prefix_allowed_tokens_fn=allowed,
+            ).numpy()[:, 1:]
+        tokens[rows, :, : texts.shape[1]] = texts.reshape(len(rows), BEAMS, -1)
+    item_of = {}
+    for item, (name, n) in enumerate(
+        zip(setup.catalogue.table.item_tokens, setup.catalogue.table.item_lengths, strict=True)
+    ):
+        item_of[(*name[:n].tolist(), setup.table.eos)] = item
+    lists = np.full(tokens.shape[:2], -1)
+    for place in np.ndindex(lists.shape):
+        text = tuple(t for t in tokens[place].tolist() if t != setup.table.pad)
+        lists[place] = item_of.get(text, -1)
+    return lists
+
+
+def prefix_function(setup: Setup) -> Callable[[int, Any], list[int]]:
+    """A dict look-up a beam and step, as fast as a Python function of the prefix can be."""
+    table = setup.catalogue.table
+    allowed: dict[tuple[int, ...], set[int]] = {}
+    for name, length in zip(table.item_tokens.tolist(), table.item_lengths.tolist(), strict=True):
+        path = (*name[:length], table.eos)
+        for n, token in enumerate(path):
+            allowed.setdefault(path[:n], set()).add(token)
+    lists = {prefix: sorted(tokens) for prefix, tokens in allowed.items()}
+    return lambda _, written: lists.get(tuple(written[1:].tolist()), [table.pad])
+
+
+# ------------------------------------------------------------------------- one step
+
+
+class StepTimes(NamedTuple):
+    """Seconds of one step of a batch with all its beams."""
+
+    decoder: float  # layers and logits
+    softmax: float  # the normaliser of the logits, which free search needs too
+    constraint: float  # children, their scores, the best of them, bookkeeping
+
+    @property
+    def whole(self) -> float:
+        return sum(self)
+
+
+def step_times(setup: Setup, trie: Trie, repeats: int) -> StepTimes:
+    """The parts of a step for the batch of the shortest histories.
+
+    The constraint is timed as a whole search over a decoder that costs nothing, its logits being
+    there already, less the normalisers, by steps.
+    """
+    table = setup.catalogue.table
+    graph, _ = abstract_model(setup.shape, table.n_users, table.n_items)
+    bucket, rows = setup.plan.in_order()[0]
+    batch = jax.tree.map(jnp.asarray, setup.plan.pad(bucket, rows))
+    users = len(batch.users)
+    on_device = put_on_device(trie)
+    items = append_mask(batch.histories, setup.table.mask_row)
+    sentence = encoder_input(setup.table, batch.users, items, bucket.n_tokens)
+    memory = jax.jit(lambda p: merge(graph, p).read(sentence))(setup.params)
+    beginning = (setup.table.eos, *on_device.prefix)
+    later = on_device.depth - len(beginning)
+
+    start = jax.jit(lambda p: start_beams(merge(graph, p), memory, beginning, BEAMS, later))
+    first, cache = start(setup.params)
+    tokens = jnp.broadcast_to(jnp.arange(BEAMS) + 100, (users, BEAMS))
+    position = jnp.array(len(beginning))
+    advance = jax.jit(lambda p, c: advance_beams(merge(graph, p), tokens, position, c)[0])
+    decoder = seconds(lambda: advance(setup.params, cache), repeats)
+
+    logits = advance(setup.params, cache)
+    # With `</s>` this unlikely no search is over before its last step.
+    first, logits = (one.at[:, :, table.eos].set(-100.0) for one in (first, logits))
+    softmax = seconds(lambda: normaliser(logits), repeats)
+    nothing = jnp.zeros(())  # carried, so that the normalisers are not taken out of the loop
+
+    # `later` steps with all beams and one with the one hypothesis that has written the beginning.
+    def search(first: jax.Array, logits: jax.Array, trie: DeviceTrie) -> jax.Array:
+        ready = Decoder(
+            lambda *_: (first, nothing),
+            lambda tokens, position, nothing: (logits + nothing, nothing * 0.5),
+            lambda nothing, parents: nothing,
+        )
+        return beam_search(ready, trie, setup.spec()).items
+
+    choose = jax.jit(search)
+    searched = seconds(lambda: choose(first, logits, on_device), repeats)
+    return StepTimes(decoder, softmax, max(searched / later - softmax, 0.0))
+
+
+@jax.jit
+def normaliser(logits: jax.Array) -> jax.Array:
+    return jax.nn.logsumexp(logits, axis=2)
+
+
+def numbered_trie(vocabulary: Vocabulary, n_items: int) -> tuple[Trie, int]:
+    """The trie of item_1 … item_N in BART's tokens, and its bytes a node."""
+    names = [f"item_{i}" for i in range(1, n_items + 1)]
+    table = build_token_table(vocabulary, names, ["user_1"])
+    trie = build_trie(table.item_tokens, table.item_lengths, table.eos)
+    arrays = [value for value in vars(trie).values() if isinstance(value, np.ndarray)]
+    return trie, sum(array.nbytes for array in arrays) // trie.n_nodes
+
+
+# ------------------------------------------------------------------------- the report
+
+
+def report_lists(setup: Setup, name: str, lists: np.ndarray, exact: np.ndarray) -> str:
+    """HR@20, and how much of the exact lists of the first users is found, also place by place."""
+    some = lists[: len(exact)]
+    found = np.mean((exact[:, :, None] == some[:, None, :]).any(axis=2))
+    same = np.mean(some == exact)
+    targets = setup.plan.examples.targets[: len(lists)]
+    hits = metrics(lists.astype(np.int32), targets)["HR@20"]
+    return (
+        f"{name:34s} HR@20 {hits:.5f}   {np.mean(lists >= 0):7.2%} name an item, "
+        f"{found:7.2%} of the exact list, {same:7.2%} in its place"
+    )
+
+
+def bytes_of_user(setup: Setup) -> Iterator[str]:
+    shape, table = setup.shape, setup.catalogue.table
+    size = jnp.dtype(shape.dtype).itemsize
+    tokens = max(bucket.n_tokens for bucket in setup.plan.buckets)
+    n_before = 1 + len(setup.trie.prefix)
+    slots = n_before + (setup.trie.depth - n_before) * BEAMS
+    unit = 2 * shape.decoder_layers * shape.d_model * size
+    yield (
+        f"bytes a user: cross-attention {tokens * unit:,} at {tokens} tokens (a beam each would be "
+        f"{BEAMS * tokens * unit:,}), own tokens {slots * unit:,}, logits of a step "
+        f"{BEAMS * shape.vocab_size * 4:,}; trie of {table.n_items:,} items "
+        f"{sum(a.nbytes for a in vars(setup.catalogue.trie).values() if hasattr(a, 'nbytes')):,}"
+    )
+
+
+def compare(setup: Setup, repeats: int) -> None:
+    lists: dict[str, np.ndarray] = {}
+    rates: dict[str, float] = {}
+
+    def measure(name: str, run: Callable[[], np.ndarray], repeats: int) -> None:
+        lists[name] = run()  # compiles
+        rates[name] = rate = len(lists[name]) / seconds(run, repeats, warm_up=False)
+        print(f"{name:34s} {rate:9.1f} {1000 / rate:9.2f}", flush=True)
+
+    print(f"\n{'':34s} {'users/s':>9s} {'ms/user':>9s}")
+    for search in ("constrained", "free"):
+        measure(f"ours, {search}", partial(setup.rank, setup.ranker(search)), repeats)
+    model, batches = torch_model(setup), torch_batches(setup)
+    for name, allowed in (("free", None), ("prefix function", prefix_function(setup))):
+        measure(f"generate, {name}", partial(torch_lists, setup, model, batches, allowed), 1)
+    few = setup.head(EXACT_USERS)
+    measure("ours, exhaustive", partial(few.rank, few.ranker("exhaustive")), 1)
+    exact = lists["ours, exhaustive"]
+
+    ours = rates["ours, constrained"]
+    print()
+    for name, rate in rates.items():
+        print(f"ours, constrained: {ours / rate:6.2f} times the users/s of {name}")
+    print()
+    for name, found in lists.items():
+        print(report_lists(setup, name, found, exact))
+    for name in ("free", "constrained"):
+        theirs = lists["generate, " + {"free": "free", "constrained": "prefix function"}[name]]
+        same = np.mean(lists[f"ours, {name}"] == theirs)
+        print(f"ours, {name}, and generate's: {same:.2%} of the places name the same")
+
+
+def steps_by_catalogue(setup: Setup, repeats: int) -> None:
+    head = f"{'nodes':>9s} {'bytes a node':>13s} {'ms a step':>10s} {'constraint':>11s}"
+    print(f"\n{'items':>9s} {head}   widths of the levels")
+    for n_items in (10_000, 100_000, 1_000_000):
+        trie, size = numbered_trie(setup.catalogue.vocabulary, n_items)
+        times = step_times(setup, trie, repeats)
+        share = times.constraint / times.whole
+        print(
+            f"{n_items:9,d} {trie.n_nodes:9,d} {size:13d} {1000 * times.whole:10.2f} "
+            f"{share:11.1%}   {', '.join(map(str, trie.widths))}"
+        )
+
+
+def main(argv: list[str]) -> int:
+    args = parse(argv)
+    print(describe_machine())
+    setup = set_up(args, 0 if args.all else args.users)
+    shape, examples = setup.shape, setup.plan.examples
+    print(
+        f"beauty, {len(examples)} test users, batches of {args.batch}, at most "
+        f"{args.buckets} lengths: {', '.join(str(b.n_tokens) for b in setup.plan.buckets)}; "
+        f"{shape.encoder_layers}+{shape.decoder_layers} layers, d {shape.d_model}, "
+        f"V {shape.vocab_size}, {shape.dtype}, {BEAMS} beams, names of up to {setup.trie.depth} "
+        f"tokens of which {len(setup.trie.prefix)} are shared"
+    )
+    for line in bytes_of_user(setup):
+        print(line)
+    if args.all:
+        ranker = setup.ranker("constrained")
+        spent = seconds(partial(setup.rank, ranker), 1)
+        lists = setup.rank(ranker)
+        whole = all(len(set(row)) == BEAMS and min(row) >= 0 for row in lists.tolist())
+        print(
+            f"constrained, all {len(lists)} users: {spent:.1f} s, {len(lists) / spent:.0f} users/s"
+        )
+        print(f"every list holds {BEAMS} different items: {whole}")
+        return 0
+    compare(setup, args.repeats)
+    steps_by_catalogue(setup, args.repeats)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except InputError as error:
+        sys.exit(f"error: {error}")

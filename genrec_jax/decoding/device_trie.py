@@ -1,0 +1,131 @@
+"""The trie on the device: children, whole names, and which nodes lead only to items already seen.
+
+24 bytes a node and 8 an item on the device (`identifiers.trie`). A search step gathers, for each of
+B * K hypotheses, as many children as the widest node of that level has: B * K * W tokens and
+logits, whatever the number of items. W is at most the vocabulary and in practice the number of
+continuations of one prefix, about 1,000 for BART's digits.
+
+Axes: B users, K beams, H items of history, S tokens of the longest path, M nodes, N items,
+W children of the widest node of a level.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from genrec_jax.identifiers.trie import Trie
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DeviceTrie:
+    """`identifiers.trie.Trie` on the device; widths and prefix are compiled in."""
+
+    tokens: Int[Array, " M"]
+    parents: Int[Array, " M"]
+    first_child: Int[Array, " M"]
+    n_children: Int[Array, " M"]
+    items: Int[Array, " M"]
+    n_items_below: Int[Array, " M"]
+    leaves: Int[Array, " N"]
+    leaf_levels: Int[Array, " N"]
+    widths: tuple[int, ...] = field(metadata={"static": True})
+    prefix: tuple[int, ...] = field(metadata={"static": True})
+
+    @property
+    def depth(self) -> int:
+        """S: tokens of the longest path, `</s>` included."""
+        return len(self.widths)
+
+
+def put_on_device(trie: Trie) -> DeviceTrie:
+    arrays = {f.name: getattr(trie, f.name) for f in fields(trie) if f.type != tuple[int, ...]}
+    on_device = {name: jnp.asarray(array) for name, array in arrays.items()}
+    return DeviceTrie(**on_device, widths=trie.widths, prefix=trie.prefix)
+
+
+class Children(NamedTuple):
+    """The children of some nodes, in as many columns as the widest has; the rest do not exist."""
+
+    nodes: Int[Array, "B K W"]
+    tokens: Int[Array, "B K W"]
+    exist: Bool[Array, "B K W"]
+
+
+def children(trie: DeviceTrie, nodes: Int[Array, "B K"], width: int) -> Children:
+    """`width` is that of the nodes' level."""
+    column = jnp.arange(width)
+    found = trie.first_child[nodes][..., None] + column
+    exist = column < trie.n_children[nodes][..., None]
+    found = jnp.where(exist, found, 0)
+    return Children(found, jnp.where(exist, trie.tokens[found], 0), exist)
+
+
+def find_items(trie: DeviceTrie, tokens: Int[Array, "B K S"]) -> Int[Array, "B K"]:
+    """The item that each row of tokens spells, `</s>` included, or -1."""
+    node = jnp.zeros(tokens.shape[:2], jnp.int32)
+    item = jnp.full(tokens.shape[:2], -1, jnp.int32)
+    for position in range(tokens.shape[2]):
+        node = _child(trie, node, tokens[:, :, position])
+        item = jnp.where(node >= 0, jnp.maximum(item, trie.items[node]), item)
+    return item
+
+
+def _child(
+    trie: DeviceTrie, node: Int[Array, "B K"], token: Int[Array, "B K"]
+) -> Int[Array, "B K"]:
+    """The child of a node by its token, by bisection over the sorted children; -1 for none."""
+    low = trie.first_child[node]
+    end = low + trie.n_children[node]
+    high = end
+    for _ in range(max(trie.widths).bit_length()):
+        middle = jnp.minimum((low + high) // 2, len(trie.tokens) - 1)
+        right = (low < high) & (trie.tokens[middle] < token)
+        low, high = jnp.where(right, middle + 1, low), jnp.where(right, high, middle)
+    found = (node >= 0) & (low < end) & (trie.tokens[low] == token)
+    return jnp.where(found, low, -1)
+
+
+def seen_nodes(trie: DeviceTrie, seen: Int[Array, "B H"]) -> Int[Array, "B H S"]:
+    """The nodes that lead to seen items only, so that a search without them never gets stuck.
+
+    Args:
+        trie: of N items.
+        seen: item rows of each user, -1 for none; an item may stand there more than once.
+
+    Returns:
+        At [b, h, s] the node of level s + 1 on the path of seen[b, h] if all items below it are
+        seen by user b, else -1.
+    """
+    earlier = jnp.tril(jnp.ones((seen.shape[1],) * 2, dtype=bool), k=-1)
+    repeats = jnp.any((seen[:, :, None] == seen[:, None, :]) & earlier, axis=2)
+    counts_once = (seen >= 0) & ~repeats
+    node = jnp.where(seen >= 0, trie.leaves[seen], -1)
+    level = jnp.where(seen >= 0, trie.leaf_levels[seen], 0)
+    by_level = []
+    for target in range(trie.depth, 0, -1):
+        here = jnp.where(level == target, node, -1)
+        same = (here[:, :, None] == here[:, None, :]) & counts_once[:, None, :]
+        used_up = jnp.sum(same, axis=2) == trie.n_items_below[here]
+        by_level.append(jnp.where((here >= 0) & used_up, here, -1))
+        node = jnp.where(level == target, trie.parents[node], node)
+        level = jnp.where(level == target, level - 1, level)
+    return jnp.stack(by_level[::-1], axis=2)
+
+
+def without_seen(
+    trie: DeviceTrie,
+    scores: Float[Array, "B K W"],
+    nodes: Int[Array, "B K"],
+    seen: Int[Array, "B H"],
+) -> Float[Array, "B K W"]:
+    """The scores of the nodes' children with -inf at those that are among `seen` (-1: none)."""
+    is_child = (trie.parents[seen][:, None, :] == nodes[:, :, None]) & (seen >= 0)[:, None, :]
+    column = seen[:, None, :] - trie.first_child[nodes][:, :, None]  # [B, K, H]
+    column = jnp.where(is_child, column, scores.shape[2])  # out of bounds: dropped
+    user = jnp.arange(scores.shape[0])[:, None, None]
+    beam = jnp.arange(scores.shape[1])[None, :, None]
+    return scores.at[user, beam, column].set(-jnp.inf, mode="drop")

@@ -1,0 +1,186 @@
+"""Ranked lists as a file: Parquet, or JSON lines where the name says `.jsonl`.
+
+    user    int64            by the dataset's ids
+    target  int64            what was held out, where it is known
+    items   list of int64    best first
+    scores  list of float32  log-probabilities in nats
+
+Rows stand in the order of the examples. While a ranking runs, `FILE.parts/` holds a Parquet file
+for each finished chunk; the same command goes on with the missing chunks, if it would rank
+the same examples with the same parameters in the same way. At the end they become FILE.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from genrec_jax.data.batches import BatchPlan
+from genrec_jax.data.sequences import Examples
+from genrec_jax.decoding.ranking import CHUNK, RankedLists, Watch, split_into_chunks
+from genrec_jax.errors import InputError
+from genrec_jax.recommender import Recommender
+from genrec_jax.run_folder import write_atomically
+
+log = logging.getLogger(__name__)
+SUFFIXES = (".parquet", ".jsonl")
+
+
+def check_writable(path: Path, name: str) -> None:
+    """Raise InputError, before anything is ranked, if `path` cannot become a file of lists.
+
+    Args:
+        path: of the file.
+        name: of the flag that gave it.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{name}={path}: expected a name that ends in {' or '.join(SUFFIXES)}")
+    if path.is_dir():
+        raise InputError(f"{name}={path}: found a folder, expected a file to write")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error}") from None
+
+
+def rank_to_file(
+    path: Path,
+    recommender: Recommender,
+    examples: Examples,
+    plan: BatchPlan,
+    label: str,
+    watch: Watch,
+    chunk: int = CHUNK,
+) -> Iterator[tuple[int, RankedLists]]:
+    """Rank all examples; yields (start, lists) a chunk, and leaves the file when it is through.
+
+    Args:
+        path: of the file; see `check_writable`.
+        recommender: with its parameters.
+        examples: whole, as the plan was made from.
+        plan: their batches.
+        label: for the log and the progress.
+        watch: shows the progress.
+        chunk: examples to rank and to write together.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    parts = _parts(path)
+    chunks = split_into_chunks(len(examples), chunk)
+    try:
+        _start_over_unless_same(parts, _identity(recommender, examples, chunk))
+        missing = [one for one in chunks if not _part(parts, one[0]).is_file()]
+        if len(missing) < len(chunks):
+            log.info(
+                "%s: going on, %d of %d lists are there",
+                label,
+                len(examples) - sum(stop - start for start, stop in missing),
+                len(examples),
+            )
+        for start, stop in chunks:
+            if (start, stop) not in missing:
+                yield start, _read_part(_part(parts, start), recommender)
+        for start, lists in recommender.rank_chunks(plan, missing, label, watch):
+            rows = np.arange(start, start + len(lists.items))
+            _write_part(_part(parts, start), recommender, examples.take(rows), lists)
+            yield start, lists
+        _publish(path, [_part(parts, start) for start, _ in chunks])
+        shutil.rmtree(parts)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error}") from None
+    log.info("wrote %d ranked lists to %s", len(examples), path)
+
+
+def _parts(path: Path) -> Path:
+    return path.with_name(path.name + ".parts")
+
+
+def _part(parts: Path, start: int) -> Path:
+    return parts / f"{start:012d}.parquet"
+
+
+def _identity(recommender: Recommender, examples: Examples, chunk: int) -> str:
+    """Changes with anything that the lists depend on."""
+    sums = [f"{float(leaf.sum()):.9e}" for leaf in jax.tree.leaves(recommender.params)]
+    catalogue = hashlib.sha256(recommender.catalogue.table.tokens.tobytes())
+    asked = hashlib.sha256()
+    for array in dataclasses.astuple(examples):
+        asked.update(np.ascontiguousarray(array).tobytes())
+    return json.dumps(
+        {
+            "parameters": hashlib.sha256(" ".join(sums).encode()).hexdigest(),
+            "catalogue": catalogue.hexdigest(),
+            "examples": asked.hexdigest(),
+            "evaluate": dataclasses.asdict(recommender.evaluate),
+            "chunk": chunk,
+            "device": jax.devices()[0].device_kind,
+        }
+    )
+
+
+def _start_over_unless_same(parts: Path, identity: str) -> None:
+    marker = parts / "identity.json"
+    if marker.is_file() and marker.read_text() == identity:
+        return
+    shutil.rmtree(parts, ignore_errors=True)
+    parts.mkdir(parents=True)
+    write_atomically(marker, identity)
+
+
+def _write_part(
+    path: Path, recommender: Recommender, examples: Examples, lists: RankedLists
+) -> None:
+    ids = recommender.catalogue
+    named = lists.items >= 0  # places that free search left empty are out
+    offsets = pa.array(np.concatenate([[0], np.cumsum(named.sum(axis=1))]).astype(np.int32))
+    columns: dict[str, Any] = {"user": ids.user_ids[examples.users]}
+    if (examples.targets >= 0).all():
+        columns["target"] = ids.item_ids[examples.targets]
+    columns["items"] = pa.ListArray.from_arrays(offsets, ids.item_ids[lists.items[named]])
+    columns["scores"] = pa.ListArray.from_arrays(offsets, lists.scores[named])
+    draft = path.with_suffix(".writing")
+    pq.write_table(pa.table(columns), draft)
+    os.replace(draft, path)
+
+
+def _read_part(path: Path, recommender: Recommender) -> RankedLists:
+    """The item rows and scores of a part, as they were before it was written."""
+    table = pq.read_table(path)
+    shape = (table.num_rows, recommender.evaluate.top_k)
+    lists = RankedLists(np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32))
+    items = table["items"].combine_chunks()
+    named = np.arange(shape[1]) < np.diff(items.offsets.to_numpy())[:, None]
+    ids = items.values.to_numpy()
+    lists.items[named] = recommender.rows_of_items(ids)
+    lists.scores[named] = table["scores"].combine_chunks().values.to_numpy()
+    return lists
+
+
+def _publish(path: Path, parts: list[Path]) -> None:
+    """One file of all parts, a part at a time, there whole or not at all."""
+    draft = path.with_name(path.name + ".part")
+    if path.suffix == ".jsonl":
+        with draft.open("w", encoding="utf-8") as file:
+            for part in parts:
+                for line in pq.read_table(part).to_pylist():
+                    line["scores"] = [round(score, 6) for score in line["scores"]]
+                    file.write(json.dumps(line) + "\n")
+    else:
+        with pq.ParquetWriter(draft, pq.read_schema(parts[0])) as writer:
+            for part in parts:
+                writer.write_table(pq.read_table(part))
+    os.replace(draft, path)

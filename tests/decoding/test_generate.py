@@ -1,0 +1,217 @@
+"""Decoding of the real model against PyTorch: cached logits, `generate`, and exact scores."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from oracle import save, small_bart
+
+from genrec_jax.decoding.beam_search import Decoder, SearchSpec, beam_search
+from genrec_jax.decoding.device_trie import put_on_device
+from genrec_jax.decoding.exhaustive import best_items, make_blocks, score_items
+from genrec_jax.decoding.steps import advance_beams, reorder_beams, start_beams, tree_logits
+from genrec_jax.identifiers.trie import Trie, build_trie
+from genrec_jax.model.convert import load_params, read_shape
+from genrec_jax.model.genrec import GenRec, abstract_model, init_params, merge
+from genrec_jax.model.inputs import EncoderInput
+
+USERS, ITEMS, B, H, T = 5, 7, 4, 3, 12
+PAD, EOS, V = 1, 2, 60
+compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+NAMES = 30
+
+
+@pytest.fixture(scope="module")
+def bart():
+    """It ends some of its texts early, some late and some never."""
+    bart = small_bart(V)
+    bart.final_logits_bias[0, EOS] += 1.0
+    return bart
+
+
+@pytest.fixture(scope="module")
+def model(bart, tmp_path_factory) -> GenRec:
+    folder = save(bart, tmp_path_factory.mktemp("bart"))
+    shape = read_shape(folder)
+    params = load_params(folder, shape, init_params(shape, USERS, ITEMS, seed=3))
+    graph, _ = abstract_model(shape, USERS, ITEMS)
+    return merge(graph, params)
+
+
+@pytest.fixture(scope="module")
+def sentence() -> EncoderInput:
+    """Sentences of random lengths and ids; slot H + 1 carries no id."""
+    rng = np.random.default_rng(0)
+    slots = np.sort(rng.integers(0, H + 2, (B, T)), axis=1)
+    return EncoderInput(
+        tokens=jnp.asarray(rng.integers(3, V, (B, T))),
+        slots=jnp.asarray(slots),
+        users=jnp.array([0, 4, 2, -1]),
+        items=jnp.array([[0, 6, 3], [1, 1, -1], [5, -1, -1], [-1, -1, -1]]),
+        mask=jnp.asarray(np.arange(T) < np.array([[12], [9], [5], [2]])),
+    )
+
+
+@pytest.fixture(scope="module")
+def torch_inputs(bart, model, sentence) -> dict[str, torch.Tensor]:
+    """The sentences as input embeddings, the id vectors added to torch's own."""
+    tokens = bart.model.shared(torch.tensor(np.asarray(sentence.tokens))).detach()
+    ids = torch.tensor(np.asarray(model.id_vectors(sentence)))
+    return {
+        "inputs_embeds": tokens + ids,
+        "attention_mask": torch.tensor(np.asarray(sentence.mask)),
+    }
+
+
+@pytest.fixture(scope="module")
+def names() -> list[tuple[int, ...]]:
+    """All begin with 7, 9, as BART's names begin with `Ġitem`, `_`; one begins another."""
+    rng = np.random.default_rng(4)
+    drawn = {(7, 9, *rng.integers(10, 14, rng.integers(1, 5)).tolist()) for _ in range(200)}
+    return sorted(drawn)[:NAMES]
+
+
+@pytest.fixture(scope="module")
+def trie(names) -> Trie:
+    lengths = np.array([len(name) for name in names], np.int32)
+    tokens = np.full((len(names), lengths.max()), PAD, np.int32)
+    for row, name in enumerate(names):
+        tokens[row, : len(name)] = name
+    return build_trie(tokens, lengths, EOS)
+
+
+def torch_log_probs(bart, torch_inputs, names: list[tuple[int, ...]]) -> np.ndarray:
+    """[B, names]: of each name and the `</s>` behind it, one full pass of the decoder a name."""
+    scores = np.zeros((B, len(names)))
+    for column, name in enumerate(names):
+        decoder_tokens = torch.tensor([[EOS, *name]] * B)
+        with torch.no_grad():
+            logits = bart(**torch_inputs, decoder_input_ids=decoder_tokens).logits
+        log_probs = torch.log_softmax(logits.double(), dim=-1)
+        labels = torch.tensor([[*name, EOS]] * B)
+        scores[:, column] = log_probs.gather(2, labels[..., None]).sum((1, 2))
+    return scores
+
+
+def decoder_of(model: GenRec, sentence: EncoderInput) -> Decoder:
+    memory = model.read(sentence)
+    return Decoder(
+        partial(start_beams, model, memory), partial(advance_beams, model), reorder_beams
+    )
+
+
+def test_beams_step_by_step_give_the_logits_of_the_whole_decoder(model, sentence) -> None:
+    """Hypotheses change places at random; each must see its own tokens and no other's."""
+    rng = np.random.default_rng(1)
+    beams, later = 3, 4
+    beginning = (EOS, 7, 9)
+    decoder = decoder_of(model, sentence)
+    logits, cache = decoder.start(beginning, beams, later)
+    advance = compiled(decoder.advance)
+    written = np.tile(beginning, (B, beams, 1))
+    whole_decoder = compiled(lambda tokens: model(sentence, tokens))
+    whole = whole_decoder(jnp.asarray(written[:, 0]))
+    np.testing.assert_allclose(logits, whole, atol=1e-5)
+    for step in range(later):
+        parents = rng.integers(0, beams, (B, beams))
+        tokens = rng.integers(3, V, (B, beams))
+        cache = decoder.reorder(cache, jnp.asarray(parents))
+        position = jnp.asarray(len(beginning) + step)
+        logits, cache = advance(jnp.asarray(tokens), position, cache)
+        written = np.take_along_axis(written, parents[..., None], axis=1)
+        written = np.concatenate([written, tokens[..., None]], axis=2)
+        for beam in range(beams):
+            whole = whole_decoder(jnp.asarray(written[:, beam]))
+            np.testing.assert_allclose(logits[:, beam], whole[:, -1], atol=1e-5)
+
+
+@pytest.mark.parametrize("beams", [1, 4, 20])
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_free_search_is_generate(
+    bart, model, sentence, torch_inputs, trie, beams: int, penalty: float
+) -> None:
+    """Token for token, with the scores; the texts may be any, finished or cut at the end."""
+    spec = SearchSpec(beams, EOS, PAD, search="free", length_penalty=penalty)
+    run = compiled(lambda s: beam_search(decoder_of(model, s), put_on_device(trie), spec))
+    found = run(sentence)
+    with torch.no_grad():
+        expected = bart.generate(
+            **torch_inputs,
+            num_beams=beams,
+            num_return_sequences=beams,
+            length_penalty=penalty,
+            max_length=trie.depth + 1,
+            forced_eos_token_id=None,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+    theirs = expected.sequences.numpy()[:, 1:].reshape(B, beams, -1)
+    theirs = np.pad(theirs, ((0, 0), (0, 0), (0, trie.depth - theirs.shape[2])), constant_values=1)
+    ended = np.any(theirs == EOS, axis=2)
+    if beams == 20:
+        assert ended.any()
+        assert not ended.all()
+    # Ours puts texts that are items first; here none is.
+    assert np.all(np.asarray(found.items) == -1)
+    np.testing.assert_array_equal(found.tokens, theirs)
+    if beams > 1:  # greedy search in torch has no scores of sequences
+        scores = expected.sequences_scores.numpy().reshape(B, beams)
+        np.testing.assert_allclose(found.scores, scores, atol=2e-5)
+
+
+def test_exhaustive_search_is_one_pass_of_torch_a_name(
+    bart, model, sentence, torch_inputs, names, trie
+) -> None:
+    expected = torch_log_probs(bart, torch_inputs, names)
+    for size in (5, 1000):
+        blocks = make_blocks(trie, EOS, size)
+        score = compiled(lambda s, b: score_items(partial(tree_logits, model, model.read(s)), b))
+        scores = score(sentence, blocks)
+        np.testing.assert_allclose(scores, expected, atol=5e-5)
+    items, best = best_items(scores, 20)
+    order = np.argsort(-expected, axis=1)[:, :20]
+    np.testing.assert_array_equal(items, order)
+    np.testing.assert_allclose(best, np.take_along_axis(expected, order, axis=1), atol=5e-5)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_constrained_search_is_generate_with_a_prefix_function(
+    bart, model, sentence, torch_inputs, names, trie, penalty: float
+) -> None:
+    """At as many beams as items; `generate` masks after its softmax, so scores agree too."""
+    allowed: dict[tuple[int, ...], list[int]] = {}
+    for name in names:
+        for n, token in enumerate((*name, EOS)):
+            allowed.setdefault((*name, EOS)[:n], []).append(token)
+
+    def continuations(_: int, written: torch.Tensor) -> list[int]:
+        return sorted(set(allowed.get(tuple(written[1:].tolist()), [PAD])))
+
+    spec = SearchSpec(NAMES, EOS, PAD, length_penalty=penalty)
+    run = compiled(lambda s: beam_search(decoder_of(model, s), put_on_device(trie), spec))
+    found = run(sentence)
+    exact = torch_log_probs(bart, torch_inputs, names)
+    exact /= np.array([len(name) + 1 for name in names]) ** penalty
+    order = np.argsort(-exact, axis=1)
+    np.testing.assert_array_equal(found.items, order)
+    np.testing.assert_allclose(found.scores, np.take_along_axis(exact, order, axis=1), atol=5e-5)
+    with torch.no_grad():
+        theirs = bart.generate(
+            **torch_inputs,
+            num_beams=NAMES,
+            num_return_sequences=NAMES,
+            length_penalty=penalty,
+            early_stopping="never",
+            max_length=trie.depth + 1,
+            forced_eos_token_id=None,
+            prefix_allowed_tokens_fn=continuations,
+        )
+    rows = theirs.numpy().reshape(B, NAMES, -1)[:, :, 1:]
+    spelled = [[tuple(t for t in row.tolist() if t > EOS) for row in user] for user in rows]
+    # `generate` may take up a name again that it cannot go on with; its best ten are sound.
+    for user in range(B):
+        ours = [names[item] for item in np.asarray(found.items[user, :10])]
+        assert spelled[user][:10] == ours
