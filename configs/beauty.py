@@ -4,9 +4,10 @@
     python -m genrec_jax.main --config=configs/beauty.py:leakfree       the same with random numbers
     python -m genrec_jax.main --config=configs/beauty.py:nopretrain     the ablation of Table 3
     python -m genrec_jax.main --config=configs/beauty.py:small          from scratch, on a CPU
+    python -m genrec_jax.main --mode=audit --config=configs/beauty.py    does the numbering leak?
 
 The paper reports HR@5 .0515  NDCG@5 .0397  HR@10 .0641  NDCG@10 .0439
-on the published numbering, which leaks the answer (README, "What the figures mean").
+on the published numbering, which leaks the answer (README, "What a figure means here").
 The recipe has not been run here yet on a GPU: time and score are not measured.
 
 `:small` (5.0 M parameters, random numbers), 2 cores, 11 minutes, best checkpoint, all 22,363 test

@@ -3,9 +3,10 @@
     python -m genrec_jax.main --config=configs/sports.py                the paper's recipe
     python -m genrec_jax.main --config=configs/sports.py:leakfree       the same with random numbers
     python -m genrec_jax.main --config=configs/sports.py:nopretrain     the ablation of Table 3
+    python -m genrec_jax.main --mode=audit --config=configs/sports.py    does the numbering leak?
 
 The paper reports HR@5 .0397  NDCG@5 .0332  HR@10 .0462  NDCG@10 .0353
-on the published numbering, which leaks the answer (README, "What the figures mean").
+on the published numbering, which leaks the answer (README, "What a figure means here").
 The recipe has not been run here yet on a GPU: time and score are not measured.
 """
 

@@ -3,9 +3,10 @@
     python -m genrec_jax.main --config=configs/yelp.py                the paper's recipe
     python -m genrec_jax.main --config=configs/yelp.py:leakfree       the same with random numbers
     python -m genrec_jax.main --config=configs/yelp.py:nopretrain     the ablation of Table 3
+    python -m genrec_jax.main --mode=audit --config=configs/yelp.py    does the numbering leak?
 
 The paper reports HR@5 .0627  NDCG@5 .0475  HR@10 .0724  NDCG@10 .0507
-on the published numbering, which leaks the answer (README, "What the figures mean").
+on the published numbering, which leaks the answer (README, "What a figure means here").
 The recipe has not been run here yet on a GPU: time and score are not measured.
 """
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genrec_jax.errors import InputError
+from genrec_jax.identifiers.indexing import KINDS
 
 DATASETS = ("synthetic", "beauty", "sports", "yelp", "file")
-INDEXINGS = ("published", "random")
+INDEXINGS = KINDS
 SEARCHES = ("constrained", "free", "exhaustive")
 
 
@@ -58,10 +59,15 @@ class PhaseConfig:
     epochs: int = 10
     max_steps: int = 0  # stop the phase (and its schedule) after so many steps; 0: no limit
     batch_size: int = 16
+    # Parts that a batch is computed in, one after the other, for the memory of one part: the same
+    # step to float tolerance (but for dropout, which each part draws anew). Divides batch_size.
+    accumulate: int = 1
     learning_rate: float = 1e-5
     weight_decay: float = 1e-5
     warmup: float = 0.05  # share of the steps
     clip_norm: float = 5.0
+    # What AdamW keeps its mean of gradients in; bfloat16 saves 2 of 16 bytes a parameter.
+    first_moment: str = "float32"
     validate_every_epochs: int = 1  # 0: only at the end of the phase
     validate_every_steps: int = 0  # if not 0, instead of epochs
 
@@ -92,13 +98,20 @@ class EvaluateConfig:
 @dataclass(frozen=True)
 class Config:
     data: DataConfig = field(default_factory=DataConfig)
-    indexing: str = "published"  # one of INDEXINGS
-    indexing_seed: int = 0
+    indexing: str = "published"  # one of INDEXINGS; identifiers/indexing.py says what each tells
+    indexing_seed: int = 0  # of random and sequential
     model: ModelConfig = field(default_factory=ModelConfig)
     pretrain: PhaseConfig = field(default_factory=PhaseConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     seed: int = 0
+    # Training steps that the device makes before the host is asked again: 1, 2, 4 or 8. The result
+    # is the same bit for bit; a GPU saves the host's time for each step of a small batch.
+    steps_per_call: int = 1
+    # Keep only what goes into each layer for the backward pass and compute the rest again: less
+    # memory, a third more arithmetic.
+    rematerialise: bool = False
+    profile: bool = False  # a trace of a few steps of each phase into the run's folder `profile`
     log_every_steps: int = 50
 
     @classmethod
@@ -187,6 +200,11 @@ def _check(config: Config) -> None:
         "config.model.dtype": (config.model.dtype, ("auto", "float32", "bfloat16")),
         "config.evaluate.search": (config.evaluate.search, SEARCHES),
         "config.finetune.holdout": (config.finetune.holdout, (1, 2)),
+        "config.steps_per_call": (config.steps_per_call, (1, 2, 4, 8)),
+        **{
+            f"config.{name}.first_moment": (phase.first_moment, ("float32", "bfloat16"))
+            for name, phase in (("pretrain", config.pretrain), ("finetune", config.finetune))
+        },
     }
     for key, (found, allowed) in one_of.items():
         if found not in allowed:
@@ -214,6 +232,7 @@ _AT_LEAST = {
     **dict.fromkeys(("users", "validation_users", "exact_users"), 0),
     **dict.fromkeys(("weight_decay", "length_penalty"), 0),
     **dict.fromkeys(("seed", "indexing_seed", "synthetic_seed"), 0),
+    "accumulate": 1,
     "synthetic_items": 20,
     "max_tokens": 16,
     "vocab_size": 32,
@@ -224,30 +243,32 @@ _POSITIVE = ("learning_rate", "clip_norm", "init_std")
 
 def _check_together(config: Config) -> None:
     model, evaluate, data = config.model, config.evaluate, config.data
+    check_evaluate(evaluate)
     if not model.pretrained and model.d_model % model.attention_heads:
         raise InputError(
             f"config.model.attention_heads: found {model.attention_heads}, expected a divisor of "
             f"config.model.d_model = {model.d_model}"
         )
+    if config.steps_per_call > config.log_every_steps:
+        raise InputError(
+            f"config.steps_per_call: found {config.steps_per_call}, expected at most "
+            f"config.log_every_steps = {config.log_every_steps}"
+        )
+    for name, phase in (("pretrain", config.pretrain), ("finetune", config.finetune)):
+        if phase.batch_size % phase.accumulate:
+            raise InputError(
+                f"config.{name}.accumulate: found {phase.accumulate}, expected a divisor of "
+                f"config.{name}.batch_size = {phase.batch_size}"
+            )
     if model.max_tokens % 8:
         raise InputError(
             f"config.model.max_tokens: found {model.max_tokens}, expected a multiple of 8, which "
             "batches are padded to"
         )
-    if evaluate.top_k > evaluate.beams:
-        raise InputError(
-            f"config.evaluate.top_k: found {evaluate.top_k}, expected at most "
-            f"config.evaluate.beams = {evaluate.beams}"
-        )
     if evaluate.top_k < 10:
         raise InputError(
             f"config.evaluate.top_k: found {evaluate.top_k}, expected at least 10, since the best "
             "checkpoint is chosen by NDCG@10"
-        )
-    if evaluate.search == "free" and evaluate.exclude_history:
-        raise InputError(
-            "config.evaluate.exclude_history: found True with evaluate.search = free, expected "
-            "constrained or exhaustive, which know the catalogue"
         )
     if (data.name == "file") != bool(data.file):
         found = f"name={data.name!r}, file={data.file!r}"
@@ -258,6 +279,24 @@ def _check_together(config: Config) -> None:
         )
     if config.pretrain.epochs == 0 and config.finetune.epochs == 0:
         raise InputError("config.finetune.epochs: found 0 in both phases, expected one to train")
+
+
+def check_evaluate(evaluate: EvaluateConfig) -> None:
+    """Raises InputError for a search that does not exist or cannot give such lists."""
+    if evaluate.search not in SEARCHES:
+        raise InputError(
+            f"config.evaluate.search: found {evaluate.search!r}, expected one of {_words(SEARCHES)}"
+        )
+    if evaluate.search != "exhaustive" and evaluate.top_k > evaluate.beams:
+        raise InputError(
+            f"config.evaluate.top_k: found {evaluate.top_k}, expected at most "
+            f"config.evaluate.beams = {evaluate.beams}"
+        )
+    if evaluate.search == "free" and evaluate.exclude_history:
+        raise InputError(
+            "config.evaluate.exclude_history: found True with evaluate.search = free, expected "
+            "constrained or exhaustive, which know the catalogue"
+        )
 
 
 def _words(values: tuple[Any, ...]) -> str:

@@ -20,18 +20,22 @@ from genrec_jax.data.sequences import (
 from genrec_jax.data.synthetic import oracle_lists
 from genrec_jax.decoding.ranking import RankedLists, join
 from genrec_jax.experiment import load_sequences, sample_rows, sample_users, synthetic_spec
+from genrec_jax.measures.findings import findings
 from genrec_jax.measures.metrics import metrics
-from genrec_jax.measures.references import next_number_lists, popularity_lists
+from genrec_jax.measures.references import reference_lists
 from genrec_jax.measures.report import format_table
+from genrec_jax.measures.transitions import choose_settings
 from genrec_jax.predictions import check_writable, rank_to_file
 from genrec_jax.progress import track
 from genrec_jax.recommender import Recommender
 from genrec_jax.run_folder import RunFolder
+from genrec_jax.training.checkpoint import METRIC
 
 log = logging.getLogger(__name__)
 
 Split = Literal["validation", "test"]
 MODEL = "GenRec"
+ORACLE = "oracle"  # of the synthetic dataset: no recommender can expect more
 PACKAGES = ("genrec_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -66,25 +70,22 @@ def evaluate_split(
     lists = join(rank_to_file(path, recommender, examples, plan, split, watch))
     seconds = time.monotonic() - started
     top_k = config.evaluate.top_k
-    references = {"popularity": popularity_lists(sequences, examples, top_k)}
-    if config.data.name != "synthetic":
-        numbers = recommender.catalogue.indexing.item_numbers
-        references["largest number + 1, …"] = next_number_lists(numbers, examples, top_k)
-    else:
-        spec = synthetic_spec(config.data)
-        references["oracle"] = oracle_lists(spec, examples, top_k)
+    settings = choose_settings(sequences)
+    numbers = recommender.catalogue.indexing.item_numbers
+    references = reference_lists(sequences, examples, numbers, settings, top_k)
+    if config.data.name == "synthetic":
+        references[ORACLE] = oracle_lists(synthetic_spec(config.data), examples, top_k)
     result = {
         "dataset": sequences.name,
         "indexing": config.indexing,
+        "indexing_seed": config.indexing_seed,
         "split": split,
         "search": config.evaluate.search,
         "beams": config.evaluate.beams,
         "length_penalty": config.evaluate.length_penalty,
         "exclude_history": config.evaluate.exclude_history,
-        "metrics": metrics(lists.items, examples.targets),
-        "references": {
-            name: metrics(ranked, examples.targets) for name, ranked in references.items()
-        },
+        **findings(sequences, examples, lists.items, references),
+        "kNN": str(settings),
         "counts": {
             "users": len(examples),
             "users_of_dataset": sequences.n_users,
@@ -131,27 +132,58 @@ def result_table(result: dict[str, Any]) -> str:
     """What training and evaluation both print."""
     counts = result["counts"]
     title = f"{result['dataset']}, {result['split']}, {counts['users']} users"
-    table = format_table({MODEL: result["metrics"], **result["references"]}, title)
-    empty = counts["empty_places"]
-    note = f"{empty} places of the lists name no item\n" if empty else ""
-    note += f"indexing {result['indexing']}, {result['search']} search"
+    rows = {MODEL: result["metrics"]}
+    if doubt := result.get("intervals"):  # not in the results of older versions
+        rows["  ± half of the 95 % interval"] = {
+            metric: (high - low) / 2 for metric, (low, high) in doubt.items()
+        }
+    if struck_out := result.get("without_history"):
+        rows["  its history struck out"] = struck_out
+    table = format_table(rows | result["references"], title)
+    return "\n".join([table, *search_notes(result), *doubt_notes(result)])
+
+
+def search_notes(result: dict[str, Any]) -> list[str]:
+    """How the lists were made, and what the search missed."""
+    notes = []
+    if empty := result["counts"]["empty_places"]:
+        notes.append(f"{empty} places of the lists name no item")
+    line = f"indexing {result['indexing']}, {result['search']} search"
     if result["search"] != "exhaustive":
-        note += f", {result['beams']} beams"
-    if result["length_penalty"]:
-        note += f", length penalty {result['length_penalty']}"
-    if result["exclude_history"]:
-        note += ", items of the history left out"
+        line += f", {result['beams']} beams"
+    if result.get("length_penalty"):
+        line += f", length penalty {result['length_penalty']}"
+    if result.get("exclude_history"):  # nor this, in those of older versions
+        line += ", items of the history left out"
+    notes.append(line)
     if exact := result.get("against_exact"):
-        note += (
-            f"\nof the exact lists of {exact['users']} users the search found "
+        notes.append(
+            f"of the exact lists of {exact['users']} users the search found "
             f"{100 * exact['found']:.2f} %; it lost HR@10 {exact['HR@10 lost']:+.5f}"
         )
-    if result["indexing"] == "published" and result["dataset"] in ("beauty", "sports", "yelp"):
-        note += (
-            "\nThe published ids leak the answer: 'largest number + 1, …' learns nothing "
-            "(README, 'What the figures mean')."
+    return notes
+
+
+def doubt_notes(result: dict[str, Any]) -> list[str]:
+    """The model against the strongest line to beat, and what its numbers give away."""
+    notes = []
+    if result.get("differences"):
+        strongest = max(
+            (name for name in result["references"] if name != ORACLE),
+            key=lambda name: result["references"][name][METRIC],
         )
-    return f"{table}\n{note}"
+        difference, low, high = result["differences"][strongest][METRIC]
+        word = "above" if low > 0 else "below" if high < 0 else "level with"
+        notes.append(
+            f"{METRIC} is {word} '{strongest}', the strongest line to beat: "
+            f"{difference:+.5f}, 95 % interval {low:+.5f} to {high:+.5f}"
+        )
+    if result["indexing"] == "published" and result["dataset"] in ("beauty", "sports", "yelp"):
+        notes.append(
+            "The published ids leak the answer: 'largest number + 1, …' learns nothing "
+            "(README, 'What a figure means here')."
+        )
+    return notes
 
 
 def evaluate(config: Config, folder: RunFolder, split: Split, step: int | None) -> None:

@@ -2,6 +2,7 @@
 
   --mode=train      pretrain, finetune and test; the same command goes on with a run cut short
   --mode=evaluate   rank a split with a run's checkpoint and print its metrics
+  --mode=audit      say whether the numbering of a config leaks the test items; nothing is trained
   --mode=recommend  write top-k lists for all users, or for a file of histories
 
 Every key of the config is a flag: --config.finetune.epochs=5. genrec_jax/config.py says what each
@@ -16,8 +17,9 @@ from typing import Any
 
 import jax
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from genrec_jax.audit import audit
 from genrec_jax.config import Config, check_key
 from genrec_jax.data.datasets import cache_dir
 from genrec_jax.errors import InputError
@@ -27,12 +29,13 @@ from genrec_jax.recommend import recommend
 from genrec_jax.run_folder import RunFolder
 from genrec_jax.train import train
 
-MODES = "train (default), evaluate or recommend."
+MODES = "train (default), evaluate, recommend or audit."
 SPLITS = ("test", "validation")
 NOT_FOR = {
     "train": ("step", "split", "histories", "output"),
     "evaluate": ("histories", "output"),
     "recommend": ("split",),
+    "audit": ("step", "split", "histories", "output"),
 }
 
 FLAGS: tuple[tuple[Any, str, Any, str], ...] = (
@@ -46,9 +49,16 @@ FLAGS: tuple[tuple[Any, str, Any, str], ...] = (
 
 def define_flags(argv: list[str]) -> flags.FlagValues:
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config", None, "The config file.", flag_values=values, sys_argv=argv
-    )
+    workdir = given(argv, "workdir")
+    if workdir and given(argv, "config") is None:  # the keys of the run's own config are flags
+        config = ConfigDict(RunFolder(Path(workdir)).read_config().to_dict())
+        config_flags.DEFINE_config_dict(
+            "config", config, "The config file.", flag_values=values, sys_argv=argv
+        )
+    else:
+        config_flags.DEFINE_config_file(
+            "config", None, "The config file.", flag_values=values, sys_argv=argv
+        )
     for define, name, default, text in FLAGS:
         define(name, default, text, flag_values=values)
     flags.DEFINE_enum("mode", "train", tuple(NOT_FOR), MODES, flag_values=values)
@@ -56,16 +66,34 @@ def define_flags(argv: list[str]) -> flags.FlagValues:
     return values
 
 
-def parse(values: flags.FlagValues, argv: list[str]) -> Config | None:
-    """Set the flags; the config with its overrides, or None where no --config is given."""
-    has_config = any(re.match(r"--?config(=|$)", argument) for argument in argv)
+def given(argv: list[str], name: str) -> str | None:
+    """What stands behind --name= or --name, before any flag is defined; None if nothing does."""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if match := re.fullmatch(rf"--?{name}(?:=(.*))?", argument):
+            return following if match[1] is None else match[1]
+    return None
+
+
+def check_arguments(argv: list[str]) -> None:
+    """Faults that flags themselves would tell in a traceback."""
+    has_config = given(argv, "config") is not None or given(argv, "workdir")
     for argument in argv[1:]:
         if match := re.match(r"--?config=([^:]*)", argument):
             check_config_file(Path(match[1]))
         if match := re.match(r"--?(config\.[^=]*)", argument):
             check_key(match[1])
             if not has_config:
-                raise InputError(f"{argument}: found no --config=FILE, whose key this would change")
+                raise InputError(
+                    f"{argument}: found no --config=FILE and no --workdir=DIR, whose key this "
+                    "would change"
+                )
+
+
+def parse(values: flags.FlagValues, argv: list[str]) -> Config | None:
+    """Set the flags; the config of --config, or else of the run in --workdir, with its overrides.
+
+    None where there is neither.
+    """
     try:
         rest = values(argv)
         if len(rest) > 1:
@@ -90,6 +118,7 @@ def check_config_file(path: Path) -> None:
 
 
 def run(argv: list[str]) -> None:
+    check_arguments(argv)
     values = define_flags(argv)
     config = parse(values, argv)
     if values.help:
@@ -97,16 +126,17 @@ def run(argv: list[str]) -> None:
         for name in ("config", "workdir", "mode", "split", "step", "histories", "output"):
             print(f"  --{name:10} {values[name].help}")
         return
-    if config is None and not values.workdir:
+    if config is None:
         raise InputError("--config: found none, expected --config=configs/NAME.py[:variant]")
+    if values.mode == "audit":
+        audit(config)
+        return
     folder = RunFolder(Path(values.workdir) if values.workdir else default_workdir(values))
     if values.mode == "train":
-        train(config or folder.read_config(), folder)
+        train(config, folder)
         return
-    of_run = folder.read_config()
-    if config is not None:
-        folder.check_usable(config, ignored=("config.evaluate",))
-    config = config or of_run
+    folder.read_config()  # there must be a run
+    folder.check_usable(config, ignored=("config.evaluate",))
     if values.mode == "evaluate":
         evaluate(config, folder, values.split, values.step)
     else:
@@ -139,8 +169,18 @@ def main(argv: list[str]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = " ".join(str(error).split())[:160]
+        print(
+            f"error: the device's memory does not do ({reason}); lower config.evaluate.batch_size "
+            "or beams, or a phase's batch_size",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted; the same command goes on with what is on disk", file=sys.stderr)
         return 130
     finally:
         log.removeHandler(console)

@@ -35,6 +35,7 @@ from genrec_jax.run_folder import write_atomically
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".parquet", ".jsonl")
+MARKER = "identity.json"  # in the folder of parts
 
 
 def check_writable(path: Path, name: str) -> None:
@@ -46,12 +47,21 @@ def check_writable(path: Path, name: str) -> None:
     """
     if path.suffix not in SUFFIXES:
         raise InputError(f"{name}={path}: expected a name that ends in {' or '.join(SUFFIXES)}")
-    if path.is_dir():
-        raise InputError(f"{name}={path}: found a folder, expected a file to write")
+    parts = _parts(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        if path.is_dir():
+            raise InputError(f"{name}={path}: found a folder, expected a file to write")
+        if parts.exists() and not _is_ours(parts):
+            raise InputError(
+                f"{parts}: is needed for the work on {path.name}, but holds something else; move "
+                "it away"
+            )
+        is_new = not parts.exists()
+        parts.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=parts):
             pass
+        if is_new:
+            parts.rmdir()
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error}") from None
 
@@ -81,28 +91,38 @@ def rank_to_file(
     """
     parts = _parts(path)
     chunks = split_into_chunks(len(examples), chunk)
+    short = 0
     try:
         _start_over_unless_same(parts, _identity(recommender, examples, chunk))
-        missing = [one for one in chunks if not _part(parts, one[0]).is_file()]
-        if len(missing) < len(chunks):
+        done = _read_done(parts, chunks, recommender)
+        if done:
             log.info(
                 "%s: going on, %d of %d lists are there",
                 label,
-                len(examples) - sum(stop - start for start, stop in missing),
+                sum(len(lists.items) for lists in done.values()),
                 len(examples),
             )
-        for start, stop in chunks:
-            if (start, stop) not in missing:
-                yield start, _read_part(_part(parts, start), recommender)
-        for start, lists in recommender.rank_chunks(plan, missing, label, watch):
-            rows = np.arange(start, start + len(lists.items))
-            _write_part(_part(parts, start), recommender, examples.take(rows), lists)
+        missing = [one for one in chunks if one[0] not in done]
+        for start, lists in _both(done, recommender.rank_chunks(plan, missing, label, watch)):
+            if start not in done:
+                rows = np.arange(start, start + len(lists.items))
+                _write_part(_part(parts, start), recommender, examples.take(rows), lists)
+            short += int((lists.items < 0).any(axis=1).sum())
             yield start, lists
-        _publish(path, [_part(parts, start) for start, _ in chunks])
+        _publish(path, parts, [_part(parts, start) for start, _ in chunks])
         shutil.rmtree(parts)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error}") from None
     log.info("wrote %d ranked lists to %s", len(examples), path)
+    if short:
+        log.info("%d of them name fewer than %d items", short, recommender.evaluate.top_k)
+
+
+def _both(
+    done: dict[int, RankedLists], rest: Iterator[tuple[int, RankedLists]]
+) -> Iterator[tuple[int, RankedLists]]:
+    yield from done.items()
+    yield from rest
 
 
 def _parts(path: Path) -> Path:
@@ -132,13 +152,40 @@ def _identity(recommender: Recommender, examples: Examples, chunk: int) -> str:
     )
 
 
+def _is_ours(parts: Path) -> bool:
+    """A folder that a ranking made, or an empty one."""
+    return parts.is_dir() and ((parts / MARKER).exists() or not any(parts.iterdir()))
+
+
 def _start_over_unless_same(parts: Path, identity: str) -> None:
-    marker = parts / "identity.json"
+    """Called after `check_writable`: what is there is ours."""
+    marker = parts / MARKER
     if marker.is_file() and marker.read_text() == identity:
         return
-    shutil.rmtree(parts, ignore_errors=True)
+    if parts.exists():
+        shutil.rmtree(parts)
     parts.mkdir(parents=True)
     write_atomically(marker, identity)
+
+
+def _read_done(
+    parts: Path, chunks: list[tuple[int, int]], recommender: Recommender
+) -> dict[int, RankedLists]:
+    """The chunks that are there whole. A damaged one is said, and ranked again."""
+    done = {}
+    for start, stop in chunks:
+        path = _part(parts, start)
+        if not path.is_file():
+            continue
+        try:
+            lists = _read_part(path, recommender)
+            if len(lists.items) != stop - start:
+                raise ValueError(f"{len(lists.items)} lists, expected {stop - start}")
+            done[start] = lists
+        except (OSError, pa.ArrowException, ValueError, KeyError, InputError) as error:
+            log.warning("WARNING: %s is damaged and ranked again: %s", path, error)
+            path.unlink()
+    return done
 
 
 def _write_part(
@@ -170,9 +217,9 @@ def _read_part(path: Path, recommender: Recommender) -> RankedLists:
     return lists
 
 
-def _publish(path: Path, parts: list[Path]) -> None:
+def _publish(path: Path, folder: Path, parts: list[Path]) -> None:
     """One file of all parts, a part at a time, there whole or not at all."""
-    draft = path.with_name(path.name + ".part")
+    draft = folder / "whole"
     if path.suffix == ".jsonl":
         with draft.open("w", encoding="utf-8") as file:
             for part in parts:

@@ -1,9 +1,10 @@
 """Progress: a bar with rate and remaining time on a terminal, elsewhere a line now and then."""
 
+import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -26,6 +27,31 @@ def track(items: Iterable[T], label: str, total: int, unit: str = "batch") -> It
             said = now
             log.info(tqdm.format_meter(done, total, now - start, prefix=label, unit=unit, ncols=0))
         yield item
+
+
+@contextlib.contextmanager
+def track_steps(label: str, total: int, done: int) -> Iterator[Callable[[int], object]]:
+    """Gives a function to be told of every n steps more; `done` of `total` were made before."""
+    with contextlib.ExitStack() as stack:
+        if sys.stderr.isatty():
+            bar = tqdm(desc=label, total=total, initial=done, unit="step", leave=False)
+            yield stack.enter_context(bar).update
+            return
+        start = said = time.monotonic()
+        now_done = done
+
+        def tell(n: int) -> None:
+            nonlocal said, now_done
+            now_done += n
+            now = time.monotonic()
+            if now - said > SECONDS_BETWEEN_LINES:
+                said = now
+                line = tqdm.format_meter(
+                    now_done, total, now - start, prefix=label, unit="step", initial=done, ncols=0
+                )
+                log.info(line)
+
+        yield tell
 
 
 class ConsoleHandler(logging.Handler):

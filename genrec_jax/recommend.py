@@ -31,6 +31,8 @@ def recommend(
     """
     path = output or folder.predictions / "recommendations.parquet"
     check_writable(path, "--output")
+    if histories is not None and path.exists() and path.samefile(histories):
+        raise InputError(f"--output={path}: is the file of histories itself, expected another")
     recommender = Recommender.load(folder.path, step, config.evaluate)
     if histories is None:
         sequences = load_sequences(config.data)

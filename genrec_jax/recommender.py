@@ -6,6 +6,7 @@ recommender = Recommender.load("runs/beauty")
 recommender.recommend([(22, [1234, 87])])   # user id, item ids, the most recent last
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from genrec_jax.config import EvaluateConfig
+from genrec_jax.config import EvaluateConfig, check_evaluate
 from genrec_jax.data.batches import BatchPlan
-from genrec_jax.data.sequences import Examples
+from genrec_jax.data.sequences import LARGEST_ID, Examples
 from genrec_jax.decoding.beam_search import SearchSpec
 from genrec_jax.decoding.device_trie import put_on_device as put_trie_on_device
 from genrec_jax.decoding.exhaustive import block_size, make_blocks
@@ -38,6 +39,8 @@ from genrec_jax.model.genrec import Params, abstract_model
 from genrec_jax.model.inputs import put_on_device
 from genrec_jax.run_folder import RunFolder
 from genrec_jax.training.checkpoint import Checkpoints
+
+log = logging.getLogger(__name__)
 
 
 def unwatched(batches: Iterable[Any], label: str, total: int) -> Iterable[Any]:
@@ -64,7 +67,12 @@ class Recommender:
         buckets: int,
         params: Params | None = None,
     ):
-        """Without `params`, set them before the first list is asked for (training does)."""
+        """Without `params`, set them before the first list is asked for (training does).
+
+        Raises:
+            InputError: `evaluate` does not fit together.
+        """
+        check_evaluate(evaluate)
         self.catalogue = catalogue
         self.evaluate = evaluate
         self.params = params
@@ -163,8 +171,12 @@ class Recommender:
         if search in self._rankers:
             return self._rankers[search]
         table, trie = self.catalogue.table, self.catalogue.trie
+        beams = self.evaluate.beams
+        if search == "constrained" and beams > len(self.catalogue.item_ids):
+            beams = max(len(self.catalogue.item_ids), self.evaluate.top_k)
+            log.info("%d beams do for %d items", beams, len(self.catalogue.item_ids))
         spec = SearchSpec(
-            beams=self.evaluate.beams,
+            beams=beams,
             eos=table.eos,
             pad=table.pad,
             search="free" if search == "free" else "constrained",
@@ -211,8 +223,10 @@ class Recommender:
         """Histories of ids as rows; raises InputError for ids that are unknown or no numbers."""
         for user, items in histories:
             for number in (user, *items):
-                if not isinstance(number, int | np.integer):
-                    raise InputError(f"found the id {number!r}, expected a whole number")
+                if not isinstance(number, int | np.integer) or abs(number) > LARGEST_ID:
+                    raise InputError(
+                        f"found the id {number!r}, expected a whole number up to {LARGEST_ID}"
+                    )
         lengths = np.array([len(items) for _, items in histories], dtype=np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         flat = np.array([item for _, items in histories for item in items], dtype=np.int64)

@@ -4,7 +4,7 @@ config.json        the whole config                log.txt          what the con
 model.json         the shape of the model          metrics.jsonl    a line a log point
 identifiers/       indexing, token table, tokenizer  tensorboard/   the same as events
 checkpoints/STEP/  orbax                           results.json     the test result
-predictions/       ranked lists as Parquet files
+predictions/       ranked lists as Parquet files   report.html     all of it to look at
 """
 
 import dataclasses
@@ -30,6 +30,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.predictions = path / "predictions"
         self.metrics = path / "metrics.jsonl"
+        self.report = path / "report.html"
         self._config = path / "config.json"
         self._shape = path / "model.json"
         self._results = path / "results.json"

@@ -4,20 +4,20 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from genrec_jax.config import Config, PhaseConfig
-from genrec_jax.data.batches import Batch, BatchPlan, Bucket
+from genrec_jax.data.batches import BatchPlan
 from genrec_jax.data.sequences import (
     Examples,
     UserSequences,
     next_item_examples,
     pretraining_examples,
 )
-from genrec_jax.errors import InputError
 from genrec_jax.evaluate import (
     evaluate_split,
     result_table,
@@ -39,15 +39,24 @@ from genrec_jax.measures.metrics import metrics
 from genrec_jax.model.bart import BartShape
 from genrec_jax.model.genrec import Params, abstract_model
 from genrec_jax.model.inputs import put_on_device
-from genrec_jax.progress import track
+from genrec_jax.progress import track_steps
 from genrec_jax.recommender import Recommender
 from genrec_jax.run_folder import MetricsWriter, RunFolder
+from genrec_jax.run_page import write_page
+from genrec_jax.training.calls import Call, plan_calls
 from genrec_jax.training.checkpoint import METRIC, Checkpoints
 from genrec_jax.training.cloze import Objective
+from genrec_jax.training.figures import FigureLog
+from genrec_jax.training.flops import device_peak, sequence_flops
 from genrec_jax.training.optimizer import OptimizerSpec, learning_rate_schedule, make_optimizer
-from genrec_jax.training.step import StepMetrics, TrainState, make_train_step, start_state
+from genrec_jax.training.resident import ResidentTrainer, put_examples
+from genrec_jax.training.step import TrainState, make_step, start_state
+from genrec_jax.training.trace import TraceWindow
 
 log = logging.getLogger(__name__)
+
+# Keys that change how a run is computed and not its result: a run may go on with others.
+SAME_RESULT = ("config.steps_per_call", "config.profile")
 
 
 @dataclass(frozen=True)
@@ -81,9 +90,12 @@ class Progress:
 
 def train(config: Config, folder: RunFolder) -> None:
     """Train as the config says, or go on with the run that the folder holds; then test the best."""
-    folder.check_usable(config)
+    folder.check_usable(config, ignored=SAME_RESULT)
     if results := folder.read_results():
         log.info("%s holds a finished run:\n%s", folder.path, result_table(results))
+        if "intervals" in results and not folder.report.is_file():  # cut short before its page
+            catalogue = Catalogue.load(folder.identifiers)
+            write_page(config, folder, load_sequences(config.data), catalogue)
         return
 
     # ---------------------------------------------------------------- data and identifiers
@@ -117,6 +129,7 @@ def _train(
         catalogue, shape, config.evaluate, config.model.max_tokens, config.data.buckets
     )
     phases = list(make_phases(config, sequences, catalogue))
+    traces = folder.path / "profile" if config.profile else None
     with Checkpoints(folder.checkpoints) as checkpoints:
         # ------------------------------------------------------------ where the run stands
         progress = Progress()
@@ -129,7 +142,7 @@ def _train(
             # -------------------------------------------------------- pretrain, finetune
             for phase in phases:
                 runner = PhaseRunner(config, phase, catalogue, shape, sequences, recommender)
-                params, progress = runner.run(params, progress, checkpoints, writer)
+                params, progress = runner.run(params, progress, checkpoints, writer, traces)
         finally:
             writer.close()
 
@@ -148,6 +161,7 @@ def _train(
         result["counts"]["best_step"] = best
         result["seconds"]["training"] = round(progress.seconds, 2)
         folder.write_results(result)
+        write_page(config, folder, sequences, catalogue)
     log.info(
         "%d steps in %.0f s, test ranked in %.0f s\n\n%s",
         progress.step,
@@ -207,18 +221,24 @@ class PhaseRunner:
             weight_decay=phase.config.weight_decay,
             warmup=phase.config.warmup,
             clip_norm=phase.config.clip_norm,
+            first_moment=phase.config.first_moment,
         )
         self.learning_rate = learning_rate_schedule(spec)
         self.optimizer = make_optimizer(spec)
         graph, _ = abstract_model(shape, catalogue.table.n_users, catalogue.table.n_items)
-        self.train_step = make_train_step(
+        step = make_step(
             graph,
-            put_on_device(catalogue.table),
             self.optimizer,
             phase.objective,
             config.model.user_dropout,
             config.seed,
+            phase.config.accumulate,
+            config.rematerialise,
         )
+        table = put_on_device(catalogue.table)
+        self.trainer = ResidentTrainer(step, table, put_examples(phase.plan.examples), phase.name)
+        self.shape = shape
+        self.flops = partial(sequence_flops, shape, n_decoder_tokens=table.item_width + 1)
 
     def run(
         self,
@@ -226,6 +246,7 @@ class PhaseRunner:
         progress: Progress,
         checkpoints: Checkpoints,
         writer: MetricsWriter,
+        traces: Path | None,
     ) -> tuple[Params, Progress]:
         """From where the run stands to the end of the phase.
 
@@ -234,6 +255,7 @@ class PhaseRunner:
             progress: of the run.
             checkpoints: to go on from and to write.
             writer: of the figures.
+            traces: the folder for a trace of a few steps, or None.
         """
         phase = self.phase
         done = progress.step - phase.first_step
@@ -244,23 +266,54 @@ class PhaseRunner:
             state = self._restore(state, done, progress.step, checkpoints)
 
         started = time.monotonic() - progress.seconds
-        figures = FigureLog(self, writer, done)
-        batches = phase.plan.training_batches(self.config.seed, done, phase.steps)
-        bar = track(batches, phase.name, phase.steps - done, unit="step")
-        for step, (bucket, batch) in enumerate(bar, start=done + 1):
-            state, sums = self.train_step(state, batch, bucket.n_tokens)
-            figures.add(step, sums, bucket, batch)
-            if step % phase.validation_steps == 0 or step == phase.steps:
-                figures.write(step)
-                score = self._validate(state.params, step, writer)
-                run_step = phase.first_step + step
-                best = (progress.best_step, progress.best_score)
-                is_best = phase.selects and score > progress.best_score
-                best = (run_step, score) if is_best else best
-                progress = Progress(run_step, *best, seconds=time.monotonic() - started)
-                checkpoints.save(run_step, state, vars(progress), score if is_best else None)
-                figures.restart_clock()
+        figures = self._figures(writer, done)
+        trace = TraceWindow(traces / phase.name if traces else None)
+        with track_steps(phase.name, phase.steps, done) as watch:
+            for call, rows, input_seconds in self._inputs(done):
+                compiled_before = self.trainer.compile_seconds
+                self.trainer.program(state, call)
+                figures.leave_out(self.trainer.compile_seconds - compiled_before)
+                trace.before()
+                state, metrics = self.trainer.run(state, call, rows)
+                figures.leave_out(trace.after(metrics, last=call.stop == phase.steps))
+                figures.add(call, metrics, input_seconds)
+                watch(len(call.rows))
+                if call.stop % phase.validation_steps == 0 or call.stop == phase.steps:
+                    figures.write_line(call.stop)
+                    score = self._validate(state.params, call.stop, writer)
+                    run_step = phase.first_step + call.stop
+                    best = (progress.best_step, progress.best_score)
+                    is_best = phase.selects and score > progress.best_score
+                    best = (run_step, score) if is_best else best
+                    progress = Progress(run_step, *best, seconds=time.monotonic() - started)
+                    checkpoints.save(run_step, state, vars(progress), score if is_best else None)
+                    figures.restart_clock()
         return state.params, progress
+
+    def _inputs(self, done: int) -> Iterator[tuple[Call, jax.Array, float]]:
+        """The calls, their rows on the device, and the seconds that making them took."""
+        phase, config = self.phase, self.config
+        border = phase.validation_steps
+        started = time.monotonic()
+        for call in plan_calls(
+            phase.plan, config.seed, done, phase.steps, config.steps_per_call, border
+        ):
+            rows = jax.device_put(call.rows)
+            yield call, rows, time.monotonic() - started
+            started = time.monotonic()
+
+    def _figures(self, writer: MetricsWriter, done: int) -> FigureLog:
+        return FigureLog(
+            phase=self.phase.name,
+            steps=self.phase.steps,
+            first_step=self.phase.first_step,
+            every=self.config.log_every_steps,
+            learning_rate=self.learning_rate,
+            flops=self.flops,
+            peak=device_peak(self.shape.dtype),
+            write=writer.write,
+            written=done,
+        )
 
     def _restore(
         self, state: TrainState, done: int, run_step: int, checkpoints: Checkpoints
@@ -268,7 +321,7 @@ class PhaseRunner:
         if done == 0:  # the checkpoint is the end of the phase before: another optimizer's state
             params = checkpoints.params(run_step, state.params)
             return start_state(params, self.optimizer)
-        return checkpoints.state(run_step, state._replace(step=np.int32(done)))
+        return checkpoints.state(run_step, state._replace(step=jnp.asarray(done, jnp.int32)))
 
     def _validate(self, params: Params, step: int, writer: MetricsWriter) -> float:
         self.recommender.params = params
@@ -284,63 +337,3 @@ class PhaseRunner:
             "  ".join(f"{name} {value:.5f}" for name, value in figures.items()),
         )
         return figures[METRIC]
-
-
-class FigureLog:
-    """Collects the sums of the steps on the device and writes their means now and then."""
-
-    def __init__(self, runner: PhaseRunner, writer: MetricsWriter, done: int):
-        self.runner = runner
-        self.writer = writer
-        self.written = done
-        self.sums: list[StepMetrics] = []
-        self.tokens = 0
-        self.clock = time.monotonic()
-
-    def add(self, step: int, sums: StepMetrics, bucket: Bucket, batch: Batch) -> None:
-        self.sums.append(sums)
-        self.tokens += bucket.n_tokens * len(batch.users)
-        if len(self.sums) == self.runner.config.log_every_steps:
-            self.write(step)
-
-    def write(self, step: int) -> None:
-        """The figures of the steps since the last call."""
-        if not self.sums:
-            return
-        phase = self.runner.phase
-        fetched = jax.device_get(self.sums)
-        seconds = time.monotonic() - self.clock
-        total: dict[str, Any] = {
-            name: float(np.sum([getattr(one, name) for one in fetched]))
-            for name in StepMetrics._fields
-        }
-        loss = total["loss_sum"] / max(total["tokens"], 1)
-        if not np.isfinite(loss):
-            raise InputError(
-                f"{phase.name}: the loss of the steps up to {step} is {loss}, expected a finite "
-                f"number; try a smaller config.{phase.name}.learning_rate"
-            )
-        figures = {
-            "loss": loss,
-            "exact": total["exact"] / max(total["targets"], 1),
-            "gradient_norm": total["gradient_norm"] / len(fetched),
-            "learning_rate": float(np.asarray(self.runner.learning_rate(step - 1))),
-            "sequences_per_second": total["targets"] / seconds,
-            "tokens_per_second": self.tokens / seconds,
-        }
-        self.writer.write(phase.first_step + step, phase.name, figures)
-        log.info(
-            "%s step %d/%d: loss %.4f, exact %.4f, %.0f sequences/s",
-            phase.name,
-            step,
-            phase.steps,
-            loss,
-            figures["exact"],
-            figures["sequences_per_second"],
-        )
-        self.sums.clear()
-        self.restart_clock()
-
-    def restart_clock(self) -> None:
-        self.tokens = 0
-        self.clock = time.monotonic()

@@ -59,7 +59,7 @@ def test_a_run_leaves_what_evaluation_and_serving_need(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert names == {
         *("config.json", "model.json", "identifiers", "checkpoints", "metrics.jsonl"),
-        *("tensorboard", "results.json", "predictions", "log.txt"),
+        *("tensorboard", "results.json", "predictions", "log.txt", "report.html"),
     }
     results = json.loads((run / "results.json").read_text())
     assert set(results["metrics"]) == {
@@ -176,6 +176,13 @@ def test_evaluate_another_split_step_and_search(
     free = ["--config.evaluate.search=free"]
     assert command("--mode=evaluate", f"--workdir={run}", CONFIG, *SMALL_MODEL, *free) == 0
     assert "free search" in capsys.readouterr().out
+    # The run's own config is there without naming its file, and its evaluate keys are flags.
+    exact = ["--config.evaluate.search=exhaustive", "--config.evaluate.exclude_history=True"]
+    assert command("--mode=evaluate", f"--workdir={run}", *exact) == 0
+    assert "exhaustive search, items of the history left out" in capsys.readouterr().out
+    assert "another config" in fails(
+        capsys, "--mode=evaluate", f"--workdir={run}", "--config.seed=9"
+    )
 
 
 # ------------------------------------------------------------------------------------ bad input

@@ -139,6 +139,37 @@ def test_other_parameters_or_another_search_start_over(
         np.testing.assert_array_equal(found.items, expected.items)
 
 
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_part_is_ranked_again(
+    damage: str, recommender, examples, lists, tmp_path: Path
+) -> None:
+    path = tmp_path / "lists.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        write(path, recommender, examples, Watch(stop_at=6))
+    part = min((tmp_path / "lists.parquet.parts").glob("*.parquet"))
+    content = part.read_bytes()
+    flipped = bytes(255 - byte for byte in content[4:400]) + content[400:]
+    part.write_bytes(content[:200] if damage == "cut" else content[:4] + flipped)
+    found = write(path, recommender, examples, watch := Watch())
+    assert watch.batches == 9 - 2
+    np.testing.assert_array_equal(found.items, lists.items)
+
+
+def test_somebody_elses_folder_is_not_touched(tmp_path: Path) -> None:
+    parts = tmp_path / "lists.parquet.parts"
+    parts.mkdir()
+    (parts / "mine.txt").write_text("precious")
+    with pytest.raises(InputError, match="holds something else"):
+        check_writable(tmp_path / "lists.parquet", "--output")
+    assert (parts / "mine.txt").read_text() == "precious"
+
+
+def test_a_search_that_cannot_be_is_refused(catalogue, shape) -> None:
+    for changes in ({"search": "bogus"}, {"beams": 5}):
+        with pytest.raises(InputError):
+            make_recommender(catalogue, shape, **changes)
+
+
 @pytest.mark.parametrize("search", ["constrained", "exhaustive"])
 def test_no_list_names_an_item_of_the_history_even_one_that_was_cut(
     search: str, catalogue, shape, examples
@@ -177,6 +208,8 @@ def test_faults_are_told_before_anything_is_ranked(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=told):
             check_writable(path, "--output")
+    with pytest.raises(InputError, match="cannot be written"):
+        check_writable(tmp_path / ("x" * 248 + ".parquet"), "--output")
     (tmp_path / "a.parquet").mkdir()
     with pytest.raises(InputError, match="found a folder"):
         check_writable(tmp_path / "a.parquet", "--output")

@@ -174,10 +174,11 @@ def train_briefly(
     table = put_table_on_device(catalogue.table)
     step = make_train_step(graph, table, optimizer, "random_item", 0.5, args.seed)
     plan = plan_batches(pretraining_examples(sequences), catalogue.table, 64, 64, 1, "training")
-    state = start_state(params, optimizer)
+    state, loss = start_state(params, optimizer), 0.0
     for bucket, batch in plan.training_batches(args.seed, 0, steps):
         state, sums = step(state, batch, bucket.n_tokens)
-    print(f"{steps} steps of training: loss {float(sums.loss_sum / sums.tokens):.3f}")
+        loss = sums.loss_sum / sums.tokens
+    print(f"{steps} steps of training: loss {float(loss):.3f}")
     return state.params
 
 

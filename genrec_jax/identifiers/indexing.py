@@ -1,8 +1,17 @@
 """How users and items are numbered, and so how they are written: `user_22`, `item_1234`.
 
-`published` takes the numbers of the dataset file. On the files of the paper these leak the answer:
-items are numbered by first appearance over whole sequences, test items included. `random` deals
-the same numbers out anew by a seeded permutation of users and of items, which tells nothing.
+    published   the numbers of the dataset file. On the files of the paper these leak the answer:
+                items are numbered by first appearance over whole sequences, test items included.
+    random      the same numbers dealt out anew by a seeded permutation of users and one of items,
+                which tells nothing.
+    sequential  items by first appearance over the training part alone (all but the last two items
+                of every user, users in the order of the file), so that items of one user have
+                near numbers; those that no training part holds come after, shuffled. What these
+                numbers tell, the training interactions tell too.
+
+Users are shuffled wherever items are numbered anew. In the order of the file a user's number says
+where in the numbering of the items the user's own new items stand: on the paper's files, where
+both follow the same order, nearly the number of an item that nobody had before.
 """
 
 from dataclasses import dataclass
@@ -12,7 +21,8 @@ from jaxtyping import Int
 
 from genrec_jax.data.sequences import UserSequences
 
-KINDS = ("published", "random")
+KINDS = ("published", "random", "sequential")
+HELD_OUT = 2  # items at the end of a sequence that `sequential` must not see
 
 
 @dataclass(frozen=True)
@@ -31,12 +41,28 @@ class Indexing:
 
 
 def make_indexing(kind: str, sequences: UserSequences, seed: int) -> Indexing:
-    """One of KINDS for the users and items of a dataset; the seed is used by `random`."""
+    """One of KINDS for the users and items of a dataset; `published` needs no seed."""
     if kind == "published":
         return Indexing(kind, sequences.user_ids, sequences.item_ids)
+    # A stream of its own, apart from the batches'.
+    rng = np.random.default_rng([seed, 0x1DE])
+    users = rng.permutation(sequences.user_ids)
     if kind == "random":
-        rng = np.random.default_rng([seed, 0x1DE])  # a stream of its own, apart from the batches'
-        return Indexing(
-            kind, rng.permutation(sequences.user_ids), rng.permutation(sequences.item_ids)
-        )
+        return Indexing(kind, users, rng.permutation(sequences.item_ids))
+    if kind == "sequential":
+        order = np.concatenate(_by_first_appearance(sequences, rng))
+        numbers = np.empty_like(sequences.item_ids)
+        numbers[order] = np.sort(sequences.item_ids)
+        return Indexing(kind, users, numbers)
     raise ValueError(f"indexing {kind!r} is not one of {KINDS}")
+
+
+def _by_first_appearance(
+    sequences: UserSequences, rng: np.random.Generator
+) -> tuple[Int[np.ndarray, " seen"], Int[np.ndarray, " unseen"]]:
+    """Items of the training part in the order in which they come up; the others shuffled."""
+    ends = np.repeat(sequences.offsets[1:], sequences.lengths)
+    training = sequences.items[np.arange(len(sequences.items)) < ends - HELD_OUT]
+    items, first = np.unique(training, return_index=True)
+    unseen = np.setdiff1d(np.arange(sequences.n_items), items)
+    return items[np.argsort(first)], rng.permutation(unseen)

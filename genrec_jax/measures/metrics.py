@@ -22,19 +22,18 @@ def ranks_of_targets(
     return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1.0, np.inf)
 
 
-def metric_sums(ranks: Float[np.ndarray, " n"], longest: int) -> dict[str, float]:
-    """Sums over users of every metric whose cutoff is at most `longest`; add them up, then divide.
-
-    The names are `HR@5`, `NDCG@10`, ….
-    """
-    gains = 1.0 / np.log2(ranks + 1.0)
-    sums = {f"HR@{k}": float(np.sum(ranks <= k)) for k in HIT_CUTOFFS if k <= longest}
-    sums |= {
-        f"NDCG@{k}": float(np.sum(np.where(ranks <= k, gains, 0.0)))
-        for k in NDCG_CUTOFFS
-        if k <= longest
+def gains(ranks: Float[np.ndarray, " n"], longest: int) -> dict[str, Float[np.ndarray, " n"]]:
+    """What every user adds to each metric (`HR@5`, …) whose cutoff is at most `longest`."""
+    discounts = 1.0 / np.log2(ranks + 1.0)
+    hits = {f"HR@{k}": np.where(ranks <= k, 1.0, 0.0) for k in HIT_CUTOFFS if k <= longest}
+    return hits | {
+        f"NDCG@{k}": np.where(ranks <= k, discounts, 0.0) for k in NDCG_CUTOFFS if k <= longest
     }
-    return sums
+
+
+def metric_sums(ranks: Float[np.ndarray, " n"], longest: int) -> dict[str, float]:
+    """Sums over users of every metric; add them up, then divide."""
+    return {name: float(np.sum(values)) for name, values in gains(ranks, longest).items()}
 
 
 def metrics(lists: Int[np.ndarray, "n k"], targets: Int[np.ndarray, " n"]) -> dict[str, float]:

@@ -1,9 +1,57 @@
-"""Lines to beat: recommenders that learn nothing."""
+"""Lines to beat: recommenders that learn nothing. A model's figure says something beside them.
+
+The training part of a user is all but the last two items. Every function returns ranked lists,
+[n, top_k] item rows, -1 for an empty place.
+"""
 
 import numpy as np
 from jaxtyping import Int
+from scipy.sparse import csr_array
 
 from genrec_jax.data.sequences import Examples, UserSequences
+from genrec_jax.measures.lists import (
+    by_popularity,
+    first_different,
+    history_entries,
+    top_items,
+    training_counts,
+)
+from genrec_jax.measures.transitions import TransitionSettings, transition_lists
+
+POPULARITY = "popularity"
+NEWEST = "own history, newest first"
+MOST_FREQUENT = "own history, most frequent first"
+NEXT_NUMBER = "largest number + 1, …"
+IN_TURN = "own history and number + 1 in turn"
+TRANSITIONS = "item-transition kNN"
+
+
+def reference_lists(
+    sequences: UserSequences,
+    examples: Examples,
+    numbers: Int[np.ndarray, " N"],
+    settings: TransitionSettings,
+    top_k: int,
+) -> dict[str, Int[np.ndarray, "n top_k"]]:
+    """All of them by name; seconds on the datasets of the paper.
+
+    Args:
+        sequences: what is counted; only the training part is.
+        examples: the histories to rank for.
+        numbers: the number that each item is written with.
+        settings: of the item-transition kNN; `choose_settings` finds them.
+        top_k: length of a list.
+    """
+    newest = own_history_lists(examples, sequences.n_items, top_k, by="recency")
+    next_number = next_number_lists(numbers, examples, top_k)
+    return {
+        POPULARITY: popularity_lists(sequences, examples, top_k),
+        NEWEST: newest,
+        MOST_FREQUENT: own_history_lists(examples, sequences.n_items, top_k, by="count"),
+        NEXT_NUMBER: next_number,
+        IN_TURN: in_turn(newest, next_number),
+        TRANSITIONS: transition_lists(sequences, examples, settings, top_k),
+    }
 
 
 def popularity_lists(
@@ -13,13 +61,33 @@ def popularity_lists(
 
     Ties go to the smaller row. The last two items of every user are not counted.
     """
-    last = sequences.offsets[1:]
-    counts = np.bincount(sequences.items, minlength=sequences.n_items)
-    for hidden in (last - 1, last - 2):
-        counts -= np.bincount(sequences.items[hidden], minlength=sequences.n_items)
     best = np.full(top_k, -1, dtype=np.int32)  # -1 where the catalogue has fewer items
-    best[: len(counts)] = np.argsort(-counts, kind="stable")[:top_k]
+    order = by_popularity(training_counts(sequences))[:top_k]
+    best[: len(order)] = order
     return np.broadcast_to(best, (len(examples), top_k))
+
+
+def own_history_lists(
+    examples: Examples, n_items: int, top_k: int, by: str
+) -> Int[np.ndarray, "n top_k"]:
+    """The items of the history itself.
+
+    Args:
+        examples: the histories.
+        n_items: of the catalogue.
+        top_k: length of a list.
+        by: `recency`, the newest first; or `count`, the most frequent first, then the newest.
+    """
+    rows, items, recency = history_entries(examples)  # the newest of a row first
+    _, newest, counts = np.unique(
+        rows * n_items + items, return_index=True, return_counts=True
+    )  # the first entry of an (example, item) is its newest
+    scores = 1.0 / (2.0 + recency[newest])
+    if by == "count":
+        scores = scores + counts  # the fraction is below 1 and breaks ties only
+    shape = (len(examples), n_items)
+    table = csr_array((scores, (rows[newest], items[newest])), shape=shape)
+    return top_items(table, np.arange(n_items), top_k)
 
 
 def next_number_lists(
@@ -34,10 +102,20 @@ def next_number_lists(
         examples: the histories.
         top_k: length of a list.
     """
-    largest = np.zeros(len(examples), numbers.dtype)
-    histories = [examples.history(row) for row in range(len(examples))]
-    filled = np.array([len(history) > 0 for history in histories])
-    largest[filled] = [numbers[history].max() for history in histories if len(history)]
+    largest = largest_numbers(numbers, examples)
     row_of = np.full(int(numbers.max()) + 1 + top_k, -1, dtype=np.int32)
     row_of[numbers] = np.arange(len(numbers))
     return row_of[largest[:, None] + np.arange(1, top_k + 1)]
+
+
+def largest_numbers(numbers: Int[np.ndarray, " N"], examples: Examples) -> Int[np.ndarray, " n"]:
+    """The largest number of every history; 0 where it is empty."""
+    rows, items, _ = history_entries(examples)
+    largest = np.zeros(len(examples), dtype=numbers.dtype)
+    np.maximum.at(largest, rows, numbers[items])
+    return largest
+
+
+def in_turn(one: Int[np.ndarray, "n k"], other: Int[np.ndarray, "n k"]) -> Int[np.ndarray, "n k"]:
+    """The first of one, the first of the other, the second of one, …, each item once."""
+    return first_different(np.stack([one, other], axis=2).reshape(len(one), -1), one.shape[1])

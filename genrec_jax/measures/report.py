@@ -1,6 +1,32 @@
-"""Metrics as a table that people read."""
+"""Metrics as tables that people read; as a command, Tables 1 and 3 of the paper with our runs.
 
-from collections.abc import Mapping
+    python -m genrec_jax.measures.report runs/beauty runs/beauty_leakfree … [--output=FILE]
+
+One table a dataset: the finished runs with their intervals, the lines to beat on the same users,
+and the paper's rows, marked as quoted. Markdown, or HTML where FILE ends in .html.
+"""
+
+import argparse
+import html
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genrec_jax.errors import InputError
+from genrec_jax.measures.page import STYLE
+from genrec_jax.measures.paper import METRICS, TABLE_1, TABLE_3, Row
+
+QUOTED = "quoted from the paper"
+MEASURED = "measured"
+NOTES = (
+    "Measured rows: one run each, ± half of the 95 % bootstrap interval over its test users; lines "
+    "to beat learn nothing and are measured on the same users.",
+    "Quoted rows are the paper's figures, on the published numbering of users and items, which "
+    "leaks the answer: they prove little beside 'largest number + 1, …' on the same numbering.",
+)
 
 
 def format_table(rows: Mapping[str, Mapping[str, float]], title: str) -> str:
@@ -17,3 +43,135 @@ def format_table(rows: Mapping[str, Mapping[str, float]], title: str) -> str:
     for row, values in rows.items():
         lines.append(f"{row:<{width}}  " + "  ".join(f"{values[name]:8.5f}" for name in names))
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table: a recommender, its figures as they are shown, where they are from."""
+
+    name: str
+    figures: tuple[str, ...]
+    source: str
+
+
+def table_of(dataset: str, runs: Mapping[str, Mapping[str, Any]]) -> list[Line]:
+    """All rows on one dataset.
+
+    Args:
+        dataset: its name.
+        runs: a run's name → its results.json; runs on the same users and numbers have the same
+            lines to beat, which are listed once.
+    """
+    lines = []
+    references: dict[tuple[str, ...], Line] = {}
+    for name, result in runs.items():
+        lines.append(Line(_label(name, result), _measured(result), MEASURED))
+        for reference, metrics in result["references"].items():
+            where = f"{reference} ({result['indexing']} ids)"
+            label = where if "number" in reference else reference
+            if result["counts"]["users"] < result["counts"]["users_of_dataset"]:
+                label += f", {result['counts']['users']} users"
+            figures = tuple(f"{metrics[metric]:.4f}" for metric in METRICS)
+            line = Line(label, figures, MEASURED)
+            references[label, *figures] = line
+    lines += references.values()
+    lines += [Line(name, _quoted(row), QUOTED) for name, row in TABLE_1.get(dataset, {}).items()]
+    if dataset in TABLE_3:
+        lines.append(Line("GenRec w/o pretraining", _quoted(TABLE_3[dataset]), QUOTED))
+    return lines
+
+
+def _label(name: str, result: Mapping[str, Any]) -> str:
+    label = f"{name} ({result['indexing']} ids"
+    if result.get("exclude_history"):
+        label += ", history left out"
+    if result["counts"]["users"] < result["counts"]["users_of_dataset"]:
+        label += f", {result['counts']['users']} users"
+    return label + ")"
+
+
+def _measured(result: Mapping[str, Any]) -> tuple[str, ...]:
+    doubt = result.get("intervals", {})
+    shown = []
+    for metric in METRICS:
+        text = f"{result['metrics'][metric]:.4f}"
+        if metric in doubt:
+            low, high = doubt[metric]
+            text += f" ± {(high - low) / 2:.4f}"
+        shown.append(text)
+    return tuple(shown)
+
+
+def _quoted(row: Row) -> tuple[str, ...]:
+    return tuple("–" if value is None else f"{value:.4f}" for value in row)
+
+
+def as_markdown(tables: Mapping[str, Sequence[Line]]) -> str:
+    """A heading and a table a dataset, and the notes."""
+    parts = []
+    for dataset, lines in tables.items():
+        parts += [f"## {dataset}", ""]
+        parts += [f"| | {' | '.join(METRICS)} | source |", "| --- |" + " ---: |" * 4 + " --- |"]
+        for line in lines:
+            name = f"*{line.name}*" if line.source == QUOTED else line.name
+            parts.append(f"| {name} | {' | '.join(line.figures)} | {line.source} |")
+        parts.append("")
+    return "\n".join([*parts, *(f"{note}\n" for note in NOTES)])
+
+
+def as_html(tables: Mapping[str, Sequence[Line]]) -> str:
+    """The same as one self-contained page."""
+    parts = []
+    for dataset, lines in tables.items():
+        heads = "".join(f"<th>{name}</th>" for name in ("", *METRICS, "source"))
+        parts.append(f"<h2>{html.escape(dataset)}</h2><div class=wide><table><tr>{heads}</tr>")
+        for line in lines:
+            figures = (re.sub(r" (± .*)", r"<small>\1</small>", text) for text in line.figures)
+            cells = (html.escape(line.name), *figures, line.source)
+            kind = " class=quoted" if line.source == QUOTED else ""
+            parts.append(f"<tr{kind}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        parts.append("</table></div>")
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in NOTES)
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="data:,">'
+        f"<title>GenRec: runs beside the paper</title><style>{STYLE}</style>"
+        f"<main><h1>Runs beside the paper</h1>{''.join(parts)}{notes}</main></html>\n"
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    from genrec_jax.run_folder import RunFolder, write_atomically
+
+    description = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="genrec_jax.measures.report", description=description)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="DIR", help="a finished run")
+    parser.add_argument("--output", type=Path, metavar="FILE", help=".md or .html; default: print")
+    asked = parser.parse_args(arguments)
+    try:
+        if asked.output and asked.output.suffix not in (".md", ".html"):
+            raise InputError(f"--output={asked.output}: expected a name in .md or .html")
+        results: dict[str, dict[str, Any]] = {}
+        for path in asked.runs:
+            folder = RunFolder(path)
+            folder.read_config()  # says what is wrong with a folder that holds no run
+            result = folder.read_results()
+            if result is None:
+                raise InputError(f"{path}: the run is not finished, expected a results.json")
+            results.setdefault(result["dataset"], {})[path.name] = result
+        tables = {dataset: table_of(dataset, runs) for dataset, runs in results.items()}
+        as_page = asked.output is not None and asked.output.suffix == ".html"
+        text = as_html(tables) if as_page else as_markdown(tables)
+        if asked.output is None:
+            print(text)
+        else:
+            write_atomically(asked.output, text)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

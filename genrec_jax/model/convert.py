@@ -191,7 +191,12 @@ class _Reader:
             self._faults.append(f"{name} is of type {dtype}, expected one of {', '.join(FLOATS)}")
             return None
         self._cast.update([dtype] if dtype != "float32" else [])
-        return self._files.read(full_name).astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # told just below
+            value = self._files.read(full_name).astype(np.float32, copy=False)
+        if not np.isfinite(value).all():
+            self._faults.append(f"{name} holds numbers that are not finite in float32")
+            return None
+        return value
 
 
 # ------------------------------------------------------------------------------------ the command

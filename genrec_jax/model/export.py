@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.processors import RobertaProcessing
@@ -34,6 +35,7 @@ from genrec_jax.model.names import leaf, name_table
 log = logging.getLogger(__name__)
 
 CLASS = "BartForConditionalGeneration"
+DRAFT = ".unfinished"  # marks a folder as ours to start over
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,9 @@ def write_folder(
         for path in draft.iterdir():  # safetensors lets nobody else read what it writes
             shutil.copymode(draft / "config.json", path)
         _check_reads_back(draft, catalogue, shape, params)
+        (draft / DRAFT).unlink()
         os.replace(draft, output)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise InputError(f"--output={output}: cannot be written: {error}") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -95,10 +98,13 @@ def _make_draft(output: Path) -> Path:
         raise InputError(f"--output={output}: found a file, expected a folder to write")
     output = output.absolute()
     draft = output.with_name(f"{output.name}.part")
-    if draft.exists():
-        raise InputError(f"--output: {draft} is left of a command that was cut short; remove it")
     try:
+        if (draft / DRAFT).is_file():
+            shutil.rmtree(draft)  # left of a command that was cut short
+        if draft.exists():
+            raise InputError(f"--output: {draft} is needed for the work, but is there already")
         draft.mkdir(parents=True)
+        (draft / DRAFT).touch()
     except OSError as error:
         raise InputError(f"--output={output}: cannot be written: {error}") from None
     return draft

@@ -25,7 +25,7 @@ token table, P tokens in a name.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +43,8 @@ class DeviceTable:
     program, 32 MB for a million items, and copied into every compiled shape.
     """
 
-    tokens: Int[Array, "R P"]
-    lengths: Int[Array, " R"]
+    tokens: Any  # int32 [R, P]; a shape instead of an array while a program is lowered
+    lengths: Any  # int32 [R]
     n_items: int = field(metadata={"static": True})
     item_width: int = field(metadata={"static": True})  # tokens of the longest item name
     bos: int = field(metadata={"static": True})

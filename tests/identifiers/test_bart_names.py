@@ -9,6 +9,7 @@ from transformers import BartTokenizer
 
 from genrec_jax.data.datasets import load_named
 from genrec_jax.data.sequences import next_item_examples
+from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
 from genrec_jax.identifiers.sentences import plan_batches
@@ -120,3 +121,12 @@ def test_random_indexing_is_a_seeded_permutation(data_dir: Path) -> None:
     np.testing.assert_array_equal(np.sort(one.user_numbers), sequences.user_ids)
     rank = np.corrcoef(one.item_numbers, sequences.item_ids)[0, 1]
     assert abs(rank) < 4 / np.sqrt(sequences.n_items)
+
+
+def test_a_merges_file_that_was_cut_short_is_refused(bart_dir: Path, tmp_path: Path) -> None:
+    merges = (bart_dir / "merges.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "vocab.json").write_bytes((bart_dir / "vocab.json").read_bytes())
+    for kept in (len(merges) // 2, len(merges) - 100, 1):
+        (tmp_path / "merges.txt").write_text("".join(merges[:kept]), encoding="utf-8")
+        with pytest.raises(InputError, match=r"merges\.txt makes \d+ tokens"):
+            load_bart_tokenizer(tmp_path)

@@ -268,6 +268,14 @@ def test_faults_of_a_checkpoint_are_told_together(folder: Path, tensors) -> None
         assert part in line
 
 
+@pytest.mark.parametrize("wrong", [np.float32("nan"), np.float32("inf"), np.float64(1e300)])
+def test_numbers_that_are_not_finite_in_float32(folder: Path, tensors, wrong) -> None:
+    name = "model.encoder.layers.0.fc1.bias"
+    changed = {**tensors, name: np.append(tensors[name][1:], wrong).astype(wrong.dtype)}
+    save_file(changed, folder / "model.safetensors")
+    assert "encoder.layers.0.fc1.bias holds numbers that are not finite" in fault(folder)
+
+
 def test_no_weights(folder: Path) -> None:
     line = fault(folder)
     assert f"{folder}: no weights here, expected model.safetensors, " in line

@@ -313,9 +313,17 @@ def test_a_folder_is_whole_or_not_there(
     with pytest.raises(InputError, match="final_logits_bias reads back differently"):
         write_folder(output, catalogue, *ours, ORIGIN)
     assert not list(tmp_path.iterdir())
-    (tmp_path / "folder.part").mkdir()
-    with pytest.raises(InputError, match=r"folder\.part is left of a command that was cut short"):
+    # What a killed command left is started over; what somebody else put there is not touched.
+    monkeypatch.undo()
+    draft = tmp_path / "folder.part"
+    draft.mkdir()
+    (draft / "mine.txt").touch()
+    with pytest.raises(InputError, match=r"folder\.part is needed for the work"):
         write_folder(output, catalogue, *ours, ORIGIN)
+    (draft / export.DRAFT).touch()
+    write_folder(output, catalogue, *ours, ORIGIN)
+    assert list(tmp_path.iterdir()) == [output]
+    assert not (output / export.DRAFT).exists()
 
 
 # ------------------------------------------------------------------------------------ the command

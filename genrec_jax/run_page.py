@@ -1,0 +1,98 @@
+"""The report.html of a finished run, from what its folder holds and its dataset."""
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from genrec_jax.audit import audit_numbering
+from genrec_jax.config import Config, DataConfig, flat
+from genrec_jax.data.datasets import named_datasets
+from genrec_jax.data.sequences import UserSequences
+from genrec_jax.errors import InputError
+from genrec_jax.identifiers.catalogue import Catalogue
+from genrec_jax.measures.page import Item, Page, SampledUser, render
+from genrec_jax.run_folder import RunFolder, write_atomically
+
+log = logging.getLogger(__name__)
+
+USERS = 10
+HISTORY = 50  # newest items shown of a sampled user
+
+
+def write_page(
+    config: Config, folder: RunFolder, sequences: UserSequences, catalogue: Catalogue
+) -> None:
+    """Audit the run's numbering and write the page.
+
+    Args:
+        config: the run's.
+        folder: with results.json and the test's predictions.
+        sequences: the run's dataset.
+        catalogue: the run's.
+
+    Raises:
+        InputError: the run is not finished, or its folder cannot be written.
+    """
+    result = folder.read_results()
+    if result is None:
+        raise InputError(f"{folder.path}: the run is not finished, expected a results.json")
+    page = Page(
+        name=folder.path.resolve().name,
+        result=result,
+        lines=[json.loads(line) for line in folder.metrics.read_text().splitlines()],
+        audit=audit_numbering(sequences, catalogue.indexing, catalogue.table),
+        users=sampled_users(config, folder, sequences, catalogue),
+        config={k: v for k, v in flat(config.to_dict()).items() if not k.endswith(".dir")},
+    )
+    write_atomically(folder.report, render(page))
+    log.info("wrote %s", folder.report)
+
+
+def sampled_users(
+    config: Config, folder: RunFolder, sequences: UserSequences, catalogue: Catalogue
+) -> list[SampledUser]:
+    """Ten users of the test, drawn by the run's seed."""
+    table = pq.read_table(folder.predictions / "test.parquet")
+    rng = np.random.default_rng([config.seed, USERS])
+    rows = np.sort(rng.choice(table.num_rows, min(USERS, table.num_rows), replace=False))
+    about = attributes(config.data)
+    names = dict(zip(catalogue.item_ids.tolist(), catalogue.indexing.item_names(), strict=True))
+    row_of = {user: row for row, user in enumerate(sequences.user_ids.tolist())}
+    users = catalogue.indexing.user_names()
+
+    def item(item_id: int) -> Item:
+        return Item(names[item_id], about.get(item_id, ""))
+
+    drawn = []
+    for line in table.take(rows).to_pylist():
+        row = row_of[line["user"]]
+        history = sequences.item_ids[sequences.of(row)[:-1]].tolist()[-HISTORY:]
+        drawn.append(
+            SampledUser(
+                name=users[row],
+                history=[item(one) for one in history],
+                items=[item(one) for one in line["items"]],
+                target=item(line["target"]),
+            )
+        )
+    return drawn
+
+
+def attributes(config: DataConfig) -> dict[int, str]:
+    """Item id → the numbers of its attributes, where the file of them lies beside the dataset's."""
+    folder = config.dir or os.environ.get("GENREC_DATA_DIR", "")
+    asset = named_datasets().get(config.name)
+    if not folder or asset is None:
+        return {}
+    path = Path(folder) / f"{Path(asset.file).stem}_item2attributes.json"
+    try:
+        return {
+            int(item): " ".join(f"a{one}" for one in values)
+            for item, values in json.loads(path.read_text()).items()
+        }
+    except (OSError, ValueError):  # they are an extra: a page without them is a page
+        return {}
