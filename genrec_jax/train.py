@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 
 from genrec_jax.config import Config, PhaseConfig
@@ -49,7 +48,7 @@ from genrec_jax.training.cloze import Objective
 from genrec_jax.training.figures import FigureLog
 from genrec_jax.training.flops import device_peak, sequence_flops
 from genrec_jax.training.optimizer import OptimizerSpec, learning_rate_schedule, make_optimizer
-from genrec_jax.training.resident import ResidentTrainer, put_examples
+from genrec_jax.training.resident import ResidentTrainer, Rows, put_examples
 from genrec_jax.training.step import TrainState, make_step, start_state
 from genrec_jax.training.trace import TraceWindow
 
@@ -236,7 +235,8 @@ class PhaseRunner:
             config.rematerialise,
         )
         table = put_on_device(catalogue.table)
-        self.trainer = ResidentTrainer(step, table, put_examples(phase.plan.examples), phase.name)
+        examples = put_examples(phase.plan.examples)
+        self.trainer = ResidentTrainer(step, table, examples, config.steps_per_call, phase.name)
         self.shape = shape
         self.flops = partial(sequence_flops, shape, n_decoder_tokens=table.item_width + 1)
 
@@ -290,7 +290,7 @@ class PhaseRunner:
                     figures.restart_clock()
         return state.params, progress
 
-    def _inputs(self, done: int) -> Iterator[tuple[Call, jax.Array, float]]:
+    def _inputs(self, done: int) -> Iterator[tuple[Call, Rows, float]]:
         """The calls, their rows on the device, and the seconds that making them took."""
         phase, config = self.phase, self.config
         border = phase.validation_steps
@@ -298,7 +298,7 @@ class PhaseRunner:
         for call in plan_calls(
             phase.plan, config.seed, done, phase.steps, config.steps_per_call, border
         ):
-            rows = jax.device_put(call.rows)
+            rows = self.trainer.put(call)
             yield call, rows, time.monotonic() - started
             started = time.monotonic()
 

@@ -1,7 +1,8 @@
-"""The whole training step as one jitted function, the same for both phases.
+"""The whole training step as one function, the same for both phases.
 
 Integers go in; masking, token look-up, encoder and decoder input, forward, backward, clipping,
-AdamW and its schedule happen inside. The state is donated: its memory is used again.
+AdamW and its schedule happen inside. `make_step` gives the function, `make_train_step` jits it for
+batches from the host, several_steps.py for a dataset that lies on the device.
 """
 
 from collections.abc import Callable
@@ -14,8 +15,15 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from genrec_jax.data.batches import Batch
+from genrec_jax.model.dropout import Key
 from genrec_jax.model.genrec import Params, merge
-from genrec_jax.model.inputs import DeviceTable, decoder_input, encoder_input
+from genrec_jax.model.inputs import (
+    DecoderInput,
+    DeviceTable,
+    EncoderInput,
+    decoder_input,
+    encoder_input,
+)
 from genrec_jax.training.cloze import Objective, drop_users, mask_items
 
 
@@ -28,16 +36,25 @@ class TrainState(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """Sums, so that they add up over batches, devices and hosts."""
+    """Sums, so that they add up over batches, devices and hosts; [n] each for n steps."""
 
-    loss_sum: Float[Array, ""]  # nats, over the weighted decoder tokens
-    tokens: Int[Array, ""]  # weighted decoder tokens
-    exact: Int[Array, ""]  # targets whose every token had the highest logit
-    targets: Int[Array, ""]
-    gradient_norm: Float[Array, ""]
+    loss_sum: Float[Array, "*n"]  # nats, over the weighted decoder tokens
+    tokens: Int[Array, "*n"]  # weighted decoder tokens
+    exact: Int[Array, "*n"]  # targets whose every token had the highest logit
+    targets: Int[Array, "*n"]
+    gradient_norm: Float[Array, "*n"]
 
 
-Step = Callable[[TrainState, Batch, int], tuple[TrainState, StepMetrics]]
+class Sums(NamedTuple):
+    """What a forward pass counts."""
+
+    loss_sum: Float[Array, ""]
+    exact: Int[Array, ""]
+
+
+Step = Callable[[TrainState, DeviceTable, Batch, int], tuple[TrainState, StepMetrics]]
+# (params, sentence, answer, key) → the gradient of the loss by the params, and the sums
+Gradient = Callable[..., tuple[Params, Sums]]
 
 
 def start_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
@@ -52,6 +69,71 @@ def token_loss(
     return jnp.sum(jnp.where(weights, losses, 0.0))
 
 
+def make_step(
+    graph: Any,
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    user_dropout: float,
+    seed: int,
+    accumulate: int = 1,
+    rematerialise: bool = False,
+) -> Step:
+    """`step(state, table, batch, n_tokens)`, to be jitted.
+
+    The random numbers of a step follow from (seed, objective, state.step) alone.
+
+    Args:
+        graph: of the model.
+        optimizer: as `make_optimizer` makes it.
+        objective: which item is masked.
+        user_dropout: share of the examples that lose their user.
+        seed: of the run.
+        accumulate: parts that a batch is computed in, one after the other; divides the batch.
+            Which items are masked and which users dropped does not depend on it, dropout does.
+        rematerialise: keep only the layers' inputs for the backward pass.
+    """
+    root = jax.random.fold_in(jax.random.key(seed), 0 if objective == "random_item" else 1)
+
+    def step(
+        state: TrainState, table: DeviceTable, batch: Batch, n_tokens: int
+    ) -> tuple[TrainState, StepMetrics]:
+        mask_key, user_key, dropout_key = jax.random.split(jax.random.fold_in(root, state.step), 3)
+        items, targets = mask_items(
+            objective, mask_key, batch.histories, batch.targets, table.mask_row
+        )
+        users = drop_users(user_key, batch.users, user_dropout)
+        sentence = encoder_input(table, users, items, n_tokens)
+        answer = decoder_input(table, targets)
+        tokens = jnp.sum(answer.weights)
+
+        def loss_of(
+            params: Params, sentence: EncoderInput, answer: DecoderInput, key: Key
+        ) -> tuple[jax.Array, Sums]:
+            logits = merge(graph, params)(sentence, answer.tokens, key, rematerialise)
+            loss_sum = token_loss(logits, answer.labels, answer.weights)
+            right = (jnp.argmax(logits, axis=-1) == answer.labels) | ~answer.weights
+            exact = jnp.sum(jnp.all(right, axis=1) & answer.weights[:, 0])
+            # Over the tokens of the whole batch, so that the parts' gradients add up.
+            return loss_sum / jnp.maximum(tokens, 1), Sums(loss_sum, exact)
+
+        gradient: Gradient = jax.grad(loss_of, has_aux=True)
+        if accumulate > 1:
+            gradient = partial(_accumulated, gradient, accumulate)
+        grads, sums = gradient(state.params, sentence, answer, dropout_key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        metrics = StepMetrics(
+            loss_sum=sums.loss_sum,
+            tokens=tokens,
+            exact=sums.exact,
+            targets=jnp.sum(targets >= 0),
+            gradient_norm=optax.tree.norm(grads),
+        )
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return step
+
+
 def make_train_step(
     graph: Any,
     table: DeviceTable,
@@ -59,39 +141,32 @@ def make_train_step(
     objective: Objective,
     user_dropout: float,
     seed: int,
-) -> Step:
-    """`step(state, batch, n_tokens)`, jitted; each (H, n_tokens) compiles once.
+) -> Callable[[TrainState, Batch, int], tuple[TrainState, StepMetrics]]:
+    """`step(state, batch, n_tokens)`, jitted, the state donated; each (H, n_tokens) compiles once.
 
-    The random numbers of a step follow from (seed, objective, state.step) alone.
+    The arguments are those of `make_step`.
     """
-    root = jax.random.fold_in(jax.random.key(seed), 0 if objective == "random_item" else 1)
+    step = make_step(graph, optimizer, objective, user_dropout, seed)
+    jitted = jax.jit(step, static_argnums=3, donate_argnums=0)
+    return lambda state, batch, n_tokens: jitted(state, table, batch, n_tokens)
 
-    def loss_of(params: Params, batch: Batch, n_tokens: int, step: Int[Array, ""]):
-        mask_key, user_key, dropout_key = jax.random.split(jax.random.fold_in(root, step), 3)
-        items, targets = mask_items(
-            objective, mask_key, batch.histories, batch.targets, table.mask_row
-        )
-        users = drop_users(user_key, batch.users, user_dropout)
-        sentence = encoder_input(table, users, items, n_tokens)
-        answer = decoder_input(table, targets)
-        model = merge(graph, params)
-        logits = model(sentence, answer.tokens, dropout_key)
-        loss_sum = token_loss(logits, answer.labels, answer.weights)
-        tokens = jnp.sum(answer.weights)
-        right = (jnp.argmax(logits, axis=-1) == answer.labels) | ~answer.weights
-        known = targets >= 0
-        exact = jnp.sum(jnp.all(right, axis=1) & known)
-        return loss_sum / jnp.maximum(tokens, 1), (loss_sum, tokens, exact, jnp.sum(known))
 
-    @partial(jax.jit, static_argnums=2, donate_argnums=0)
-    def train_step(
-        state: TrainState, batch: Batch, n_tokens: int
-    ) -> tuple[TrainState, StepMetrics]:
-        gradient = jax.grad(loss_of, has_aux=True)
-        grads, sums = gradient(state.params, batch, n_tokens, state.step)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
-        metrics = StepMetrics(*sums, gradient_norm=optax.tree.norm(grads))
-        return TrainState(state.step + 1, params, opt_state), metrics
+def _accumulated(
+    gradient: Gradient,
+    parts: int,
+    params: Params,
+    sentence: EncoderInput,
+    answer: DecoderInput,
+    key: jax.Array,
+) -> tuple[Params, Sums]:
+    """The gradient of a batch as the sum over its parts; the memory of one part's forward pass."""
+    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (sentence, answer))
+    keys = jax.random.split(key, parts)
 
-    return train_step
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        fed, part_key = part
+        return jax.tree.map(jnp.add, total, gradient(params, *fed, part_key)), None
+
+    like = jax.eval_shape(gradient, params, *jax.tree.map(lambda x: x[0], split), keys[0])
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+    return jax.lax.scan(add, zeros, (split, keys))[0]

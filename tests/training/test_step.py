@@ -1,72 +1,28 @@
-"""The jitted step: what it learns, that it repeats, and the optimizer against PyTorch's."""
+"""The step: that it learns; its loss and its updates against PyTorch's."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import torch
+from small_training import Small
 from transformers import get_linear_schedule_with_warmup
 
-from genrec_jax.data.sequences import UserSequences, pretraining_examples
-from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.identifiers.sentences import plan_batches
-from genrec_jax.model.bart import BartShape
-from genrec_jax.model.genrec import abstract_model, init_params
-from genrec_jax.model.inputs import put_on_device
 from genrec_jax.training.optimizer import (
     OptimizerSpec,
     decays,
     learning_rate_schedule,
     make_optimizer,
 )
-from genrec_jax.training.step import make_train_step, start_state, token_loss
+from genrec_jax.training.resident import ResidentTrainer
+from genrec_jax.training.step import token_loss
 
 STEPS = 40
 SPEC = OptimizerSpec(steps=STEPS, learning_rate=3e-3, weight_decay=0.1, warmup=0.1, clip_norm=1.0)
 
 
-@pytest.fixture(scope="module")
-def shape(catalogue: Catalogue) -> BartShape:
-    return BartShape(
-        vocab_size=catalogue.vocabulary.size,
-        d_model=16,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_heads=2,
-        decoder_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        max_positions=80,
-        init_std=0.1,
-    )
-
-
-def test_a_phase_learns_repeats_and_compiles_once_a_shape(
-    sequences: UserSequences, catalogue: Catalogue, shape: BartShape
-) -> None:
-    plan = plan_batches(
-        pretraining_examples(sequences), catalogue.table, 80, 16, buckets=2, label="test"
-    )
-    graph, _ = abstract_model(shape, sequences.n_users, sequences.n_items)
-    optimizer = make_optimizer(SPEC)
-    step = make_train_step(
-        graph, put_on_device(catalogue.table), optimizer, "random_item", 0.5, seed=0
-    )
-
-    def run() -> tuple[list[float], object]:
-        state = start_state(init_params(shape, sequences.n_users, sequences.n_items, 0), optimizer)
-        losses = []
-        for bucket, batch in plan.training_batches(seed=0, start=0, stop=STEPS):
-            state, sums = step(state, batch, bucket.n_tokens)
-            losses.append(float(sums.loss_sum / sums.tokens))
-        return losses, state
-
-    losses, state = run()
-    again, same = run()
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
-    assert losses == again
-    jax.tree.map(np.testing.assert_array_equal, state.params, same.params)
-    assert step._cache_size() == len(plan.buckets)  # one compilation a bucket shape
+def test_a_phase_learns(small: Small, trainer: ResidentTrainer) -> None:
+    _, losses = small.train(trainer, 50)
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
 
 
 def test_loss_is_torchs_cross_entropy() -> None:

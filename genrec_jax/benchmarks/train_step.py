@@ -1,0 +1,437 @@
+"""One training step: ours beside PyTorch's (`transformers`' BART, AdamW, clipping), in one run.
+
+    python -m genrec_jax.benchmarks.train_step                     batch 16, as in the paper
+    python -m genrec_jax.benchmarks.train_step --large             and batch 256
+    python -m genrec_jax.benchmarks.train_step --parts             and where our step's time goes
+    python -m genrec_jax.benchmarks.train_step --large --dtype=bfloat16 --steps=50    for a GPU
+
+Finetuning on real Beauty inputs in BART's tokens, BART-base's shape, random weights, dropout on.
+Every bucket of the epoch is timed, the two sides in turn and the median taken, and the epoch's rate
+is the buckets' by how often each comes. PyTorch is given its tokens, ids and masks for nothing, its
+`scaled_dot_product_attention` and its fused AdamW (faster here than its default one).
+
+Then both are fed as the authors' loader feeds: a shuffled batch, tokenized when it is asked for,
+padded to its longest sentence (ours to the next multiple of 32, so that few shapes compile). What
+that loses to the buckets is the gain of buckets and of the assembly on the device alone.
+
+The beginning, compilation and warm-up, is left out. Where there is no torch, ours is timed alone.
+Sequences come from GENREC_DATA_DIR (or the download), the tokenizer from GENREC_BART_DIR (or the
+hub).
+"""
+
+import argparse
+import importlib.util
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from genrec_jax.benchmarks.machine import describe_machine, seconds
+from genrec_jax.data.batches import BatchPlan, Bucket
+from genrec_jax.data.datasets import load_named
+from genrec_jax.data.sequences import next_item_examples
+from genrec_jax.identifiers.catalogue import Catalogue
+from genrec_jax.identifiers.indexing import make_indexing
+from genrec_jax.identifiers.sentences import plan_batches
+from genrec_jax.identifiers.tokenizer import load_bart_tokenizer
+from genrec_jax.model.bart import BartShape
+from genrec_jax.model.genrec import Params, abstract_model, init_params, merge
+from genrec_jax.model.hub import BART_BASE, checkpoint_folder
+from genrec_jax.model.inputs import (
+    DecoderInput,
+    EncoderInput,
+    append_mask,
+    decoder_input,
+    encoder_input,
+    put_on_device,
+)
+from genrec_jax.training.calls import Call, plan_calls
+from genrec_jax.training.flops import device_peak, sequence_flops
+from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
+from genrec_jax.training.resident import ResidentTrainer, put_examples
+from genrec_jax.training.step import TrainState, make_step, start_state, token_loss
+
+SPEC = OptimizerSpec(10_000, learning_rate=1e-5, weight_decay=1e-5, warmup=0.05, clip_norm=5.0)
+LOADER_MULTIPLE = 32  # what our side pads a shuffled batch's longest sentence to
+LOADER_BATCHES = 4  # shuffled batches, at the quantiles 1/8, 3/8, 5/8, 7/8 of their lengths
+
+Run = Callable[[], Any]  # one whole step, waited for
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--large", action="store_true", help="a batch of 256 too")
+    parser.add_argument("--buckets", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of each shape and side")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--parts", action="store_true", help="forward, backward and update apart")
+    parser.add_argument("--ours", action="store_true", help="without PyTorch")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+# ------------------------------------------------------------------------- ours
+
+
+@dataclass
+class Ours:
+    """Our step on the real data; the state lives here, since every step donates it."""
+
+    catalogue: Catalogue
+    shape: BartShape
+    plan: BatchPlan
+    trainer: ResidentTrainer
+    optimizer: optax.GradientTransformation
+    state: TrainState
+    seed: int
+
+    @classmethod
+    def build(cls, catalogue: Catalogue, plan: BatchPlan, dtype: str, seed: int) -> "Ours":
+        shape = BartShape(vocab_size=catalogue.vocabulary.size, dtype=dtype)
+        users, items = catalogue.table.n_users, catalogue.table.n_items
+        graph, _ = abstract_model(shape, users, items)
+        optimizer = make_optimizer(SPEC)
+        step = make_step(graph, optimizer, "next_item", 0.0, seed)
+        table = put_on_device(catalogue.table)
+        trainer = ResidentTrainer(step, table, put_examples(plan.examples))
+        state = start_state(jax.device_put(init_params(shape, users, items, seed)), optimizer)
+        return cls(catalogue, shape, plan, trainer, optimizer, state, seed)
+
+    @property
+    def n_decoder_tokens(self) -> int:
+        return self.trainer.table.item_width + 1
+
+    def step(self, call: Call) -> None:
+        self.state, metrics = self.trainer.run(self.state, call, self.trainer.put(call))
+        jax.block_until_ready((self.state, metrics))
+
+    def loader_step(self, rows: np.ndarray) -> None:
+        """Tokenized anew, as the authors' loader does, though our step needs only the integers."""
+        tokenize(self.catalogue, self.plan, rows)
+        longest = int(self.plan.n_tokens[rows].max())
+        width = min(512, -(-longest // LOADER_MULTIPLE) * LOADER_MULTIPLE)
+        # As many items as a sentence of this width can hold, so that the width alone is the shape.
+        fitting = self.plan.n_tokens <= width
+        n_items = int((self.plan.examples.stops - self.plan.examples.starts)[fitting].max())
+        self.step(Call(Bucket(n_items, width), rows[None].astype(np.int32), 0))
+
+    def inputs(self, call: Call) -> tuple[EncoderInput, DecoderInput]:
+        """What both sides read of a batch."""
+        batch = self.plan.pad(call.bucket, call.rows[0][call.rows[0] >= 0])
+        table = self.trainer.table
+        items = append_mask(jnp.asarray(batch.histories), table.mask_row)
+        sentence = encoder_input(table, jnp.asarray(batch.users), items, call.bucket.n_tokens)
+        return sentence, decoder_input(table, jnp.asarray(batch.targets))
+
+    def xla_flops(self, call: Call) -> float:
+        cost: Any = self.trainer.program(self.state, call).cost_analysis()
+        return cost["flops"] / call.rows.size
+
+
+def tokenize(catalogue: Catalogue, plan: BatchPlan, rows: np.ndarray) -> list[list[int]]:
+    """The sentences of some examples, written out and given to the tokenizer."""
+    users, items = catalogue.indexing.user_numbers, catalogue.indexing.item_numbers
+    texts = []
+    for row in rows:
+        names = [f" user_{users[plan.examples.users[row]]}"]
+        names += [f" item_{items[item]}" for item in plan.examples.history(row)]
+        texts.append("".join(names) + "<mask>")
+    return [encoding.ids for encoding in catalogue.vocabulary.tokenizer.encode_batch(texts)]
+
+
+# ------------------------------------------------------------------------- PyTorch
+
+
+class Theirs:
+    """`transformers`' BART with the two id tables added to its input embeddings."""
+
+    def __init__(self, ours: Ours):
+        import torch
+        from transformers import BartConfig, BartForConditionalGeneration
+
+        # BART-base is BartConfig's 12 + 12 layers of 1024, changed.
+        sizes: dict[str, Any] = {"encoder_layers": 6, "decoder_layers": 6, "d_model": 768}
+        sizes |= {"encoder_attention_heads": 12, "decoder_attention_heads": 12}
+        sizes |= {"encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072}
+        rates: dict[str, Any] = {"attention_dropout": 0.1, "activation_dropout": 0.1}
+        config = BartConfig(vocab_size=ours.shape.vocab_size, dropout=0.1, **sizes, **rates)
+        self.torch = torch
+        self.ours = ours
+        self.loaded: dict[int, list[Any]] = {}
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        bart: Any = BartForConditionalGeneration(config)
+        self.bart = bart.to(self.device).train()
+        table = ours.catalogue.table
+        # Row 0 is for tokens without an id, and has no gradient.
+        self.users = torch.nn.Embedding(table.n_users + 1, 768, padding_idx=0).to(self.device)
+        self.items = torch.nn.Embedding(table.n_items + 1, 768, padding_idx=0).to(self.device)
+        self.parameters = [
+            *(self.bart.parameters()),
+            *(self.users.parameters()),
+            *(self.items.parameters()),
+        ]
+        self.adamw = torch.optim.AdamW(self.parameters, lr=1e-5, weight_decay=1e-5, fused=True)
+
+    def tensors(self, sentence: EncoderInput, answer: DecoderInput) -> list[Any]:
+        """Tokens, user and item of each token, mask, decoder tokens and labels."""
+        slots = np.asarray(sentence.slots)
+        by_slot = np.concatenate(
+            [np.zeros((len(slots), 1), int), np.asarray(sentence.items) + 1], axis=1
+        )
+        by_slot = np.pad(by_slot, ((0, 0), (0, 1)))
+        items = np.take_along_axis(by_slot, slots, axis=1)
+        users = np.where(slots == 0, np.asarray(sentence.users)[:, None] + 1, 0)
+        labels = np.where(np.asarray(answer.weights), np.asarray(answer.labels), -100)
+        arrays = (sentence.tokens, users, items, sentence.mask, answer.tokens, labels)
+        as_torch = (self.torch.tensor(np.asarray(array)) for array in arrays)
+        return [t.long() if t.dtype == self.torch.int32 else t for t in as_torch]
+
+    def step(self, tensors: list[Any]) -> None:
+        tokens, users, items, mask, decoder_tokens, labels = (t.to(self.device) for t in tensors)
+        cast = self.ours.shape.dtype == "bfloat16"
+        self.adamw.zero_grad(set_to_none=True)
+        with self.torch.autocast(self.device, self.torch.bfloat16, enabled=cast):
+            x = self.bart.model.shared(tokens) + self.users(users) + self.items(items)
+            loss = self.bart(
+                inputs_embeds=x,
+                attention_mask=mask,
+                decoder_input_ids=decoder_tokens,
+                labels=labels,
+                use_cache=False,
+            ).loss
+        loss.backward()
+        self.torch.nn.utils.clip_grad_norm_(self.parameters, SPEC.clip_norm)
+        self.adamw.step()
+        if self.device == "cuda":
+            self.torch.cuda.synchronize()
+
+    def loader_step(self, rows: np.ndarray) -> None:
+        """Tokenized anew, and padded to the longest."""
+        plan = self.ours.plan
+        tokenize(self.ours.catalogue, plan, rows)
+        longest = int(plan.n_tokens[rows].max())
+        if longest not in self.loaded:  # putting the tokens into tensors is not charged to PyTorch
+            n_items = int((plan.examples.stops - plan.examples.starts)[rows].max())
+            inputs = self.ours.inputs(Call(Bucket(n_items, longest), rows[None], 0))
+            self.loaded[longest] = self.tensors(*inputs)
+        self.step(self.loaded[longest])
+
+
+# ------------------------------------------------------------------------- timing
+
+
+def in_turn(sides: dict[str, Run], steps: int) -> dict[str, float]:
+    """The median seconds of each side's step, one after the other, after two to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(2 + steps):
+        for name, run in sides.items():
+            start = time.perf_counter()
+            run()
+            if turn >= 2:
+                times[name].append(time.perf_counter() - start)
+    return {name: float(np.median(spent)) for name, spent in times.items()}
+
+
+def matrix_rate(dtype: str) -> float:
+    """Operations a second of the best of some products the model has: the peak where none is
+    known."""
+    rates = []
+    for m, k, n in ((512, 768, 3072), (2048, 768, 3072), (2048, 2048, 2048)):
+        a, b = jnp.ones((m, k), dtype), jnp.ones((k, n), dtype)
+        rates.append(2 * m * k * n / seconds(partial(jax.jit(jnp.matmul), a, b), 5))
+    return max(rates)
+
+
+def memory_rate() -> float:
+    """Bytes a second of reading and writing an array in place."""
+    double = jax.jit(lambda x: x * 1.0001, donate_argnums=0)
+    x = double(jnp.ones(50_000_000))
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        x = jax.block_until_ready(double(x))
+        times.append(time.perf_counter() - start)
+    return 2 * x.nbytes / min(times)
+
+
+def first_calls(ours: Ours) -> dict[Bucket, Call]:
+    """A full batch of each bucket, of those of the first epoch."""
+    calls: dict[Bucket, Call] = {}
+    epoch = ours.plan.steps_per_epoch
+    for call in plan_calls(ours.plan, ours.seed, 0, epoch, 1, epoch):
+        if np.all(call.rows >= 0):
+            calls.setdefault(call.bucket, call)
+    return dict(sorted(calls.items(), key=lambda pair: pair[0].n_tokens))
+
+
+def shuffled_batches(plan: BatchPlan, seed: int) -> list[np.ndarray]:
+    """Batches of examples of any length, at even quantiles of their longest sentence."""
+    order = np.random.default_rng(seed).permutation(len(plan.examples))
+    full = len(order) // plan.batch_size * plan.batch_size
+    batches = order[:full].reshape(-1, plan.batch_size)
+    batches = batches[np.argsort(plan.n_tokens[batches].max(axis=1), kind="stable")]
+    places = (np.arange(LOADER_BATCHES) + 0.5) / LOADER_BATCHES * len(batches)
+    return [batches[int(place)] for place in places]
+
+
+def input_seconds(ours: Ours) -> float:
+    """What the host does a step, a mean over an epoch: the next rows, on their way."""
+    epoch = ours.plan.steps_per_epoch
+    start = time.perf_counter()
+    for call in plan_calls(ours.plan, ours.seed, 0, epoch, 1, epoch):
+        ours.trainer.put(call)
+    return (time.perf_counter() - start) / epoch
+
+
+# ------------------------------------------------------------------------- the report
+
+
+def compare(ours: Ours, theirs: Theirs | None, steps: int, rates: tuple[float, float]) -> None:
+    batch, shape = ours.plan.batch_size, ours.shape
+    matmul, memory = rates
+    n_parameters = sum(leaf.size for leaf in jax.tree.leaves(ours.state.params))
+    update_bytes = 28 * n_parameters
+    print(
+        f"\nbatch {batch}: AdamW moves {update_bytes / 1e9:.2f} GB a step (28 bytes for each of "
+        f"{n_parameters:,} parameters), {1e3 * update_bytes / memory:.0f} ms at the memory's rate"
+    )
+    counts = Counter(bucket for bucket, _ in ours.plan.epoch(ours.seed, 0))
+    spent: dict[str, dict[Bucket, float]] = {}
+    print(
+        f"{'tokens':>6s} {'batches':>8s} {'GFLOP a sequence':>17s} {'by XLA':>7s} {'floor':>9s} "
+        f"{'ours':>9s} {'× floor':>8s} {'of peak':>8s} {'torch':>9s} {'torch / ours':>13s}"
+    )
+    for bucket, call in first_calls(ours).items():
+        sides: dict[str, Run] = {"ours": partial(ours.step, call)}
+        if theirs:
+            sides["torch"] = partial(theirs.step, theirs.tensors(*ours.inputs(call)))
+        times = in_turn(sides, steps)
+        for name, value in times.items():
+            spent.setdefault(name, {})[bucket] = value
+        flops = sequence_flops(shape, bucket.n_tokens, ours.n_decoder_tokens)
+        floor = batch * flops / matmul + update_bytes / memory
+        line = (
+            f"{bucket.n_tokens:6d} {counts[bucket]:8d} {flops / 1e9:17.2f} "
+            f"{ours.xla_flops(call) / 1e9:7.2f} {1e3 * floor:6.0f} ms {1e3 * times['ours']:6.0f} ms"
+            f" {times['ours'] / floor:8.2f} {batch * flops / times['ours'] / matmul:8.1%}"
+        )
+        if theirs:
+            line += f" {1e3 * times['torch']:6.0f} ms {times['torch'] / times['ours']:13.2f}"
+        print(line, flush=True)
+    epoch = {name: sum(counts[b] * s for b, s in times.items()) for name, times in spent.items()}
+    n = len(ours.plan.examples)
+    print(f"padding of the buckets {ours.plan.padding_share:.1%}; an epoch of {n} sequences:")
+    for name, total in epoch.items():
+        print(f"  {name:8s} {total:8.0f} s  {n / total:8.2f} sequences/s")
+    if theirs:
+        print(f"  ours is {epoch['torch'] / epoch['ours']:.2f} times as fast, batch for batch")
+    wait = input_seconds(ours)
+    step = epoch["ours"] / ours.plan.steps_per_epoch
+    print(f"  input: {1e3 * wait:.3f} ms of the host a step, {wait / step:.4%} of it")
+    compare_loader(ours, theirs, steps, n / epoch["ours"])
+
+
+def compare_loader(ours: Ours, theirs: Theirs | None, steps: int, by_buckets: float) -> None:
+    spent: dict[str, float] = {}
+    lengths = []
+    for rows in shuffled_batches(ours.plan, ours.seed):
+        lengths.append(int(ours.plan.n_tokens[rows].max()))
+        sides: dict[str, Run] = {"ours": partial(ours.loader_step, rows)}
+        if theirs:
+            sides["torch"] = partial(theirs.loader_step, rows)
+        for name, value in in_turn(sides, max(1, steps // 2)).items():
+            spent[name] = spent.get(name, 0.0) + value / LOADER_BATCHES
+    print(
+        f"fed as the authors' loader feeds (longest sentences of {lengths} tokens), and what the "
+        "buckets and the assembly on the device are to that:"
+    )
+    for name, value in spent.items():
+        rate = ours.plan.batch_size / value
+        print(f"  {name:8s} {rate:8.2f} sequences/s  ours with buckets {by_buckets / rate:.2f} ×")
+
+
+def report_parts(ours: Ours) -> None:
+    """Forward, backward and update of the most frequent bucket, each jitted by itself."""
+    counts = Counter(bucket for bucket, _ in ours.plan.epoch(ours.seed, 0))
+    bucket = counts.most_common(1)[0][0]
+    sentence, answer = ours.inputs(first_calls(ours)[bucket])
+    table = ours.catalogue.table
+    graph, _ = abstract_model(ours.shape, table.n_users, table.n_items)
+
+    def loss(params: Params, key: Any) -> jax.Array:
+        logits = merge(graph, params)(sentence, answer.tokens, key)
+        return token_loss(logits, answer.labels, answer.weights)
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def update(params: Any, opt_state: Any, grads: Any) -> tuple[Any, Any]:
+        updates, opt_state = ours.optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    key = jax.random.key(0)
+    params = ours.state.params
+    plain = seconds(partial(jax.jit(loss), params, None), 5)
+    forward = seconds(partial(jax.jit(loss), params, key), 5)
+    both = seconds(partial(jax.jit(jax.grad(loss)), params, key), 5)
+    grads = jax.block_until_ready(jax.jit(jax.grad(loss))(params, key))
+    times = []
+    for _ in range(6):
+        start = time.perf_counter()
+        state = update(ours.state.params, ours.state.opt_state, grads)
+        ours.state = TrainState(ours.state.step, *jax.block_until_ready(state))
+        times.append(time.perf_counter() - start)
+    print(
+        f"\nparts at {bucket.n_tokens} tokens: forward {1e3 * plain:.0f} ms, dropout in it "
+        f"{1e3 * (forward - plain):.0f} ms, backward {1e3 * (both - forward):.0f} ms, clipping and "
+        f"AdamW {1e3 * min(times[1:]):.0f} ms"
+    )
+
+
+def main(argv: list[str]) -> int:
+    args = parse(argv)
+    print(describe_machine())
+    sequences = load_named("beauty", "")
+    tokenizer = load_bart_tokenizer(checkpoint_folder(BART_BASE))
+    catalogue = Catalogue.build(
+        sequences, make_indexing("published", sequences, args.seed), tokenizer
+    )
+    matmul, memory = matrix_rate(args.dtype), memory_rate()
+    sheet = device_peak(args.dtype)
+    print(
+        f"beauty, finetuning, BART-base, {args.dtype}; products at {matmul / 1e12:.3f} TFLOP/s, "
+        f"memory at {memory / 1e9:.1f} GB/s, measured; peak "
+        + (
+            "unknown: shares are of the measured"
+            if sheet is None
+            else f"{sheet / 1e12:.0f} TFLOP/s"
+        )
+    )
+    has_torch = importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")
+    if not has_torch:
+        print("torch or transformers is missing: ours alone")
+    theirs = None
+    for batch in (args.batch, 256) if args.large else (args.batch,):
+        examples = next_item_examples(sequences, holdout=2)
+        plan = plan_batches(examples, catalogue.table, 512, batch, args.buckets, "train_step")
+        ours = Ours.build(catalogue, plan, args.dtype, args.seed)
+        if has_torch and not args.ours:
+            theirs = theirs or Theirs(ours)
+            theirs.ours, theirs.loaded = ours, {}
+        compare(ours, theirs, args.steps, (sheet or matmul, memory))
+        if args.parts:
+            report_parts(ours)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
