@@ -17,8 +17,6 @@ from genrec_jax.identifiers.catalogue import Catalogue  # noqa: E402
 from genrec_jax.identifiers.indexing import make_indexing  # noqa: E402
 from genrec_jax.identifiers.tokenizer import train_tokenizer  # noqa: E402
 
-ROOT = Path(__file__).parents[1]
-
 
 def environment_folder(variable: str) -> Path:
     """The folder that a variable names; the test is skipped where it is not set."""

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from repository import ROOT
 
 from genrec_jax.main import main
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ROOT
+from repository import ROOT
 from transformers import BartConfig, BartForConditionalGeneration
 
 from genrec_jax.main import main

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from oracle import save, small_bart
+from repository import ROOT
 from safetensors.numpy import load_file, save_file
 from transformers import BartConfig, BartForConditionalGeneration
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from oracle import save, small_bart
+from repository import ROOT
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from test_convert import WITHOUT_TORCH
