@@ -3,12 +3,13 @@
     python -m genrec_jax.benchmarks.train_step                     batch 16, as in the paper
     python -m genrec_jax.benchmarks.train_step --large             and batch 256
     python -m genrec_jax.benchmarks.train_step --parts             and where our step's time goes
-    python -m genrec_jax.benchmarks.train_step --large --dtype=bfloat16 --steps=50    for a GPU
+    python -m genrec_jax.benchmarks.train_step --large --dtype=bfloat16 --steps=8 --turns=5    for a GPU
 
 Finetuning on real Beauty inputs in BART's tokens, BART-base's shape, random weights, dropout on.
-Every bucket of the epoch is timed, the two sides in turn and the median taken, and the epoch's rate
-is the buckets' by how often each comes. PyTorch is given its tokens, ids and masks for nothing, its
-`scaled_dot_product_attention` and its fused AdamW (faster here than its default one).
+Every bucket of the epoch is timed, the two sides in turn on the same batches, a call of our step
+and as many steps of PyTorch's; the epoch's rate is the buckets' by how often each comes. PyTorch is
+given its tokens, ids and masks for nothing, its `scaled_dot_product_attention` and its fused AdamW
+(faster here than its default one).
 
 Then both are fed as the authors' loader feeds: a shuffled batch, tokenized when it is asked for,
 padded to its longest sentence (ours to the next multiple of 32, so that few shapes compile). What
@@ -33,6 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Int
 
 from genrec_jax.benchmarks.machine import describe_machine, seconds
 from genrec_jax.data.batches import BatchPlan, Bucket
@@ -73,7 +75,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--large", action="store_true", help="a batch of 256 too")
     parser.add_argument("--buckets", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=5, help="timed steps of each shape and side")
+    parser.add_argument("--steps", type=int, default=4, help="steps a call, up to 8")
+    parser.add_argument("--turns", type=int, default=2, help="timed calls of each shape and side")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--parts", action="store_true", help="forward, backward and update apart")
     parser.add_argument("--ours", action="store_true", help="without PyTorch")
@@ -97,14 +100,16 @@ class Ours:
     seed: int
 
     @classmethod
-    def build(cls, catalogue: Catalogue, plan: BatchPlan, dtype: str, seed: int) -> "Ours":
+    def build(
+        cls, catalogue: Catalogue, plan: BatchPlan, dtype: str, seed: int, steps_per_call: int
+    ) -> "Ours":
         shape = BartShape(vocab_size=catalogue.vocabulary.size, dtype=dtype)
         users, items = catalogue.table.n_users, catalogue.table.n_items
         graph, _ = abstract_model(shape, users, items)
         optimizer = make_optimizer(SPEC)
         step = make_step(graph, optimizer, "next_item", 0.0, seed)
         table = put_on_device(catalogue.table)
-        trainer = ResidentTrainer(step, table, put_examples(plan.examples))
+        trainer = ResidentTrainer(step, table, put_examples(plan.examples), steps_per_call)
         state = start_state(jax.device_put(init_params(shape, users, items, seed)), optimizer)
         return cls(catalogue, shape, plan, trainer, optimizer, state, seed)
 
@@ -126,17 +131,19 @@ class Ours:
         n_items = int((self.plan.examples.stops - self.plan.examples.starts)[fitting].max())
         self.step(Call(Bucket(n_items, width), rows[None].astype(np.int32), 0))
 
-    def inputs(self, call: Call) -> tuple[EncoderInput, DecoderInput]:
+    def inputs(
+        self, bucket: Bucket, rows: Int[np.ndarray, " B"]
+    ) -> tuple[EncoderInput, DecoderInput]:
         """What both sides read of a batch."""
-        batch = self.plan.pad(call.bucket, call.rows[0][call.rows[0] >= 0])
+        batch = self.plan.pad(bucket, rows)
         table = self.trainer.table
         items = append_mask(jnp.asarray(batch.histories), table.mask_row)
-        sentence = encoder_input(table, jnp.asarray(batch.users), items, call.bucket.n_tokens)
+        sentence = encoder_input(table, jnp.asarray(batch.users), items, bucket.n_tokens)
         return sentence, decoder_input(table, jnp.asarray(batch.targets))
 
     def xla_flops(self, call: Call) -> float:
         cost: Any = self.trainer.program(self.state, call).cost_analysis()
-        return cost["flops"] / call.rows.size
+        return cost["flops"] / call.rows.shape[1]  # XLA counts the body of the loop once
 
 
 def tokenize(catalogue: Catalogue, plan: BatchPlan, rows: np.ndarray) -> list[list[int]]:
@@ -223,23 +230,28 @@ class Theirs:
         longest = int(plan.n_tokens[rows].max())
         if longest not in self.loaded:  # putting the tokens into tensors is not charged to PyTorch
             n_items = int((plan.examples.stops - plan.examples.starts)[rows].max())
-            inputs = self.ours.inputs(Call(Bucket(n_items, longest), rows[None], 0))
+            inputs = self.ours.inputs(Bucket(n_items, longest), rows)
             self.loaded[longest] = self.tensors(*inputs)
         self.step(self.loaded[longest])
+
+    def steps(self, batches: list[list[Any]]) -> None:
+        for tensors in batches:
+            self.step(tensors)
 
 
 # ------------------------------------------------------------------------- timing
 
 
-def in_turn(sides: dict[str, Run], steps: int) -> dict[str, float]:
-    """The median seconds of each side's step, one after the other, after two to warm up."""
+def in_turn(sides: dict[str, Run], turns: int, warm_up: dict[str, Run]) -> dict[str, float]:
+    """The median seconds of each side's run, one after the other."""
+    for run in warm_up.values():
+        run()
     times: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(2 + steps):
+    for _ in range(turns):
         for name, run in sides.items():
             start = time.perf_counter()
             run()
-            if turn >= 2:
-                times[name].append(time.perf_counter() - start)
+            times[name].append(time.perf_counter() - start)
     return {name: float(np.median(spent)) for name, spent in times.items()}
 
 
@@ -266,12 +278,13 @@ def memory_rate() -> float:
 
 
 def first_calls(ours: Ours) -> dict[Bucket, Call]:
-    """A full batch of each bucket, of those of the first epoch."""
+    """A call of full batches of each bucket, as long as the first epoch has it."""
     calls: dict[Bucket, Call] = {}
     epoch = ours.plan.steps_per_epoch
-    for call in plan_calls(ours.plan, ours.seed, 0, epoch, 1, epoch):
-        if np.all(call.rows >= 0):
-            calls.setdefault(call.bucket, call)
+    for call in plan_calls(ours.plan, ours.seed, 0, epoch, ours.trainer.steps_per_call, epoch):
+        known = calls.get(call.bucket)
+        if np.all(call.rows >= 0) and (known is None or len(known.rows) < len(call.rows)):
+            calls[call.bucket] = call
     return dict(sorted(calls.items(), key=lambda pair: pair[0].n_tokens))
 
 
@@ -289,7 +302,7 @@ def input_seconds(ours: Ours) -> float:
     """What the host does a step, a mean over an epoch: the next rows, on their way."""
     epoch = ours.plan.steps_per_epoch
     start = time.perf_counter()
-    for call in plan_calls(ours.plan, ours.seed, 0, epoch, 1, epoch):
+    for call in plan_calls(ours.plan, ours.seed, 0, epoch, ours.trainer.steps_per_call, epoch):
         ours.trainer.put(call)
     return (time.perf_counter() - start) / epoch
 
@@ -297,7 +310,7 @@ def input_seconds(ours: Ours) -> float:
 # ------------------------------------------------------------------------- the report
 
 
-def compare(ours: Ours, theirs: Theirs | None, steps: int, rates: tuple[float, float]) -> None:
+def compare(ours: Ours, theirs: Theirs | None, turns: int, rates: tuple[float, float]) -> None:
     batch, shape = ours.plan.batch_size, ours.shape
     matmul, memory = rates
     n_parameters = sum(leaf.size for leaf in jax.tree.leaves(ours.state.params))
@@ -313,10 +326,15 @@ def compare(ours: Ours, theirs: Theirs | None, steps: int, rates: tuple[float, f
         f"{'ours':>9s} {'× floor':>8s} {'of peak':>8s} {'torch':>9s} {'torch / ours':>13s}"
     )
     for bucket, call in first_calls(ours).items():
+        first = Call(bucket, call.rows[:1], call.start)
         sides: dict[str, Run] = {"ours": partial(ours.step, call)}
+        warm_up: dict[str, Run] = {"ours": partial(ours.step, first)}
         if theirs:
-            sides["torch"] = partial(theirs.step, theirs.tensors(*ours.inputs(call)))
-        times = in_turn(sides, steps)
+            batches = [theirs.tensors(*ours.inputs(bucket, rows)) for rows in call.rows]
+            sides["torch"] = partial(theirs.steps, batches)
+            warm_up["torch"] = partial(theirs.steps, batches[:1])
+        n = len(call.rows)
+        times = {name: value / n for name, value in in_turn(sides, turns, warm_up).items()}
         for name, value in times.items():
             spent.setdefault(name, {})[bucket] = value
         flops = sequence_flops(shape, bucket.n_tokens, ours.n_decoder_tokens)
@@ -339,10 +357,10 @@ def compare(ours: Ours, theirs: Theirs | None, steps: int, rates: tuple[float, f
     wait = input_seconds(ours)
     step = epoch["ours"] / ours.plan.steps_per_epoch
     print(f"  input: {1e3 * wait:.3f} ms of the host a step, {wait / step:.4%} of it")
-    compare_loader(ours, theirs, steps, n / epoch["ours"])
+    compare_loader(ours, theirs, turns, n / epoch["ours"])
 
 
-def compare_loader(ours: Ours, theirs: Theirs | None, steps: int, by_buckets: float) -> None:
+def compare_loader(ours: Ours, theirs: Theirs | None, turns: int, by_buckets: float) -> None:
     spent: dict[str, float] = {}
     lengths = []
     for rows in shuffled_batches(ours.plan, ours.seed):
@@ -350,7 +368,7 @@ def compare_loader(ours: Ours, theirs: Theirs | None, steps: int, by_buckets: fl
         sides: dict[str, Run] = {"ours": partial(ours.loader_step, rows)}
         if theirs:
             sides["torch"] = partial(theirs.loader_step, rows)
-        for name, value in in_turn(sides, max(1, steps // 2)).items():
+        for name, value in in_turn(sides, turns, sides).items():
             spent[name] = spent.get(name, 0.0) + value / LOADER_BATCHES
     print(
         f"fed as the authors' loader feeds (longest sentences of {lengths} tokens), and what the "
@@ -365,7 +383,7 @@ def report_parts(ours: Ours) -> None:
     """Forward, backward and update of the most frequent bucket, each jitted by itself."""
     counts = Counter(bucket for bucket, _ in ours.plan.epoch(ours.seed, 0))
     bucket = counts.most_common(1)[0][0]
-    sentence, answer = ours.inputs(first_calls(ours)[bucket])
+    sentence, answer = ours.inputs(bucket, first_calls(ours)[bucket].rows[0])
     table = ours.catalogue.table
     graph, _ = abstract_model(ours.shape, table.n_users, table.n_items)
 
@@ -423,11 +441,11 @@ def main(argv: list[str]) -> int:
     for batch in (args.batch, 256) if args.large else (args.batch,):
         examples = next_item_examples(sequences, holdout=2)
         plan = plan_batches(examples, catalogue.table, 512, batch, args.buckets, "train_step")
-        ours = Ours.build(catalogue, plan, args.dtype, args.seed)
+        ours = Ours.build(catalogue, plan, args.dtype, args.seed, args.steps)
         if has_torch and not args.ours:
             theirs = theirs or Theirs(ours)
             theirs.ours, theirs.loaded = ours, {}
-        compare(ours, theirs, args.steps, (sheet or matmul, memory))
+        compare(ours, theirs, args.turns, (sheet or matmul, memory))
         if args.parts:
             report_parts(ours)
     return 0

@@ -1,7 +1,7 @@
 """AdamW with warmup, linear decay and clipping, as PyTorch and `transformers` compute them.
 
 The update of a parameter reads and writes its value and two moments and reads its gradient: 28
-bytes at least, whatever the batch. `tests/training/test_compiled_step.py` holds XLA to making no
+bytes at least, whatever the batch. `tests/training/test_memory.py` holds XLA to making no
 array as large as the parameters on the way.
 """
 
