@@ -5,13 +5,12 @@ what differs, and `--config.key=value` changes a key for one run.
 """
 
 import dataclasses
-import difflib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from genrec_jax.config_keys import build, flat
 from genrec_jax.errors import InputError
 from genrec_jax.identifiers.indexing import KINDS
 
@@ -24,7 +23,9 @@ SEARCHES = ("constrained", "free", "exhaustive")
 class DataConfig:
     name: str = "synthetic"  # one of DATASETS
     dir: str = ""  # folder of the named datasets' files; "": GENREC_DATA_DIR, cache, download
-    file: str = ""  # with name=file: a sequence file of your own, `user item item …` a line
+    # With name=file: a folder that genrec_jax.data.prepare or genrec_jax.data.to_tfds wrote, or a
+    # sequence file of your own, `user item item …` a line.
+    file: str = ""
     synthetic_users: int = 10000
     synthetic_items: int = 100
     synthetic_seed: int = 0
@@ -99,20 +100,35 @@ class EvaluateConfig:
 class Config:
     data: DataConfig = field(default_factory=DataConfig)
     indexing: str = "published"  # one of INDEXINGS; identifiers/indexing.py says what each tells
-    indexing_seed: int = 0  # of random and sequential
+    indexing_seed: int = 0  # of all but published
+    # With indexing=title: tokens of a name at most, cut behind a whole word; a number that tells
+    # items of the same name apart comes on top.
+    title_tokens: int = 12
     model: ModelConfig = field(default_factory=ModelConfig)
     pretrain: PhaseConfig = field(default_factory=PhaseConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     seed: int = 0
-    # Training steps that the device makes before the host is asked again, from 1 to 8. The result
-    # is the same bit for bit; a GPU saves the host's time for each step of a small batch.
-    steps_per_call: int = 1
+    # Training steps that the device makes before the host is asked again, from 1 to 8 (and never
+    # more than log_every_steps). The result is the same bit for bit. A GPU saves the host's time
+    # for each step of a small batch, a CPU that of fresh memory; a signal waits for the call.
+    steps_per_call: int = 8
     # Keep only what goes into each layer for the backward pass and compute the rest again: less
     # memory, a third more arithmetic.
     rematerialise: bool = False
+    # Devices that share one copy of the two id tables and of their optimizer moments, each with its
+    # part of the width, for tables that one device has no memory for. Divides the width and the
+    # number of devices. Every device computes its share of each batch, whatever this is.
+    model_parallel: int = 1
     profile: bool = False  # a trace of a few steps of each phase into the run's folder `profile`
     log_every_steps: int = 50
+    # Checkpoints besides those at validations: after so many steps, after so many minutes, or both;
+    # 0: none. A run that is killed loses what came after the last one.
+    checkpoint_every_steps: int = 0
+    checkpoint_every_minutes: float = 10.0
+    # The latest so many are kept, and with each the best by validation that it knows. With one,
+    # there is none to go back to where that is damaged.
+    keep_checkpoints: int = 2
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
@@ -121,7 +137,7 @@ class Config:
         Raises:
             InputError: an unknown, missing or ill-typed key, or values that do not fit together.
         """
-        config = _build(cls, values, "config")
+        config = build(cls(), values)
         _check(config)
         return config
 
@@ -132,65 +148,11 @@ class Config:
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
 
-def flat(values: Mapping[str, Any], prefix: str = "config") -> dict[str, Any]:
-    """Nested mappings as `config.a.b` → value."""
-    result = {}
-    for key, value in values.items():
-        name = f"{prefix}.{key}"
-        result |= flat(value, name) if isinstance(value, Mapping) else {name: value}
-    return result
-
-
-def check_key(key: str) -> None:
-    """Raise InputError for a `config.a.b` that does not exist, with those it may stand for."""
-    known = flat(Config().to_dict())
-    if key in known:
-        return
-    groups = {name.rsplit(".", 1)[0] for name in known} - {"config"}
-    if key in groups:
-        raise InputError(f"{key}: is a group of keys, expected one of its keys, as {key}.KEY=VALUE")
-    last = key.rsplit(".", 1)[-1]
-    near = [name for name in known if name.rsplit(".", 1)[-1] == last]
-    near = near or difflib.get_close_matches(key, list(known), n=3, cutoff=0.8)
-    hint = f"; did you mean {', '.join(near)}?" if near else ""
-    raise InputError(f"{key}: no such key{hint}")
-
-
 def check_variant(found: str, expected: tuple[str, ...]) -> None:
     """For `get_config(variant)` of a config file; the empty variant is the file as it stands."""
     if found and found not in expected:
         known = f"one of {_words(expected)}" if expected else "none: this config has no variants"
         raise InputError(f"--config: no variant {found!r}, expected {known}")
-
-
-def _build(cls: type[Any], values: Mapping[str, Any], name: str) -> Any:
-    if not isinstance(values, Mapping):
-        raise InputError(f"{name}: found {values!r}, expected a group of keys")
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    for key in values:
-        if key not in fields:
-            check_key(f"{name}.{key}")
-    missing = sorted(fields.keys() - values.keys())
-    if missing:
-        raise InputError(f"{name}: the keys {', '.join(missing)} are missing")
-    built = {}
-    for key, value in values.items():
-        kind = fields[key].type
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            built[key] = _build(kind, value, f"{name}.{key}")
-        else:
-            built[key] = _typed(value, kind, f"{name}.{key}")
-    return cls(**built)
-
-
-def _typed(value: Any, kind: Any, name: str) -> Any:
-    if kind is float and type(value) in (int, float):
-        if not math.isfinite(value):
-            raise InputError(f"{name}: found {value}, expected a finite number")
-        return float(value)
-    if type(value) is not kind:
-        raise InputError(f"{name}: found {value!r}, expected a value of type {kind.__name__}")
-    return value
 
 
 def _check(config: Config) -> None:
@@ -230,10 +192,14 @@ _AT_LEAST = {
     ),
     **dict.fromkeys(("epochs", "max_steps", "validate_every_epochs", "validate_every_steps"), 0),
     **dict.fromkeys(("users", "validation_users", "exact_users"), 0),
+    **dict.fromkeys(("checkpoint_every_steps", "checkpoint_every_minutes"), 0),
     **dict.fromkeys(("weight_decay", "length_penalty"), 0),
     **dict.fromkeys(("seed", "indexing_seed", "synthetic_seed"), 0),
     "accumulate": 1,
+    "model_parallel": 1,
+    "keep_checkpoints": 1,
     "synthetic_items": 20,
+    "title_tokens": 8,
     "max_tokens": 16,
     "vocab_size": 32,
 }
@@ -248,11 +214,6 @@ def _check_together(config: Config) -> None:
         raise InputError(
             f"config.model.attention_heads: found {model.attention_heads}, expected a divisor of "
             f"config.model.d_model = {model.d_model}"
-        )
-    if config.steps_per_call > config.log_every_steps:
-        raise InputError(
-            f"config.steps_per_call: found {config.steps_per_call}, expected at most "
-            f"config.log_every_steps = {config.log_every_steps}"
         )
     for name, phase in (("pretrain", config.pretrain), ("finetune", config.finetune)):
         if phase.batch_size % phase.accumulate:
@@ -273,6 +234,11 @@ def _check_together(config: Config) -> None:
     if (data.name == "file") != bool(data.file):
         found = f"name={data.name!r}, file={data.file!r}"
         raise InputError(f"config.data: found {found}, expected a file just where name is 'file'")
+    if config.indexing == "title" and data.name != "file":
+        raise InputError(
+            f"config.indexing: found 'title' with data.name={data.name!r}, which has no titles, "
+            "expected data.name='file' and a prepared dataset that has some"
+        )
     if data.synthetic_users > 10_000_000:
         raise InputError(
             f"config.data.synthetic_users: found {data.synthetic_users}, expected at most 10000000"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import jax
 
+from genrec_jax import fingerprints
 from genrec_jax.config import Config
 from genrec_jax.data.sequences import (
     TEST_HOLDOUT,
@@ -18,8 +19,15 @@ from genrec_jax.data.sequences import (
     next_item_examples,
 )
 from genrec_jax.data.synthetic import oracle_lists
-from genrec_jax.decoding.ranking import RankedLists, join
-from genrec_jax.experiment import load_sequences, sample_rows, sample_users, synthetic_spec
+from genrec_jax.decoding.ranking import RankedLists, Watch, join
+from genrec_jax.devices import Devices
+from genrec_jax.experiment import (
+    load_names,
+    load_sequences,
+    sample_rows,
+    sample_users,
+    synthetic_spec,
+)
 from genrec_jax.measures.findings import findings
 from genrec_jax.measures.metrics import metrics
 from genrec_jax.measures.references import reference_lists
@@ -62,6 +70,7 @@ def evaluate_split(
     sequences: UserSequences,
     split: Split,
     path: Path,
+    watch: Watch = watch,
 ) -> dict[str, Any]:
     """The result of one split as results.json holds it; its ranked lists are left in `path`."""
     started = time.monotonic()
@@ -199,7 +208,9 @@ def evaluate(config: Config, folder: RunFolder, split: Split, step: int | None) 
     path = folder.predictions / f"evaluate_{split}.parquet"
     check_writable(path, "--workdir")
     sequences = load_sequences(config.data)
-    recommender = Recommender.load(folder.path, step, config.evaluate)
-    recommender.catalogue.check_same_dataset(sequences)
+    folder.check_fingerprints(fingerprints.of_dataset(sequences))
+    devices = Devices.all(config.model_parallel)
+    recommender = Recommender.load(folder.path, step, config.evaluate, devices)
+    recommender.catalogue.check_same_dataset(sequences, load_names(config.data))
     result = evaluate_split(recommender, config, sequences, split, path)
     log.info("\n%s", result_table(result))

@@ -10,11 +10,13 @@ from jaxtyping import Int
 
 from genrec_jax.config import Config, DataConfig, ModelConfig
 from genrec_jax.data.datasets import load_named
+from genrec_jax.data.prepared import RECORD, Names, is_prepared, read_names, read_prepared
 from genrec_jax.data.sequences import Examples, UserSequences, read_sequence_file
 from genrec_jax.data.synthetic import SyntheticSpec, synthetic_sequences
 from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import TOKENIZER, Catalogue
-from genrec_jax.identifiers.indexing import make_indexing
+from genrec_jax.identifiers.indexing import Indexing, make_indexing
+from genrec_jax.identifiers.titles import clean_title, title_names
 from genrec_jax.identifiers.tokenizer import (
     Vocabulary,
     load_bart_tokenizer,
@@ -30,6 +32,8 @@ from genrec_jax.model.id_tables import TABLES
 
 log = logging.getLogger(__name__)
 
+TFDS_RECORD = "dataset_info.json"
+
 
 def load_sequences(config: DataConfig) -> UserSequences:
     """Raises InputError for a file that is missing, corrupt or ill-formed."""
@@ -37,8 +41,39 @@ def load_sequences(config: DataConfig) -> UserSequences:
         return synthetic_sequences(synthetic_spec(config))
     if config.name == "file":
         path = Path(config.file).expanduser()
+        if is_prepared(path):
+            return read_prepared(path)
+        if is_tfds(path):
+            from genrec_jax.data.tfds_reader import read_tfds  # here: few runs need the library
+
+            return read_tfds(path)
+        if path.is_dir():
+            raise InputError(
+                f"config.data.file: found neither {RECORD} nor {TFDS_RECORD} in the folder {path}, "
+                "expected a prepared dataset, a tensorflow-datasets folder or a sequence file"
+            )
         return read_sequence_file(path, path.stem)
     return load_named(config.name, config.dir)
+
+
+def load_names(config: DataConfig) -> Names | None:
+    """The log's own ids and titles; None for datasets that have no other names than numbers.
+
+    Raises:
+        InputError: a folder that is damaged.
+    """
+    path = Path(config.file).expanduser()
+    if config.name == "file" and is_prepared(path):
+        return read_names(path)
+    if config.name == "file" and is_tfds(path):
+        from genrec_jax.data.tfds_reader import read_tfds_names
+
+        return read_tfds_names(path)
+    return None
+
+
+def is_tfds(folder: Path) -> bool:
+    return (folder / TFDS_RECORD).is_file()
 
 
 def synthetic_spec(config: DataConfig) -> SyntheticSpec:
@@ -71,13 +106,41 @@ def build_catalogue(config: Config, sequences: UserSequences, pretrained: Path |
         sequences: its dataset.
         pretrained: the folder of BART's tokenizer; None: train one on the names.
     """
+    names = load_names(config.data)
+    indexing, vocabulary = make_names(config, sequences, names, pretrained)
+    return Catalogue.build(sequences, indexing, vocabulary, names)
+
+
+def make_names(
+    config: Config, sequences: UserSequences, names: Names | None, pretrained: Path | None
+) -> tuple[Indexing, Vocabulary]:
+    """How every user and item is written, and the tokenizer; arguments as of `build_catalogue`.
+
+    Raises:
+        InputError: items are to be written by titles that the dataset does not have.
+    """
     indexing = make_indexing(config.indexing, sequences, config.indexing_seed)
-    if pretrained is None:
-        names = indexing.item_names() + indexing.user_names()
-        vocabulary = train_tokenizer(names, config.model.vocab_size)
-    else:
+    titles: list[str] = []
+    if config.indexing == "title":
+        titles = [clean_title(title) for title in (names.titles if names else [])]
+        if not any(titles):
+            raise InputError(
+                f"config.indexing: found 'title', but {sequences.name} has no titles, expected a "
+                "prepared dataset with some (python -m genrec_jax.data.prepare)"
+            )
+    if pretrained is not None:
         vocabulary = load_vocabulary(pretrained)
-    return Catalogue.build(sequences, indexing, vocabulary)
+    else:
+        written = indexing.item_names()
+        written = [title or name for title, name in zip(titles or written, written, strict=True)]
+        vocabulary = train_tokenizer(
+            written + indexing.user_names(), config.model.vocab_size, by_word=bool(titles)
+        )
+    if titles:
+        made = title_names(titles, indexing.item_numbers, vocabulary, config.title_tokens)
+        log.info("%s", made.summary())
+        indexing = dataclasses.replace(indexing, item_texts=made.names)
+    return indexing, vocabulary
 
 
 def load_vocabulary(pretrained: Path) -> Vocabulary:

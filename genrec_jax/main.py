@@ -5,10 +5,20 @@
   --mode=audit      say whether the numbering of a config leaks the test items; nothing is trained
   --mode=recommend  write top-k lists for all users, or for a file of histories
 
+On several hosts the same command runs on each, and adds who it is: --coordinator=HOST:PORT (where
+process 0 listens), --processes=N, --process=I; or --distributed, where SLURM, Open MPI or
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID say so. --workdir is on a shared disk.
+
 Every key of the config is a flag: --config.finetune.epochs=5. genrec_jax/config.py says what each
-means. Bad input is told in one line, with exit code 2.
+means. What ends a command is told in one line. Exit codes:
+
+  0    done                                  74   the disk: full, read-only or failing
+  1    a fault of the program: a traceback   75   stopped by SIGTERM or SIGINT; training has saved,
+  2    bad input, or the workdir is taken         the same command goes on
+  3    loss or parameters not finite         130, 143   ended at once by SIGINT, SIGTERM
 """
 
+import errno
 import logging
 import re
 import sys
@@ -19,10 +29,12 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from genrec_jax import processes
 from genrec_jax.audit import audit
-from genrec_jax.config import Config, check_key
+from genrec_jax.config import Config
+from genrec_jax.config_keys import check_key
 from genrec_jax.data.datasets import cache_dir
-from genrec_jax.errors import InputError
+from genrec_jax.errors import DiskError, InputError, NotFiniteError, Stopped
 from genrec_jax.evaluate import evaluate
 from genrec_jax.progress import ConsoleHandler
 from genrec_jax.recommend import recommend
@@ -35,14 +47,22 @@ NOT_FOR = {
     "train": ("step", "split", "histories", "output"),
     "evaluate": ("histories", "output"),
     "recommend": ("split",),
-    "audit": ("step", "split", "histories", "output"),
+    "audit": ("step", "split", "histories", "output", "distributed", "coordinator"),
 }
+
+CODES = {Stopped: 75, NotFiniteError: 3, DiskError: 74, InputError: 2}  # the first that fits
+# Of an OSError that no module has put into words.
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
 
 FLAGS: tuple[tuple[Any, str, Any, str], ...] = (
     (flags.DEFINE_string, "workdir", None, "The run's folder; default runs/NAME[_variant]."),
     (flags.DEFINE_integer, "step", None, "The checkpoint to restore; default the best."),
-    (flags.DEFINE_string, "histories", None, "recommend: a file of 'user item item …' lines."),
+    (flags.DEFINE_string, "histories", None, "recommend: 'user item item …' or JSON lines."),
     (flags.DEFINE_string, "output", None, "recommend: the file to write; default in the run."),
+    (flags.DEFINE_string, "coordinator", None, "HOST:PORT where process 0 of several listens."),
+    (flags.DEFINE_integer, "processes", None, "How many processes there are."),
+    (flags.DEFINE_integer, "process", None, "Which of them this is, from 0."),
+    (flags.DEFINE_boolean, "distributed", False, "The same three, found in the environment."),
     (flags.DEFINE_boolean, "help", False, "Show this help."),
 )
 
@@ -81,7 +101,7 @@ def check_arguments(argv: list[str]) -> None:
         if match := re.match(r"--?config=([^:]*)", argument):
             check_config_file(Path(match[1]))
         if match := re.match(r"--?(config\.[^=]*)", argument):
-            check_key(match[1])
+            check_key(match[1], Config())
             if not has_config:
                 raise InputError(
                     f"{argument}: found no --config=FILE and no --workdir=DIR, whose key this "
@@ -123,20 +143,21 @@ def run(argv: list[str]) -> None:
     config = parse(values, argv)
     if values.help:
         print(__doc__)
-        for name in ("config", "workdir", "mode", "split", "step", "histories", "output"):
-            print(f"  --{name:10} {values[name].help}")
+        for name in ("config", "workdir", "mode", *(name for _, name, *_ in FLAGS[1:-1])):
+            print(f"  --{name:11} {values[name].help}")
         return
     if config is None:
         raise InputError("--config: found none, expected --config=configs/NAME.py[:variant]")
     if values.mode == "audit":
         audit(config)
         return
+    join_others(values, config)
     folder = RunFolder(Path(values.workdir) if values.workdir else default_workdir(values))
     if values.mode == "train":
         train(config, folder)
         return
     folder.read_config()  # there must be a run
-    folder.check_usable(config, ignored=("config.evaluate",))
+    folder.check_usable(config, ignored=("config.evaluate", "config.model_parallel"))
     if values.mode == "evaluate":
         evaluate(config, folder, values.split, values.step)
     else:
@@ -150,6 +171,28 @@ def run(argv: list[str]) -> None:
         )
 
 
+def join_others(values: flags.FlagValues, config: Config) -> None:
+    """Become one of several processes, if the flags say so."""
+    told = {name: values[name].value for name in ("coordinator", "processes", "process")}
+    missing = [f"--{name}" for name, value in told.items() if value is None]
+    if values.distributed:
+        if len(missing) < len(told):
+            raise InputError("--distributed: found --coordinator, --processes or --process beside")
+    elif len(missing) == len(told):
+        return
+    elif missing:
+        raise InputError(f"{' and '.join(missing)}: missing, expected all of {', '.join(told)}")
+    elif values.process not in range(values.processes):
+        raise InputError(
+            f"--process: found {values.process}, expected a number from 0 to below "
+            f"--processes={values.processes}"
+        )
+    processes.join(*told.values())
+    if not processes.is_first():
+        logging.getLogger("genrec_jax").setLevel(logging.ERROR)
+    processes.check_same(config.to_json(), "config")
+
+
 def default_workdir(values: flags.FlagValues) -> Path:
     """configs/beauty.py:small → runs/beauty_small."""
     path, _, variant = config_flags.get_config_filename(values["config"]).partition(":")
@@ -159,6 +202,8 @@ def default_workdir(values: flags.FlagValues) -> Path:
 def main(argv: list[str]) -> int:
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # Each of orbax's threads tells of a full disk by itself; what counts comes as an exception.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     log = logging.getLogger("genrec_jax")
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -166,25 +211,33 @@ def main(argv: list[str]) -> int:
     log.addHandler(console)
     try:
         run(argv)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except (Stopped, NotFiniteError, DiskError, InputError) as error:
+        code = next(code for kind, code in CODES.items() if isinstance(error, kind))
+        if not processes.is_to_be_told(error):
+            return code
+        if isinstance(error, Stopped):
+            return leave(code, f"stopped by {error}; the same command goes on from the last step")
+        return leave(code, f"error: {error}")
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        return leave(74, f"error: the disk does not do: {error}")
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         reason = " ".join(str(error).split())[:160]
-        print(
-            f"error: the device's memory does not do ({reason}); lower config.evaluate.batch_size "
-            "or beams, or a phase's batch_size",
-            file=sys.stderr,
-        )
-        return 2
+        text = "lower config.evaluate.batch_size or beams, or a phase's batch_size"
+        return leave(2, f"error: the device's memory does not do ({reason}); {text}")
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on with what is on disk", file=sys.stderr)
-        return 130
+        return leave(130, "interrupted; the same command goes on with what is on disk")
     finally:
         log.removeHandler(console)
     return 0
+
+
+def leave(code: int, text: str) -> int:
+    print(text, file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """Ranked lists as a file: Parquet, or JSON lines where the name says `.jsonl`.
 
-    user    int64            by the dataset's ids
-    target  int64            what was held out, where it is known
-    items   list of int64    best first
+    user    id               null for a user that the run does not know
+    target  id               what was held out, where it is known
+    items   list of ids      best first
     scores  list of float32  log-probabilities in nats
+    titles  list of strings  of the items, null for none; where the run has titles at all
+
+Ids are int64, the numbers of a sequence file, or strings, the log's own of a prepared dataset.
 
 Rows stand in the order of the examples. While a ranking runs, `FILE.parts/` holds a Parquet file
 for each finished chunk; the same command goes on with the missing chunks, if it would rank
@@ -29,15 +32,18 @@ import pyarrow.parquet as pq
 from genrec_jax.data.batches import BatchPlan
 from genrec_jax.data.sequences import Examples
 from genrec_jax.decoding.ranking import CHUNK, RankedLists, Watch, split_into_chunks
-from genrec_jax.errors import InputError
+from genrec_jax.errors import DiskError, InputError
+from genrec_jax.processes import by_the_first, is_first, together
 from genrec_jax.recommender import Recommender
 from genrec_jax.run_folder import write_atomically
+from genrec_jax.run_lock import locked
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".parquet", ".jsonl")
 MARKER = "identity.json"  # in the folder of parts
 
 
+@by_the_first
 def check_writable(path: Path, name: str) -> None:
     """Raise InputError, before anything is ranked, if `path` cannot become a file of lists.
 
@@ -87,32 +93,33 @@ def rank_to_file(
         chunk: examples to rank and to write together.
 
     Raises:
-        InputError: the file cannot be written.
+        DiskError: the file cannot be written.
+        InputError: another process ranks into the same file.
     """
     parts = _parts(path)
     chunks = split_into_chunks(len(examples), chunk)
     short = 0
     try:
-        _start_over_unless_same(parts, _identity(recommender, examples, chunk))
-        done = _read_done(parts, chunks, recommender)
-        if done:
-            log.info(
-                "%s: going on, %d of %d lists are there",
-                label,
-                sum(len(lists.items) for lists in done.values()),
-                len(examples),
-            )
-        missing = [one for one in chunks if one[0] not in done]
-        for start, lists in _both(done, recommender.rank_chunks(plan, missing, label, watch)):
-            if start not in done:
-                rows = np.arange(start, start + len(lists.items))
-                _write_part(_part(parts, start), recommender, examples.take(rows), lists)
-            short += int((lists.items < 0).any(axis=1).sum())
-            yield start, lists
-        _publish(path, parts, [_part(parts, start) for start, _ in chunks])
-        shutil.rmtree(parts)
+        with locked(path.with_name(path.name + ".lock"), str(path)):
+            _start_over_unless_same(parts, _identity(recommender, examples, chunk))
+            done = together(lambda: _read_done(parts, chunks, recommender))
+            if done:
+                log.info(
+                    "%s: going on, %d of %d lists are there",
+                    label,
+                    sum(len(lists.items) for lists in done.values()),
+                    len(examples),
+                )
+            missing = [one for one in chunks if one[0] not in done]
+            for start, lists in _both(done, recommender.rank_chunks(plan, missing, label, watch)):
+                if start not in done:
+                    rows = np.arange(start, start + len(lists.items))
+                    _write_part(_part(parts, start), recommender, examples.take(rows), lists)
+                short += int((lists.items < 0).any(axis=1).sum())
+                yield start, lists
+            _publish(path, parts, [_part(parts, start) for start, _ in chunks])
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error}") from None
+        raise DiskError(f"{path}: cannot be written: {error}") from None
     log.info("wrote %d ranked lists to %s", len(examples), path)
     if short:
         log.info("%d of them name fewer than %d items", short, recommender.evaluate.top_k)
@@ -157,6 +164,7 @@ def _is_ours(parts: Path) -> bool:
     return parts.is_dir() and ((parts / MARKER).exists() or not any(parts.iterdir()))
 
 
+@by_the_first
 def _start_over_unless_same(parts: Path, identity: str) -> None:
     """Called after `check_writable`: what is there is ours."""
     marker = parts / MARKER
@@ -184,21 +192,27 @@ def _read_done(
             done[start] = lists
         except (OSError, pa.ArrowException, ValueError, KeyError, InputError) as error:
             log.warning("WARNING: %s is damaged and ranked again: %s", path, error)
-            path.unlink()
+            if is_first():
+                path.unlink()
     return done
 
 
+@by_the_first
 def _write_part(
     path: Path, recommender: Recommender, examples: Examples, lists: RankedLists
 ) -> None:
-    ids = recommender.catalogue
+    catalogue = recommender.catalogue
     named = lists.items >= 0  # places that free search left empty are out
+    items = lists.items[named]
     offsets = pa.array(np.concatenate([[0], np.cumsum(named.sum(axis=1))]).astype(np.int32))
-    columns: dict[str, Any] = {"user": ids.user_ids[examples.users]}
+    columns: dict[str, Any] = {"user": catalogue.users.take(examples.users)}
     if (examples.targets >= 0).all():
-        columns["target"] = ids.item_ids[examples.targets]
-    columns["items"] = pa.ListArray.from_arrays(offsets, ids.item_ids[lists.items[named]])
+        columns["target"] = catalogue.items.take(examples.targets)
+    columns["items"] = pa.ListArray.from_arrays(offsets, catalogue.items.take(items))
     columns["scores"] = pa.ListArray.from_arrays(offsets, lists.scores[named])
+    if catalogue.names and catalogue.names.has_titles:
+        titles = pa.array(recommender.titles(items), pa.string())
+        columns["titles"] = pa.ListArray.from_arrays(offsets, titles)
     draft = path.with_suffix(".writing")
     pq.write_table(pa.table(columns), draft)
     os.replace(draft, path)
@@ -211,12 +225,12 @@ def _read_part(path: Path, recommender: Recommender) -> RankedLists:
     lists = RankedLists(np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32))
     items = table["items"].combine_chunks()
     named = np.arange(shape[1]) < np.diff(items.offsets.to_numpy())[:, None]
-    ids = items.values.to_numpy()
-    lists.items[named] = recommender.rows_of_items(ids)
+    lists.items[named] = recommender.catalogue.items.rows(items.values.to_pylist())
     lists.scores[named] = table["scores"].combine_chunks().values.to_numpy()
     return lists
 
 
+@by_the_first
 def _publish(path: Path, folder: Path, parts: list[Path]) -> None:
     """One file of all parts, a part at a time, there whole or not at all."""
     draft = folder / "whole"
@@ -231,3 +245,4 @@ def _publish(path: Path, folder: Path, parts: list[Path]) -> None:
             for part in parts:
                 writer.write_table(pq.read_table(part))
     os.replace(draft, path)
+    shutil.rmtree(folder)

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from genrec_jax.processes import is_first
+
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -17,6 +19,9 @@ SECONDS_BETWEEN_LINES = 20.0
 
 def track(items: Iterable[T], label: str, total: int, unit: str = "batch") -> Iterator[T]:
     """The items, one after the other, while saying how far they have got."""
+    if not is_first():
+        yield from items
+        return
     if sys.stderr.isatty():
         yield from tqdm(items, desc=label, total=total, unit=unit, leave=False)
         return
@@ -33,7 +38,7 @@ def track(items: Iterable[T], label: str, total: int, unit: str = "batch") -> It
 def track_steps(label: str, total: int, done: int) -> Iterator[Callable[[int], object]]:
     """Gives a function to be told of every n steps more; `done` of `total` were made before."""
     with contextlib.ExitStack() as stack:
-        if sys.stderr.isatty():
+        if is_first() and sys.stderr.isatty():
             bar = tqdm(desc=label, total=total, initial=done, unit="step", leave=False)
             yield stack.enter_context(bar).update
             return

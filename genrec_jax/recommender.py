@@ -4,6 +4,10 @@ from genrec_jax.recommender import Recommender
 
 recommender = Recommender.load("runs/beauty")
 recommender.recommend([(22, [1234, 87])])   # user id, item ids, the most recent last
+
+A run on a prepared dataset takes and gives the log's own ids, which are text, and titles:
+
+recommender.recommend([("A1YJEY40YUW4SE", ["B000142FVW"])])
 """
 
 import logging
@@ -13,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from genrec_jax.config import EvaluateConfig, check_evaluate
 from genrec_jax.data.batches import BatchPlan
-from genrec_jax.data.sequences import LARGEST_ID, Examples
+from genrec_jax.data.sequences import Examples
 from genrec_jax.decoding.beam_search import SearchSpec
 from genrec_jax.decoding.device_trie import put_on_device as put_trie_on_device
 from genrec_jax.decoding.exhaustive import block_size, make_blocks
@@ -31,8 +36,9 @@ from genrec_jax.decoding.ranking import (
     rank_chunks,
     split_into_chunks,
 )
-from genrec_jax.errors import InputError
+from genrec_jax.devices import Devices
 from genrec_jax.identifiers.catalogue import Catalogue
+from genrec_jax.identifiers.log_ids import Id
 from genrec_jax.identifiers.sentences import plan_batches
 from genrec_jax.model.bart import BartShape
 from genrec_jax.model.genrec import Params, abstract_model
@@ -49,10 +55,15 @@ def unwatched(batches: Iterable[Any], label: str, total: int) -> Iterable[Any]:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """An item by its id in the dataset, and its log-probability in nats."""
+    """An item by its id in the log or the sequence file, and its log-probability in nats."""
 
-    item: int
+    item: Id
     score: float
+    title: str | None = None
+
+
+# A user, None for somebody that the run does not know, and items, the most recent last.
+History = tuple[Id | None, Sequence[Id]]
 
 
 class Recommender:
@@ -66,13 +77,18 @@ class Recommender:
         max_tokens: int,
         buckets: int,
         params: Params | None = None,
+        devices: Devices | None = None,
     ):
         """Without `params`, set them before the first list is asked for (training does).
 
+        Without `devices`, all of them work. The parameters lie where `put_params` puts them.
+
         Raises:
-            InputError: `evaluate` does not fit together.
+            InputError: `evaluate` does not fit together, or its batches cannot be split.
         """
         check_evaluate(evaluate)
+        self.devices = devices or Devices.all()
+        self.devices.check_divides("config.evaluate.batch_size", evaluate.batch_size)
         self.catalogue = catalogue
         self.evaluate = evaluate
         self.params = params
@@ -87,6 +103,7 @@ class Recommender:
         workdir: str | Path,
         step: int | None = None,
         evaluate: EvaluateConfig | None = None,
+        devices: Devices | None = None,
     ) -> "Recommender":
         """From a run's folder, which need not have its dataset at hand.
 
@@ -94,6 +111,7 @@ class Recommender:
             workdir: the run's folder.
             step: of the checkpoint; the best by validation if not given.
             evaluate: how to search, if not as the run's config says.
+            devices: to rank on, not necessarily those of the training; all if not given.
 
         Raises:
             InputError: no run there, no such step, or a checkpoint of another shape.
@@ -103,9 +121,12 @@ class Recommender:
         shape = folder.read_shape()
         catalogue = Catalogue.load(folder.identifiers)
         table = catalogue.table
+        devices = devices or Devices.all()
+        devices.check_width(shape.d_model)
         _, like = abstract_model(shape, table.n_users, table.n_items)
         with Checkpoints(folder.checkpoints) as checkpoints:
-            params = checkpoints.params(checkpoints.best() if step is None else step, like)
+            best = checkpoints.best() if step is None else step
+            params = checkpoints.params(best, devices.like(like))
         return cls(
             catalogue,
             shape,
@@ -113,6 +134,7 @@ class Recommender:
             config.model.max_tokens,
             config.data.buckets,
             params,
+            devices,
         )
 
     def plan(self, examples: Examples, label: str) -> BatchPlan:
@@ -191,13 +213,16 @@ class Recommender:
             where = put_trie_on_device(trie)
         graph, _ = abstract_model(self._shape, table.n_users, table.n_items)
         on_device = put_on_device(table)
-        self._rankers[search] = make_ranker(graph, self._shape.dtype, on_device, find, where)
+        self._rankers[search] = make_ranker(
+            graph, self._shape.dtype, on_device, find, where, self.devices
+        )
         return self._rankers[search]
 
-    def recommend(
-        self, histories: Sequence[tuple[int, Sequence[int]]]
-    ) -> list[list[Recommendation]]:
-        """Top items for each (user id, item ids), ids as the dataset writes them.
+    def recommend(self, histories: Sequence[History]) -> list[list[Recommendation]]:
+        """Top items for each (user id, item ids), ids as the log or the sequence file has them.
+
+        A user of None is a stranger: the history alone speaks. It takes a model that was trained
+        with `model.user_dropout` to make much of that.
 
         Raises:
             InputError: a user or an item that the run was not trained on.
@@ -207,47 +232,41 @@ class Recommender:
         lists = self.rank(self.plan(self.examples(histories), "recommend"), "recommend")
         return [self.named(items, scores) for items, scores in zip(*lists, strict=True)]
 
-    def named(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
-        """One ranked list with the dataset's ids; places that free search left empty are out."""
-        return [
-            Recommendation(int(self.catalogue.item_ids[item]), float(score))
-            for item, score in zip(items, scores, strict=True)
-            if item >= 0
-        ]
+    def named(
+        self, items: Int[np.ndarray, " k"], scores: Float[np.ndarray, " k"]
+    ) -> list[Recommendation]:
+        """One ranked list with ids and titles; places that free search left empty are out."""
+        there = items[items >= 0]
+        titles = self.titles(there)
+        columns = (
+            self.catalogue.items.take(there).to_pylist(),
+            scores[items >= 0].tolist(),
+            titles,
+        )
+        return [Recommendation(*line) for line in zip(*columns, strict=True)]
 
-    def rows_of_items(self, ids: np.ndarray) -> np.ndarray:
-        """Item rows of the dataset's ids; raises InputError for one that is unknown."""
-        return _rows(ids, self.catalogue.item_ids, "item").astype(np.int32)
+    def titles(self, items: Int[np.ndarray, " m"]) -> list[str | None]:
+        """Of item rows; None where there is none."""
+        names = self.catalogue.names
+        if names is None or not names.has_titles:
+            return [None] * len(items)
+        return [names.titles[item] for item in items]
 
-    def examples(self, histories: Sequence[tuple[int, Sequence[int]]]) -> Examples:
-        """Histories of ids as rows; raises InputError for ids that are unknown or no numbers."""
-        for user, items in histories:
-            for number in (user, *items):
-                if not isinstance(number, int | np.integer) or abs(number) > LARGEST_ID:
-                    raise InputError(
-                        f"found the id {number!r}, expected a whole number up to {LARGEST_ID}"
-                    )
+    def examples(self, histories: Sequence[History]) -> Examples:
+        """Histories of ids as rows; raises InputError for ids that are unknown or of another kind.
+
+        A user of None has the row -1.
+        """
         lengths = np.array([len(items) for _, items in histories], dtype=np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        flat = np.array([item for _, items in histories for item in items], dtype=np.int64)
-        users = np.array([user for user, _ in histories], dtype=np.int64)
+        flat = [item for _, items in histories for item in items]
+        known = np.array([user is not None for user, _ in histories], dtype=bool)
+        users = np.full(len(histories), -1)
+        users[known] = self.catalogue.users.rows([u for u, _ in histories if u is not None])
         return Examples(
-            items=self.rows_of_items(flat),
-            users=_rows(users, self.catalogue.user_ids, "user"),
+            items=self.catalogue.items.rows(flat).astype(np.int32),
+            users=users,
             starts=offsets[:-1],
             stops=offsets[1:],
             targets=np.full(len(histories), -1),
         )
-
-
-def _rows(ids: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
-    order = np.argsort(known, kind="stable")
-    place = np.minimum(np.searchsorted(known[order], ids), len(known) - 1)
-    rows = order[place]
-    wrong = np.flatnonzero(known[rows] != ids)
-    if len(wrong):
-        raise InputError(
-            f"{what} {ids[wrong[0]]} is not among the {len(known)} {what}s that the run knows "
-            f"(ids {known.min()} to {known.max()})"
-        )
-    return rows

@@ -5,24 +5,34 @@ model.json         the shape of the model          metrics.jsonl    a line a log
 identifiers/       indexing, token table, tokenizer  tensorboard/   the same as events
 checkpoints/STEP/  orbax                           results.json     the test result
 predictions/       ranked lists as Parquet files   report.html     all of it to look at
+fingerprints.json  of the dataset, to know it by   run.lock        while a process trains
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
+import logging.handlers
 import os
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from genrec_jax.config import Config, flat
-from genrec_jax.errors import InputError
+from genrec_jax.config import Config
+from genrec_jax.config_keys import flat
+from genrec_jax.errors import DiskError, InputError
 from genrec_jax.model.bart import BartShape
+from genrec_jax.processes import by_the_first, is_first
 
+log = logging.getLogger(__name__)
+
+VALIDATION = "validation"  # the phase of a line of validation figures
 MACHINE_KEY = "config.data.dir"  # where a machine keeps the data does not make another run
 
 
 class RunFolder:
-    """The files of one run."""
+    """The files of one run. Of several processes the first writes them, and all read them."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -31,14 +41,17 @@ class RunFolder:
         self.predictions = path / "predictions"
         self.metrics = path / "metrics.jsonl"
         self.report = path / "report.html"
+        self.lock = path / "run.lock"
         self._config = path / "config.json"
         self._shape = path / "model.json"
         self._results = path / "results.json"
+        self._fingerprints = path / "fingerprints.json"
 
     @property
     def exists(self) -> bool:
         return self._config.is_file()
 
+    @by_the_first
     def check_usable(self, config: Config, ignored: tuple[str, ...] = ()) -> None:
         """Raise InputError if the folder holds another run, or things that are not a run.
 
@@ -46,7 +59,10 @@ class RunFolder:
             config: of the run that wants the folder.
             ignored: prefixes of keys that may differ, like `config.evaluate`.
         """
-        if self.path.is_dir() and not self.exists and any(self.path.iterdir()):
+        # What is there of a run that was killed while it made its folder.
+        ours = {self._config.name + ".part", self.lock.name}
+        found = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+        if not self.exists and found - ours:
             raise InputError(f"--workdir={self.path}: the folder is not empty and holds no run")
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"--workdir={self.path}: found a file, expected a folder")
@@ -64,13 +80,50 @@ class RunFolder:
                 "give another folder, or the same config to go on with that run"
             )
 
+    @by_the_first
     def create(self, config: Config, shape: BartShape) -> None:
+        """The config comes first: with it the folder is a run's.
+
+        Raises:
+            DiskError: the folder cannot be written.
+        """
         try:
-            self.predictions.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._shape, json.dumps(dataclasses.asdict(shape), indent=2) + "\n")
+            self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self._config, config.to_json())
+            write_atomically(self._shape, json.dumps(dataclasses.asdict(shape), indent=2) + "\n")
+            self.predictions.mkdir(exist_ok=True)
         except OSError as error:
-            raise InputError(f"--workdir={self.path}: cannot be written: {error}") from None
+            raise DiskError(f"--workdir={self.path}: cannot be written: {error}") from None
+
+    @by_the_first
+    def write_fingerprints(self, fingerprints: Mapping[str, str]) -> None:
+        write_atomically(self._fingerprints, json.dumps(fingerprints, indent=2) + "\n")
+
+    @by_the_first
+    def check_fingerprints(self, found: Mapping[str, str]) -> None:
+        """Raise InputError if the run has seen another dataset, numbering or tokenizer.
+
+        Args:
+            found: all or some of those that fingerprints.py makes.
+        """
+        if not self._fingerprints.is_file():
+            log.warning(
+                "WARNING: %s is of an older version: whether the dataset is the one that it was "
+                "trained on is not checked",
+                self.path,
+            )
+            return
+        expected = self._read(self._fingerprints)
+        differing = [
+            f"{name} has sha256 {value[:12]}… here and {str(expected.get(name))[:12]}… there"
+            for name, value in found.items()
+            if value != expected.get(name)
+        ]
+        if differing:
+            raise InputError(
+                f"--workdir={self.path}: the run was trained on other data ({'; '.join(differing)})"
+                "; put back what it was trained on, or give another folder"
+            )
 
     def read_config(self) -> Config:
         """The run's config. A key that is younger than the run stands at its default."""
@@ -86,25 +139,59 @@ class RunFolder:
     def read_results(self) -> dict[str, Any] | None:
         return self._read(self._results) if self._results.is_file() else None
 
+    @by_the_first
     def write_results(self, results: dict[str, Any]) -> None:
         write_atomically(self._results, json.dumps(results, indent=2) + "\n")
 
-    def drop_metrics_after(self, step: int) -> None:
-        """A run that goes on from a checkpoint writes the lines after it again."""
-        if self.metrics.is_file():
-            lines = self.metrics.read_text().splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("\n")]
-            try:
-                kept = [line for line in whole if json.loads(line)["step"] <= step]
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{self.metrics}: holds a line of another kind: {error}") from None
-            write_atomically(self.metrics, "".join(kept))
+    @by_the_first
+    def drop_metrics_after(self, step: int, validation_due: bool) -> None:
+        """A run that goes on from a checkpoint writes the lines after it again.
 
-    def log_to_file(self) -> logging.Handler:
-        """A handler that appends to log.txt with the time of each line."""
-        handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        return handler
+        Args:
+            step: of the checkpoint.
+            validation_due: the validation at that step is made again too.
+        """
+        if not self.metrics.is_file():
+            return
+        lines = self.metrics.read_text(errors="replace").splitlines(keepends=True)
+        kept = []
+        try:
+            for line in lines:
+                if not line.endswith("\n"):  # it was being written
+                    continue
+                found = json.loads(line)
+                again = validation_due and found["phase"] == VALIDATION
+                if found["step"] < step or (found["step"] == step and not again):
+                    kept.append(line)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.metrics}: holds a line of another kind: {error}") from None
+        write_atomically(self.metrics, "".join(kept))
+
+    @contextlib.contextmanager
+    def log_lines(self) -> Iterator[logging.handlers.MemoryHandler]:
+        """Within, the log goes to log.txt too, with the time of each line.
+
+        Gives a handler that keeps the lines until `open_log` says that the folder is there.
+        """
+        waiting = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
+        logger = logging.getLogger("genrec_jax")
+        logger.addHandler(waiting)
+        try:
+            yield waiting
+        finally:
+            logger.removeHandler(waiting)
+            if waiting.target is not None:
+                waiting.target.close()
+            waiting.close()
+
+    @by_the_first
+    def open_log(self, waiting: logging.handlers.MemoryHandler) -> None:
+        """The lines so far, and from now on each at once."""
+        file = _LogFile(self.path / "log.txt", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        waiting.setTarget(file)
+        waiting.flush()
+        waiting.capacity = 1
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
@@ -123,23 +210,57 @@ class RunFolder:
 
 
 class MetricsWriter:
-    """Figures to metrics.jsonl, a line a call, and to TensorBoard events."""
+    """Figures to metrics.jsonl, a line a call, and to TensorBoard events.
 
+    The events of a run that goes on are written anew from metrics.jsonl: each is there once, in one
+    file, whatever the process before left and whatever the clock says. An OSError comes to the
+    caller, where tensorboardX's own writer, a thread, would end and later wait for itself.
+    """
+
+    @by_the_first
     def __init__(self, folder: RunFolder):
-        from tensorboardX import SummaryWriter  # here: its import is slow and serving needs none
+        from tensorboardX.event_file_writer import EventsWriter  # here: slow, serving needs none
 
+        events = folder.path / "tensorboard"
+        events.mkdir(exist_ok=True)
+        for old in events.glob("events.*"):
+            old.unlink()
+        self._events = EventsWriter(str(events / "events"))
+        if folder.metrics.is_file():
+            for line in folder.metrics.read_text().splitlines():
+                self._write_events(**json.loads(line))
         self._lines = folder.metrics.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(folder.path / "tensorboard"))
 
+    @by_the_first
     def write(self, step: int, phase: str, figures: dict[str, float]) -> None:
         self._lines.write(json.dumps({"step": step, "phase": phase, **figures}) + "\n")
         self._lines.flush()
+        self._write_events(step, phase, **figures)
+        self._events.flush()
+
+    def _write_events(self, step: int, phase: str, **figures: float) -> None:
+        from tensorboardX.proto import event_pb2
+        from tensorboardX.summary import scalar
+
+        messages: Any = event_pb2  # made at import: its types are unknown
         for name, value in figures.items():
-            self._events.add_scalar(f"{phase}/{name}", value, step)
+            summary = scalar(f"{phase}/{name}", value)
+            self._events.write_event(
+                messages.Event(wall_time=time.time(), step=step, summary=summary)
+            )
 
     def close(self) -> None:
+        if not is_first():
+            return
         self._lines.close()
         self._events.close()
+
+
+class _LogFile(logging.FileHandler):
+    """log.txt. What the disk does not take is on the console; the writers of figures raise."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
 
 
 def _overlay(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from genrec_jax.data.sequences import UserSequences
 from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.measures.page import Item, Page, SampledUser, render
+from genrec_jax.processes import by_the_first
 from genrec_jax.run_folder import RunFolder, write_atomically
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,7 @@ USERS = 10
 HISTORY = 50  # newest items shown of a sampled user
 
 
+@by_the_first
 def write_page(
     config: Config, folder: RunFolder, sequences: UserSequences, catalogue: Catalogue
 ) -> None:
@@ -59,27 +62,33 @@ def sampled_users(
     table = pq.read_table(folder.predictions / "test.parquet")
     rng = np.random.default_rng([config.seed, USERS])
     rows = np.sort(rng.choice(table.num_rows, min(USERS, table.num_rows), replace=False))
-    about = attributes(config.data)
-    names = dict(zip(catalogue.item_ids.tolist(), catalogue.indexing.item_names(), strict=True))
-    row_of = {user: row for row, user in enumerate(sequences.user_ids.tolist())}
+    item = _shown_items(config, catalogue)
     users = catalogue.indexing.user_names()
-
-    def item(item_id: int) -> Item:
-        return Item(names[item_id], about.get(item_id, ""))
 
     drawn = []
     for line in table.take(rows).to_pylist():
-        row = row_of[line["user"]]
-        history = sequences.item_ids[sequences.of(row)[:-1]].tolist()[-HISTORY:]
+        row = int(catalogue.users.rows([line["user"]])[0])
+        name = f"{users[row]}, {line['user']}" if catalogue.users.are_text else users[row]
+        history = sequences.of(row)[:-1].tolist()[-HISTORY:]
         drawn.append(
             SampledUser(
-                name=users[row],
+                name=name,
                 history=[item(one) for one in history],
-                items=[item(one) for one in line["items"]],
-                target=item(line["target"]),
+                items=[item(one) for one in catalogue.items.rows(line["items"]).tolist()],
+                target=item(int(catalogue.items.rows([line["target"]])[0])),
             )
         )
     return drawn
+
+
+def _shown_items(config: Config, catalogue: Catalogue) -> Callable[[int], Item]:
+    """From an item row to what the page shows: its title and the log's id, or else its name."""
+    written = catalogue.indexing.item_names()
+    names = catalogue.names
+    if names is None:
+        about = attributes(config.data)
+        return lambda row: Item(written[row], about.get(int(catalogue.item_ids[row]), ""))
+    return lambda row: Item(names.titles[row] or written[row], names.item_ids[row])
 
 
 def attributes(config: DataConfig) -> dict[int, str]:

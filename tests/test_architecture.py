@@ -7,15 +7,30 @@ import genrec_jax
 
 # Top to bottom: the way of the data, then what stands at the end and may use all.
 ORDER = [
-    *("errors", "data", "identifiers", "model", "training", "decoding", "measures"),
-    *("config", "progress", "run_folder", "recommender", "predictions", "experiment", "audit"),
-    *("run_page", "evaluate", "recommend", "train", "main"),
+    *(
+        "errors",
+        "config_keys",
+        "processes",
+        "devices",
+        "data",
+        "identifiers",
+        "model",
+        "training",
+        "decoding",
+        "measures",
+    ),
+    *("config", "progress", "signals", "run_lock", "fingerprints", "run_folder", "recommender"),
+    *("predictions", "experiment", "audit", "run_page", "evaluate", "recommend", "phase", "train"),
+    "main",
 ]
 PACKAGE = Path(genrec_jax.__file__).parent
 PLACES = {name: place for place, name in enumerate(ORDER)}
 # Modules that are a command too (`python -m genrec_jax.model.convert`). Like main.py a command may
 # use all, but its imports must stand inside its function main(): importing the module brings none.
-COMMANDS = {PACKAGE / "model" / "convert.py", PACKAGE / "measures" / "report.py"}
+COMMANDS = {
+    *(PACKAGE / "data" / "prepare.py", PACKAGE / "model" / "convert.py"),
+    PACKAGE / "measures" / "report.py",
+}
 
 
 def imports(path: Path) -> set[str]:

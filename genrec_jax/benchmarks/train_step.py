@@ -3,7 +3,7 @@
     python -m genrec_jax.benchmarks.train_step                     batch 16, as in the paper
     python -m genrec_jax.benchmarks.train_step --large             and batch 256
     python -m genrec_jax.benchmarks.train_step --parts             and where our step's time goes
-    python -m genrec_jax.benchmarks.train_step --large --dtype=bfloat16 --steps=8 --turns=5    for a GPU
+    python -m genrec_jax.benchmarks.train_step --large --dtype=bfloat16 --steps=8 --turns=5    a GPU
 
 Finetuning on real Beauty inputs in BART's tokens, BART-base's shape, random weights, dropout on.
 Every bucket of the epoch is timed, the two sides in turn on the same batches, a call of our step

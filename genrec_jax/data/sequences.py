@@ -25,6 +25,7 @@ from genrec_jax.errors import InputError
 TEST_HOLDOUT = 0
 VALIDATION_HOLDOUT = 1
 LARGEST_ID = 2**31 - 1
+MOST_DIGITS = 10  # of an id
 SHORTEST_SEQUENCE = 3  # one item of training, one of validation, one of test
 
 
@@ -155,7 +156,7 @@ def read_id_lines(path: Path, what: str) -> list[tuple[int, list[int]]]:
         if not words:
             raise InputError(f"{path}, line {number}: found nothing, expected 'user item item …'")
         for word in words:
-            digits = word.isascii() and word.isdigit() and len(word) <= 10
+            digits = word.isascii() and word.isdigit() and len(word) <= MOST_DIGITS
             if not (digits and 0 < int(word) <= LARGEST_ID):
                 raise InputError(
                     f"{path}, line {number}: found {word[:40]!r}, expected a whole number from 1 "
@@ -173,6 +174,54 @@ def read_sequence_file(path: Path, name: str) -> UserSequences:
     Raises:
         InputError: see `read_id_lines`; also a user with fewer than three items, or given twice.
     """
+    return _read_flawless(path, name) or _read_line_by_line(path, name)
+
+
+def _read_flawless(path: Path, name: str) -> UserSequences | None:
+    """A file without any fault, in bulk; None for one that must be looked at line by line."""
+    try:
+        text = path.read_bytes().replace(b"\r\n", b"\n")
+    except OSError:
+        return None
+    if not text or text.translate(None, b"0123456789 \t\n"):
+        return None
+    letters = np.frombuffer(text, dtype=np.uint8)
+    is_digit = np.concatenate([[False], letters >= ord("0"), [False]])
+    edges = np.flatnonzero(is_digit[1:] != is_digit[:-1])  # starts and ends of words, in turn
+    starts, ends = edges[::2], edges[1::2]
+    line_ends = np.flatnonzero(letters == ord("\n"))
+    if letters[-1] != ord("\n"):
+        line_ends = np.append(line_ends, len(letters))
+    last = np.searchsorted(starts, line_ends)
+    lengths = np.diff(last, prepend=0) - 1  # items of each line
+    if lengths.min() < SHORTEST_SEQUENCE or (ends - starts).max() > MOST_DIGITS:
+        return None
+    numbers = np.fromstring(text, dtype=np.int64, sep=" ")
+    is_user = np.zeros(len(numbers), dtype=bool)
+    is_user[last - lengths - 1] = True
+    users, ids = numbers[is_user], numbers[~is_user]
+    too_far = numbers.min() < 1 or numbers.max() > LARGEST_ID
+    if too_far or len(np.unique(users)) < len(users):
+        return None
+    item_ids, items = _numbered(ids)
+    return UserSequences(name, items, np.concatenate([[0], np.cumsum(lengths)]), users, item_ids)
+
+
+def _numbered(
+    ids: Int[np.ndarray, " n"],
+) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " n"]]:
+    """The distinct ids in order, and the place of each; without sorting where ids lie close."""
+    largest = int(ids.max())
+    if largest > 4 * len(ids):
+        item_ids, items = np.unique(ids, return_inverse=True)
+        return item_ids, items.astype(np.int32)
+    there = np.zeros(largest + 1, dtype=bool)
+    there[ids] = True
+    return np.flatnonzero(there), (np.cumsum(there, dtype=np.int32) - 1)[ids]
+
+
+def _read_line_by_line(path: Path, name: str) -> UserSequences:
+    """Slow, and sees where a fault is."""
     line_of_user: dict[int, int] = {}
     sequences = []
     for number, ids in read_id_lines(path, "a sequence file"):

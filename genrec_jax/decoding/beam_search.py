@@ -224,7 +224,11 @@ def _best_children(
     widths: tuple[int, ...],
     count: int,
 ) -> Continuations:
-    """Only tokens that go on with a name; a branch a width, since levels differ in it."""
+    """Only tokens that go on with a name; a branch a width, since levels differ in it.
+
+    Widths are rounded up to powers of two, so that the dozen levels of long names (titles) compile
+    a few branches.
+    """
 
     def best_of(width: int) -> Continuations:
         found = children(trie, state.live_nodes, width)
@@ -240,10 +244,11 @@ def _best_children(
 
         return Continuations(best, place // width, chosen(found.tokens), chosen(found.nodes))
 
-    distinct = sorted(set(widths))
+    rounded = [1 << (width - 1).bit_length() for width in widths]
+    distinct = sorted(set(rounded))
     if len(distinct) == 1:
         return best_of(distinct[0])
-    branch = jnp.array([distinct.index(width) for width in widths])
+    branch = jnp.array([distinct.index(width) for width in rounded])
     first_level = trie.depth - len(widths)
     branches = [partial(best_of, width) for width in distinct]
     return jax.lax.switch(branch[state.position - first_level], branches)

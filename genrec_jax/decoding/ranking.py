@@ -20,6 +20,7 @@ from genrec_jax.decoding.beam_search import Decoder, SearchSpec, beam_search
 from genrec_jax.decoding.device_trie import DeviceTrie
 from genrec_jax.decoding.exhaustive import Blocks, best_items, score_items
 from genrec_jax.decoding.steps import advance_beams, reorder_beams, start_beams, tree_logits
+from genrec_jax.devices import Devices
 from genrec_jax.model.bart import Memory
 from genrec_jax.model.genrec import GenRec, Params, merge
 from genrec_jax.model.inputs import DeviceTable, append_mask, encoder_input
@@ -69,7 +70,12 @@ def find_exhaustively(spec: SearchSpec, top_k: int) -> Find:
 
 
 def make_ranker(
-    graph: Any, dtype: str, table: DeviceTable, find: Find, catalogue: DeviceTrie | Blocks
+    graph: Any,
+    dtype: str,
+    table: DeviceTable,
+    find: Find,
+    catalogue: DeviceTrie | Blocks,
+    devices: Devices | None = None,
 ) -> Rank:
     """`rank(params, batch, seen, n_tokens)`, jitted; each batch shape compiles once.
 
@@ -79,14 +85,18 @@ def make_ranker(
         table: the tokens of all names.
         find: the search.
         catalogue: what `find` searches.
+        devices: each ranks its share of a batch, and the lists come together on all; None: all.
     """
+    on = devices or Devices.all()
+    catalogue, table = on.put_whole((catalogue, table))
 
-    @partial(jax.jit, static_argnums=3)
+    @partial(jax.jit, static_argnums=3, out_shardings=on.whole)
     def rank(
         params: Params,
         batch: Batch,
         seen: Int[Array, "B W"] | None,
         n_tokens: int,
+        table: DeviceTable,
         catalogue: DeviceTrie | Blocks,
     ) -> tuple[jax.Array, jax.Array]:
         # Cast once a batch what every step would cast again. Norms stay float32.
@@ -94,9 +104,21 @@ def make_ranker(
         model = merge(graph, cast)
         items = append_mask(batch.histories, table.mask_row)
         memory = model.read(encoder_input(table, batch.users, items, n_tokens))
-        return find(model, memory, seen, catalogue)
 
-    return lambda params, batch, seen, n_tokens: rank(params, batch, seen, n_tokens, catalogue)
+        def search(params: Params, examples: Any, catalogue: Any) -> tuple[jax.Array, jax.Array]:
+            memory, seen = examples
+            return find(merge(graph, params), memory, seen, catalogue)
+
+        return on.apart(search, cast)(cast, (memory, seen), catalogue)
+
+    def rank_on_devices(
+        params: Params, batch: Batch, seen: Any, n_tokens: int
+    ) -> tuple[jax.Array, jax.Array]:
+        batch, seen = on.put((batch, seen), on.rows())
+        with jax.set_mesh(on.mesh):
+            return rank(params, batch, seen, n_tokens, table, catalogue)
+
+    return rank_on_devices
 
 
 def rank_chunks(

@@ -1,17 +1,21 @@
 """All that turns users and items into tokens and back, built once and kept with the run."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 
+from genrec_jax.data.prepared import Names
 from genrec_jax.data.sequences import UserSequences
 from genrec_jax.errors import InputError
 from genrec_jax.identifiers.indexing import Indexing
+from genrec_jax.identifiers.log_ids import LogIds, load_names, save_names
 from genrec_jax.identifiers.token_table import TokenTable, build_token_table
 from genrec_jax.identifiers.tokenizer import Vocabulary, read_tokenizer, save_tokenizer
 from genrec_jax.identifiers.trie import Trie, build_trie
+from genrec_jax.processes import by_the_first
 
 ARRAYS = "identifiers.npz"
 TOKENIZER = "tokenizer.json"
@@ -21,24 +25,43 @@ TOKENIZER = "tokenizer.json"
 class Catalogue:
     """The users and items of a dataset, how they are written, and their tokens."""
 
-    user_ids: np.ndarray  # [U] as the dataset file writes them
+    user_ids: np.ndarray  # [U] the dataset's numbers
     item_ids: np.ndarray  # [N]
     indexing: Indexing
     vocabulary: Vocabulary
     table: TokenTable
     trie: Trie
+    names: Names | None = None  # the log's own ids and titles, of a prepared dataset
 
     @classmethod
     def build(
-        cls, sequences: UserSequences, indexing: Indexing, vocabulary: Vocabulary
+        cls,
+        sequences: UserSequences,
+        indexing: Indexing,
+        vocabulary: Vocabulary,
+        names: Names | None = None,
     ) -> "Catalogue":
         table = build_token_table(vocabulary, indexing.item_names(), indexing.user_names())
         trie = build_trie(table.item_tokens, table.item_lengths, table.eos)
-        return cls(sequences.user_ids, sequences.item_ids, indexing, vocabulary, table, trie)
+        ids = (sequences.user_ids, sequences.item_ids)
+        return cls(*ids, indexing, vocabulary, table, trie, names)
 
+    @cached_property
+    def users(self) -> LogIds:
+        """The users as the outside calls them: the log's ids, or else the dataset's numbers."""
+        return LogIds("user", self.names.user_ids if self.names else self.user_ids)
+
+    @cached_property
+    def items(self) -> LogIds:
+        """The same for the items."""
+        return LogIds("item", self.names.item_ids if self.names else self.item_ids)
+
+    @by_the_first
     def save(self, folder: Path) -> None:
-        """The numbering, the tokenizer and the token table; the trie follows from the table."""
+        """All but the trie, which follows from the token table."""
         folder.mkdir(parents=True, exist_ok=True)
+        if self.names is not None:
+            save_names(folder, self.names, self.indexing.item_texts)
         save_tokenizer(self.vocabulary, folder / TOKENIZER)
         np.savez_compressed(
             folder / ARRAYS,
@@ -59,20 +82,30 @@ class Catalogue:
             InputError: a file is missing or damaged.
         """
         path = folder / ARRAYS
+        names, texts = load_names(folder)
         try:
             with np.load(path) as arrays:
                 saved = {name: arrays[name] for name in arrays.files}
-            indexing = Indexing(str(saved["kind"]), saved["user_numbers"], saved["item_numbers"])
-            names = (saved["tokens"], saved["lengths"], len(saved["item_ids"]))
+            numbers = (saved["user_numbers"], saved["item_numbers"])
+            indexing = Indexing(str(saved["kind"]), *numbers, texts)
+            rows = (saved["tokens"], saved["lengths"], len(saved["item_ids"]))
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(f"{path}: cannot be read as a run's identifiers: {error}") from None
         vocabulary = read_tokenizer(folder / TOKENIZER)
-        table = TokenTable(*names, bos=vocabulary.bos, pad=vocabulary.pad, eos=vocabulary.eos)
+        table = TokenTable(*rows, bos=vocabulary.bos, pad=vocabulary.pad, eos=vocabulary.eos)
         trie = build_trie(table.item_tokens, table.item_lengths, table.eos)
-        return cls(saved["user_ids"], saved["item_ids"], indexing, vocabulary, table, trie)
+        ids = (saved["user_ids"], saved["item_ids"])
+        if names and (len(names.user_ids), len(names.item_ids)) != tuple(map(len, ids)):
+            raise InputError(f"{path}: found other users or items than in the files beside it")
+        return cls(*ids, indexing, vocabulary, table, trie, names)
 
-    def check_same_dataset(self, sequences: UserSequences) -> None:
-        """Raises InputError if the run was trained on other users or items."""
+    def check_same_dataset(self, sequences: UserSequences, names: Names | None = None) -> None:
+        """Raises InputError if the run was trained on other users or items.
+
+        Args:
+            sequences: of the dataset.
+            names: of the dataset, which prepared ones are told apart by.
+        """
         for what, ours, theirs in (
             ("users", self.user_ids, sequences.user_ids),
             ("items", self.item_ids, sequences.item_ids),
@@ -81,4 +114,15 @@ class Catalogue:
                 raise InputError(
                     f"dataset {sequences.name}: found {len(theirs)} {what}, expected the run's "
                     f"{len(ours)} {what} with the same ids in the same order"
+                )
+        if names is None or self.names is None:
+            return
+        for what, ours, theirs in (
+            ("users", self.names.user_ids, names.user_ids),
+            ("items", self.names.item_ids, names.item_ids),
+        ):
+            if ours != theirs:
+                raise InputError(
+                    f"dataset {sequences.name}: found {what} with other ids in the log than the "
+                    "run's, expected the dataset that it was trained on"
                 )

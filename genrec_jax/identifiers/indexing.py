@@ -8,6 +8,9 @@
                 of every user, users in the order of the file), so that items of one user have
                 near numbers; those that no training part holds come after, shuffled. What these
                 numbers tell, the training interactions tell too.
+    title       items by their titles, where the log has them (identifiers/titles.py). Numbers are
+                dealt out as in `random`, and stand behind titles that are not unique and in the
+                names of items without one.
 
 Users are shuffled wherever items are numbered anew. In the order of the file a user's number says
 where in the numbering of the items the user's own new items stand: on the paper's files, where
@@ -21,33 +24,42 @@ from jaxtyping import Int
 
 from genrec_jax.data.sequences import UserSequences
 
-KINDS = ("published", "random", "sequential")
+KINDS = ("published", "random", "sequential", "title")
 HELD_OUT = 2  # items at the end of a sequence that `sequential` must not see
 
 
 @dataclass(frozen=True)
 class Indexing:
-    """The number that each user row and item row is written with."""
+    """The number that each user row and item row is written with.
+
+    `item_texts` are the names of the items where they are not written by number alone.
+    """
 
     kind: str
     user_numbers: Int[np.ndarray, " U"]
     item_numbers: Int[np.ndarray, " N"]
+    item_texts: tuple[str, ...] | None = None
 
     def user_names(self) -> list[str]:
         return [f"user_{number}" for number in self.user_numbers]
 
     def item_names(self) -> list[str]:
+        if self.item_texts is not None:
+            return list(self.item_texts)
         return [f"item_{number}" for number in self.item_numbers]
 
 
 def make_indexing(kind: str, sequences: UserSequences, seed: int) -> Indexing:
-    """One of KINDS for the users and items of a dataset; `published` needs no seed."""
+    """One of KINDS for the users and items of a dataset; `published` needs no seed.
+
+    Of `title` only the numbers: its names are made with a tokenizer (identifiers/titles.py).
+    """
     if kind == "published":
         return Indexing(kind, sequences.user_ids, sequences.item_ids)
     # A stream of its own, apart from the batches'.
     rng = np.random.default_rng([seed, 0x1DE])
     users = rng.permutation(sequences.user_ids)
-    if kind == "random":
+    if kind in ("random", "title"):
         return Indexing(kind, users, rng.permutation(sequences.item_ids))
     if kind == "sequential":
         order = np.concatenate(_by_first_appearance(sequences, rng))

@@ -26,13 +26,15 @@ def plan_batches(
 ) -> BatchPlan:
     """Cut histories to `max_tokens` encoder tokens from the oldest end, and group them by length.
 
-    Room for the mask is always kept: pretraining, where the mask takes an item's place, needs no
-    more than that either. What was cut, and the padding, is logged under `label`.
+    An example without a user (-1) has no user's name. Room for the mask is always kept:
+    pretraining, where the mask takes an item's place, needs no more than that either. What was
+    cut, and the padding, is logged under `label`.
 
     Raises:
         InputError: `max_tokens` cannot hold a user's name and one item.
     """
-    framed: Int[np.ndarray, " n"] = FRAME + MASK + table.user_lengths[examples.users]
+    user_tokens = np.where(examples.users >= 0, table.user_lengths[examples.users], 0)
+    framed: Int[np.ndarray, " n"] = FRAME + MASK + user_tokens
     longest = int(framed.max() + table.item_lengths.max())
     if longest > max_tokens:
         raise InputError(

@@ -39,13 +39,18 @@ class Vocabulary:
         return self.tokenizer.decode([int(token) for token in tokens]).strip()
 
 
-def train_tokenizer(names: list[str], vocab_size: int) -> Vocabulary:
+def train_tokenizer(names: list[str], vocab_size: int, by_word: bool = False) -> Vocabulary:
     """A byte-pair tokenizer of at most `vocab_size` tokens, trained on the catalogue's own names.
 
-    Merges may span a whole name (`Ġitem_12`), since nothing else will ever be written with it.
+    Args:
+        names: all that it will ever write, so that it knows all their bytes.
+        vocab_size: the bytes that occur are tokens too, even if there are more.
+        by_word: as BART's, merges stay inside a word, a number or a run of signs, so that a title
+            that is cut behind a word keeps its tokens. If not, they may span a whole name
+            (`Ġitem_12`).
     """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=by_word)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

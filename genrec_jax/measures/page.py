@@ -9,6 +9,7 @@ from genrec_jax.measures.breakdown import METRICS
 from genrec_jax.measures.charts import bar_chart, line_chart
 from genrec_jax.measures.leak import LABELS
 
+LONGEST_TITLE = 90  # characters
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #5d6670; --rule: #d5dade;
   --paper: #ffffff; --one: #1f6fb2; --two: #b4541a; --hit: #d9f0dd; }
@@ -45,13 +46,17 @@ summary { cursor: pointer; } .items { display: flex; flex-wrap: wrap; gap: .3rem
   list-style: none; font-size: .9rem; }
 .items li { border: 1px solid var(--rule); border-radius: .3rem; padding: .1rem .4rem; }
 .items li.hit { background: var(--hit); } .items small { color: var(--soft); }
+.items li, summary { overflow-wrap: anywhere; } .items li { max-width: 100%; }
 code { font-size: .9rem; overflow-wrap: anywhere; }
 """
 
 
 @dataclass(frozen=True)
 class Item:
-    """An item as a reader meets it: how it is written, and what else is known of it."""
+    """An item as a reader meets it: its title or name, and what else is known of it.
+
+    No two items of a page are alike in both.
+    """
 
     name: str
     about: str = ""
@@ -86,7 +91,7 @@ def render(page: Page) -> str:
     sections = [
         f"<h1>{_text(page.name)}</h1>",
         f"<p class=soft>GenRec on {_text(result['dataset'])}: {counts['users']:,} test users, "
-        f"{counts['items']:,} items, {_text(result['indexing'])} numbers, "
+        f"{counts['items']:,} items, {_written(result['indexing'])}, "
         f"{_text(result['search'])} search.</p>",
         f"<p class=verdict>{_text(page.audit['sentence'])}</p>",
         "<h2>Results</h2>",
@@ -244,24 +249,34 @@ def _half(interval: Sequence[float]) -> float:
 
 
 def _user(user: SampledUser) -> str:
-    ranked = [item.name for item in user.items]
-    found = user.target.name in ranked
-    place = f"place {ranked.index(user.target.name) + 1}" if found else "not in the list"
+    found = user.target in user.items
+    place = f"place {user.items.index(user.target) + 1}" if found else "not in the list"
     return (
         f"<details open><summary>{_text(user.name)}: {len(user.history)} items, then "
-        f"{_text(user.target.name)} ({place})</summary><h3>History, oldest first</h3>"
-        f"{_items(user.history, '')}<h3>Recommended, best first</h3>"
-        f"{_items(user.items, user.target.name)}</details>"
+        f"{_title(user.target.name)} ({place})</summary><h3>History, oldest first</h3>"
+        f"{_items(user.history, None)}<h3>Recommended, best first</h3>"
+        f"{_items(user.items, user.target)}</details>"
     )
 
 
-def _items(items: Sequence[Item], target: str) -> str:
+def _items(items: Sequence[Item], target: Item | None) -> str:
     shown = []
     for item in items:
-        kind = " class=hit" if item.name == target else ""
+        kind = " class=hit" if item == target else ""
         about = f" <small>{_text(item.about)}</small>" if item.about else ""
-        shown.append(f"<li{kind}>{_text(item.name)}{about}</li>")
+        shown.append(f"<li{kind}>{_title(item.name)}{about}</li>")
     return f"<ol class=items>{''.join(shown)}</ol>"
+
+
+def _title(text: str) -> str:
+    """Any script, in its own direction; of a long one the beginning, and all of it on hovering."""
+    if len(text) <= LONGEST_TITLE:
+        return f"<bdi>{_text(text)}</bdi>"
+    return f'<bdi title="{_text(text)}">{_text(text[: LONGEST_TITLE - 1].rstrip())}…</bdi>'
+
+
+def _written(indexing: str) -> str:
+    return "titles as names" if indexing == "title" else f"{_text(indexing)} numbers"
 
 
 def _seconds(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,8 +60,14 @@ def write_folder(
         origin: what the model card says of them.
 
     Raises:
-        InputError: `output` holds something, cannot be written, or reads back differently.
+        InputError: `output` holds something, cannot be written, or reads back differently; or the
+            items are written by titles, which the exported files have no place for.
     """
+    if catalogue.indexing.item_texts is not None:
+        raise InputError(
+            f"{origin.run}: its items are written by titles (config.indexing=title), expected a "
+            "run whose items are written by numbers: the exported id tables tell items by these"
+        )
     draft = _make_draft(output)
     try:
         _write_config(draft, catalogue, shape)

@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from genrec_jax.devices import look_up
 from genrec_jax.identifiers.token_table import TokenTable
 
 
@@ -151,4 +152,4 @@ def append_mask(histories: Int[Array, "B H"], mask_row: int) -> Int[Array, "B H+
 
 def table_lookup(table: jax.Array, rows: Int[Array, "..."]) -> jax.Array:
     """Rows of an id table; zeros where the row is -1."""
-    return jnp.where((rows >= 0)[..., None], table[jnp.maximum(rows, 0)], 0.0)
+    return jnp.where((rows >= 0)[..., None], look_up(table, jnp.maximum(rows, 0)), 0.0)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from genrec_jax.errors import InputError
+from genrec_jax.errors import NotFiniteError
 from genrec_jax.training.calls import Call
 from genrec_jax.training.step import StepMetrics
 
@@ -60,29 +60,42 @@ class FigureLog:
         if call.stop - self.written >= self.every:
             self.write_line(self.written + self.every)
 
+    def pending(self) -> StepMetrics:
+        """The metrics of the steps after the last line, on the host: a checkpoint keeps them.
+
+        Raises:
+            NotFiniteError: the loss or the gradient of one of them is not; `args` are (step of
+                the phase, what was found).
+        """
+        fetched = jax.device_get(self.waiting)  # waits for the device
+        made = [[column[:steps] for column in metrics] for steps, metrics in fetched]
+        columns: list[Any] = [np.concatenate(column) for column in zip(*made, strict=True)]
+        metrics = StepMetrics(*columns)
+        self.waiting = [(len(metrics.loss_sum), metrics)]
+        finite = np.isfinite(metrics.loss_sum) & np.isfinite(metrics.gradient_norm)
+        if not finite.all():
+            first = int(np.argmin(finite))
+            loss = metrics.loss_sum[first] / max(metrics.tokens[first], 1)
+            found = f"loss {loss}, gradient norm {metrics.gradient_norm[first]}"
+            raise NotFiniteError(self.written + first + 1, found)
+        return metrics
+
     def write_line(self, step: int) -> None:
         """The line of the steps after the last one up to `step`; none if there are none.
 
         Raises:
-            InputError: the loss is not a finite number.
+            NotFiniteError: see `pending`.
         """
         n = step - self.written
         if n == 0:
             return
-        fetched = jax.device_get(self.waiting)  # waits for the device
+        metrics = self.pending()
         seconds = max(time.monotonic() - self.clock, 1e-9)
-        made = [[column[:steps] for column in metrics] for steps, metrics in fetched]
-        columns: list[Any] = [np.concatenate(column) for column in zip(*made, strict=True)]
-        of_line = StepMetrics(*(column[:n] for column in columns))
-        after = StepMetrics(*(column[n:] for column in columns))
+        of_line = StepMetrics(*(column[:n] for column in metrics))
+        after = StepMetrics(*(column[n:] for column in metrics))
         self.waiting = [(len(after.loss_sum), after)]
         self.written = step
         figures = self._means(of_line) | self._rates(seconds)
-        if not np.isfinite(figures["loss"]):
-            raise InputError(
-                f"{self.phase}: the loss of the steps up to {step} is {figures['loss']}, expected "
-                f"a finite number; try a smaller config.{self.phase}.learning_rate"
-            )
         figures["learning_rate"] = float(np.asarray(self.learning_rate(step - 1)))
         self.write(self.first_step + step, self.phase, figures)
         log.info(

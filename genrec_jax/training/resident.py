@@ -9,6 +9,9 @@ the sums of some norms' gradients otherwise.)
 The step is compiled ahead of time for each bucket, so that the log can say how long that took and
 what is called is known to be one program.
 
+On several devices each gets its share of every batch's rows; the dataset's integers are whole on
+each, so that no batch waits for another device's part of the data.
+
 Axes: B examples a batch, H items of history, k rows of batches, the first n of them steps of a
 call, M examples, I items of all histories.
 """
@@ -26,6 +29,7 @@ from jaxtyping import Array, Int
 
 from genrec_jax.data.batches import Batch, Bucket
 from genrec_jax.data.sequences import Examples
+from genrec_jax.devices import Devices
 from genrec_jax.model.inputs import DeviceTable
 from genrec_jax.training.calls import Call
 from genrec_jax.training.step import Step, StepMetrics, TrainState
@@ -63,10 +67,14 @@ def gather_batch(examples: DeviceExamples, rows: Int[Array, " B"], n_items: int)
     )
 
 
-def make_resident_step(step: Step) -> Any:
+def make_resident_step(step: Step, devices: Devices | None = None) -> Any:
     """`call(state, table, examples, rows [k, B], n, bucket)`, jitted, the state donated.
 
     It gives the state after the first n rows and their metrics, [k] with zeros after the n-th.
+
+    Args:
+        step: see `make_step`.
+        devices: that the state stays on as `Devices.placement` says; None: on one.
     """
 
     @partial(jax.jit, static_argnums=5, donate_argnums=0)
@@ -85,6 +93,9 @@ def make_resident_step(step: Step) -> Any:
         def body(i: Int[Array, ""], carried: Any) -> Any:
             state, so_far = carried
             state, metrics = one(state, rows[i])
+            if devices is not None and devices.count > 1:
+                state = jax.lax.with_sharding_constraint(state, devices.placement(state))
+                metrics = jax.lax.with_sharding_constraint(metrics, devices.whole)
             return state, jax.tree.map(lambda all_, new: all_.at[i].set(new), so_far, metrics)
 
         _, like = jax.eval_shape(one, state, rows[0])
@@ -110,17 +121,19 @@ class ResidentTrainer:
     examples: DeviceExamples
     steps_per_call: int = 1  # k: the most that a call may hold
     label: str = "training"
+    devices: Devices = field(default_factory=Devices.all)
     programs: dict[Bucket, Any] = field(default_factory=dict)
     compile_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self._jitted = make_resident_step(self.step)
+        self._jitted = make_resident_step(self.step, self.devices)
 
     def put(self, call: Call) -> Rows:
         """The rows of a call, on their way to the device; nothing waits for them here."""
         n = len(call.rows)
         rows = np.pad(call.rows, ((0, self.steps_per_call - n), (0, 0)), constant_values=-1)
-        return jax.device_put(Rows(rows, np.int32(n)))
+        places = Rows(self.devices.rows(axis=1), self.devices.whole)
+        return self.devices.put(Rows(rows, np.asarray(n, np.int32)), places)
 
     def run(self, state: TrainState, call: Call, put: Rows) -> tuple[TrainState, StepMetrics]:
         """The state after the call's steps, and the metrics of each, [k].
@@ -136,10 +149,12 @@ class ResidentTrainer:
         if call.bucket not in self.programs:
             started = time.monotonic()
             batch = call.rows.shape[1]
-            rows = jax.ShapeDtypeStruct((self.steps_per_call, batch), jnp.int32)
-            n = jax.ShapeDtypeStruct((), jnp.int32)
+            shape = (self.steps_per_call, batch)
+            rows = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self.devices.rows(axis=1))
+            n = jax.ShapeDtypeStruct((), jnp.int32, sharding=self.devices.whole)
             arguments = (state, self.table, self.examples, rows, n, call.bucket)
-            self.programs[call.bucket] = self._jitted.lower(*arguments).compile()
+            with jax.set_mesh(self.devices.mesh):
+                self.programs[call.bucket] = self._jitted.lower(*arguments).compile()
             seconds = time.monotonic() - started
             self.compile_seconds += seconds
             log.info(

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from genrec_jax.data.batches import Batch
+from genrec_jax.devices import Devices, split_rows
 from genrec_jax.model.dropout import Key
 from genrec_jax.model.genrec import Params, merge
 from genrec_jax.model.inputs import (
@@ -57,8 +59,15 @@ Step = Callable[[TrainState, DeviceTable, Batch, int], tuple[TrainState, StepMet
 Gradient = Callable[..., tuple[Params, Sums]]
 
 
-def start_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+def start_state(
+    params: Params, optimizer: optax.GradientTransformation, devices: Devices | None = None
+) -> TrainState:
+    """At step 0; on `devices` the optimizer's state lies where the parameters do."""
+    if devices is None:
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    places = devices.placement(jax.eval_shape(optimizer.init, params))
+    opt_state = jax.jit(optimizer.init, out_shardings=places)(params)
+    return TrainState(devices.put_whole(np.zeros((), np.int32)), params, opt_state)
 
 
 def token_loss(
@@ -160,7 +169,10 @@ def _accumulated(
     key: jax.Array,
 ) -> tuple[Params, Sums]:
     """The gradient of a batch as the sum over its parts; the memory of one part's forward pass."""
-    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (sentence, answer))
+    # Integers that change places, so that each device has its share of every part.
+    split = jax.tree.map(
+        lambda x: split_rows(x.reshape(parts, -1, *x.shape[1:]), axis=1), (sentence, answer)
+    )
     keys = jax.random.split(key, parts)
 
     def add(total: Any, part: Any) -> tuple[Any, None]:

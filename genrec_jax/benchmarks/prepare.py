@@ -1,0 +1,155 @@
+"""A log of 20 million interactions → a prepared dataset → batches: seconds, rows/s, memory.
+
+    python -m genrec_jax.benchmarks.prepare                   1 M users, 200,000 items, csv.gz
+    python -m genrec_jax.benchmarks.prepare --users=100000    a tenth of it
+    python -m genrec_jax.benchmarks.prepare --memory-gb=1     what DuckDB may take before it spills
+
+The log is synthetic: the popularity of items is log-normal, with a tenth of them below the 5-core;
+histories have 5 items and more, 20 on average; lines stand in no order of users; ids are as long
+as Amazon's. Every part runs in a process of its own, and its peak is the most memory that the
+process held at once (the kernel's figure).
+"""
+
+import argparse
+import gzip
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+ITEMS_A_USER = 20
+ROWS_A_BLOCK = 1_000_000
+FIRST_SECOND, SECONDS = 1_388_534_400, 5 * 365 * 86_400
+
+
+def write_log(path: Path, users: int) -> int:
+    """A csv.gz of about 20 lines a user; returns how many."""
+    rng = np.random.default_rng(0)
+    items = max(20, users // 5)
+    lengths = 5 + rng.geometric(1 / (ITEMS_A_USER - 4), users) - 1
+    owners = rng.permutation(np.repeat(np.arange(users), lengths))
+    popularity = np.cumsum(rng.lognormal(sigma=1.5, size=items))
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(b"user,item,rating,time\n")
+        for start in range(0, len(owners), ROWS_A_BLOCK):
+            block = owners[start : start + ROWS_A_BLOCK]
+            drawn = np.searchsorted(popularity, popularity[-1] * rng.random(len(block)))
+            moments = FIRST_SECOND + np.sort(rng.integers(0, 86_400, len(block)))
+            moments += start * SECONDS // len(owners)
+            rows = zip(block.tolist(), drawn.tolist(), moments.tolist(), strict=True)
+            lines = "".join(f"A{u:013d},B{i:09d},5.0,{t}\n" for u, i, t in rows)
+            file.write(lines.encode())
+    return len(owners)
+
+
+def prepare_log(path: Path, output: Path, memory_gb: float) -> None:
+    from genrec_jax.data.prepare import prepare
+    from genrec_jax.data.prepare_config import PrepareConfig
+
+    values = PrepareConfig().to_dict()
+    values["log"]["file"], values["memory_gb"] = str(path), memory_gb
+    prepare(PrepareConfig.from_dict(values), output)
+
+
+def make_batches(folder: Path) -> None:
+    """All that stands between the folder and the first training step, and one epoch's batches."""
+    from genrec_jax.data.prepared import read_prepared
+    from genrec_jax.data.sequences import next_item_examples
+    from genrec_jax.identifiers.catalogue import Catalogue
+    from genrec_jax.identifiers.indexing import make_indexing
+    from genrec_jax.identifiers.sentences import plan_batches
+    from genrec_jax.identifiers.tokenizer import train_tokenizer
+
+    started = time.perf_counter()
+
+    def tell(what: str) -> None:
+        print(f"  {what}: after {time.perf_counter() - started:.1f} s, {peak_gb():.2f} GB")
+
+    sequences = read_prepared(folder)
+    tell("folder read")
+    indexing = make_indexing("random", sequences, 0)
+    names = indexing.item_names() + indexing.user_names()
+    vocabulary = train_tokenizer(names, 800)
+    del names
+    tell("tokenizer trained")
+    catalogue = Catalogue.build(sequences, indexing, vocabulary)
+    tell("token table and trie built")
+    examples = next_item_examples(sequences, 2)
+    plan = plan_batches(examples, catalogue.table, 512, 256, 8, "finetune")
+    batches = plan.epoch(0, 0)
+    tell("epoch planned")
+    rows = 0
+    for bucket, members in batches:
+        rows += int((plan.pad(bucket, members).users >= 0).sum())
+    assert rows == sequences.n_users
+    tell(f"{len(batches)} batches of 256 made")
+
+
+def peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def in_a_process_of_its_own(part: str, *arguments: str) -> tuple[float, float]:
+    """Seconds and peak GB of this module's `--part`."""
+    command = [sys.executable, "-m", "genrec_jax.benchmarks.prepare", f"--part={part}", *arguments]
+    started = time.perf_counter()
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{part} failed")
+    return time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e9
+
+
+def main() -> None:
+    flags = parser().parse_args()
+    parts: dict[str, Callable[[], None]] = {
+        "prepare": lambda: prepare_log(flags.log, flags.output, flags.memory_gb),
+        "batches": lambda: make_batches(flags.output),
+    }
+    if flags.part:
+        import logging
+
+        logging.basicConfig(level=logging.INFO, format="  %(message)s", stream=sys.stdout)
+        parts[flags.part]()
+        return
+    with tempfile.TemporaryDirectory(dir=flags.scratch) as scratch:
+        log, output = Path(scratch) / "log.csv.gz", Path(scratch) / "prepared"
+        started = time.perf_counter()
+        rows = write_log(log, flags.users)
+        print(
+            f"log: {rows:,} lines, {log.stat().st_size / 1e6:.0f} MB packed, "
+            f"written in {time.perf_counter() - started:.0f} s",
+            flush=True,
+        )
+        where = (f"--log={log}", f"--output={output}", f"--memory-gb={flags.memory_gb}")
+        took, peak = in_a_process_of_its_own("prepare", *where)
+        print(f"prepare: {took:.1f} s, {rows / took:,.0f} rows/s, peak {peak:.2f} GB", flush=True)
+        left = json.loads((output / "dataset.json").read_text())["interactions"]
+        took, peak = in_a_process_of_its_own("batches", *where)
+        print(f"batches: {took:.1f} s, {left / took:,.0f} interactions/s, peak {peak:.2f} GB")
+
+
+def parser() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(
+        prog="python -m genrec_jax.benchmarks.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    flags.add_argument("--users", type=int, default=1_000_000)
+    flags.add_argument("--memory-gb", type=float, default=2.0)
+    flags.add_argument("--scratch", type=Path, help="folder for the log and DuckDB's files")
+    flags.add_argument("--part", choices=("prepare", "batches"), help=argparse.SUPPRESS)
+    flags.add_argument("--log", type=Path, help=argparse.SUPPRESS)
+    flags.add_argument("--output", type=Path, help=argparse.SUPPRESS)
+    return flags
+
+
+if __name__ == "__main__":
+    main()

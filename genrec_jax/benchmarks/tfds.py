@@ -1,0 +1,68 @@
+"""How fast tensorflow-datasets folders are written and read: python -m genrec_jax.benchmarks.tfds
+
+A prepared dataset of so many users, 9 items each on average, is written as a folder of `genrec`
+and read again, in bulk as training does, by the library's own decoder, and as it was prepared.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from genrec_jax.data.prepared import Prepared, read_prepared, write_prepared
+from genrec_jax.data.tfds_reader import read_tfds
+from genrec_jax.data.to_tfds import build
+
+DECODED = 20_000  # users that the library's decoder is timed on
+
+
+def make_prepared(folder: Path, n_users: int) -> None:
+    rng = np.random.default_rng(0)
+    n_items = max(n_users // 5, 10)
+    offsets = np.concatenate([[0], np.cumsum(rng.integers(5, 14, n_users))])
+    items = rng.integers(1, n_items + 1, offsets[-1]).astype(np.int32)
+    prepared = Prepared(
+        items=items,
+        times=np.arange(offsets[-1]),
+        offsets=offsets,
+        user_ids=[f"A{user:013d}" for user in range(n_users)],
+        item_ids=[f"B{item:09d}" for item in range(n_items)],
+        titles=[f"Title of the item {item}" for item in range(n_items)],
+    )
+    folder.mkdir()
+    write_prepared(folder, "timed", prepared)
+
+
+def timed(what: str, n_users: int, act: Callable[[], Any]) -> Any:
+    started = time.perf_counter()
+    result = act()
+    seconds = time.perf_counter() - started
+    print(f"{what:40} {seconds:8.2f} s {n_users / seconds:12,.0f} users/s")
+    return result
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m genrec_jax.benchmarks.tfds")
+    parser.add_argument("--users", type=int, default=200_000)
+    n = parser.parse_args(argv).users
+    with tempfile.TemporaryDirectory() as name:
+        prepared = Path(name) / "prepared"
+        make_prepared(prepared, n)
+        folder = timed("written", n, lambda: build(str(prepared), Path(name) / "tfds"))
+        timed("read in bulk", n, lambda: read_tfds(folder))
+        builder: Any = tfds.builder_from_directory(folder)
+        rows = builder.as_data_source("users")
+        some = list(range(min(n, DECODED)))
+        timed("read by the library's decoder", len(some), lambda: rows.__getitems__(some))
+        timed("read as it was prepared", n, lambda: read_prepared(prepared))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,245 @@
+"""A log → a prepared dataset that training reads.
+
+  python -m genrec_jax.data.prepare --config=configs/prepare.py[:source] --output=FOLDER
+      --config.log.file=FILE [--config.KEY=VALUE …]
+
+Reads, checks, drops duplicates, filters users and items to the k-core, orders by time, numbers,
+and writes FOLDER (genrec_jax/data/prepared.py says what is in it). Then
+--config.data.name=file --config.data.file=FOLDER trains on it. What each key means, says
+genrec_jax/data/prepare_config.py. Bad input is told in one line, with exit code 2.
+"""
+
+import filecmp
+import logging
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from genrec_jax.config_keys import check_key
+from genrec_jax.data.core_filter import Core, Step, Workbench
+from genrec_jax.data.interactions import (
+    Reading,
+    input_files,
+    read_interactions,
+    start_reading,
+)
+from genrec_jax.data.item_texts import ItemTexts, read_item_texts
+from genrec_jax.data.prepare_config import PrepareConfig
+from genrec_jax.data.prepared import RECORD, TABLES, Prepared, write_prepared
+from genrec_jax.data.times import POSITIONS, write_instant
+from genrec_jax.errors import InputError
+
+log = logging.getLogger("genrec_jax.data.prepare")  # as a command too
+
+TEXT_ENDINGS = r"(\.(csv|tsv|txt|dat|json|jsonl|parquet))?(\.(gz|zst))?$"
+
+
+def prepare(config: PrepareConfig, output: Path) -> None:
+    """Write the dataset of a log into the folder `output`, all of it or nothing.
+
+    Raises:
+        InputError: a file, line or key that is wrong; a folder that holds something else.
+    """
+    files = input_files(config.log, "config.log.file")
+    if config.metadata.file:
+        input_files(config.metadata, "config.metadata.file")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.exists() and not (output.is_dir() and (output / RECORD).is_file()):
+        raise InputError(f"--output: found {output}, expected a new folder")
+    name = config.name or re.sub(TEXT_ENDINGS, "", files[0].name)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
+        try:
+            _prepare_in(config, name, Path(scratch))
+        except duckdb.OutOfMemoryException as error:
+            raise InputError(
+                f"config.memory_gb: {config.memory_gb:g} do not do ({_short(error)})"
+            ) from None
+        except (duckdb.IOException, OSError) as error:
+            raise InputError(f"{output.parent}: cannot be written: {_short(error)}") from None
+        _move(Path(scratch) / "result", output)
+
+
+def _prepare_in(config: PrepareConfig, name: str, scratch: Path) -> None:
+    reading = start_reading(config)
+    with Workbench(scratch, config.memory_gb) as bench:
+        bench.load(read_interactions(config, reading))
+        bench.steps += _steps_of_reading(config, reading)
+        identity = bench.identity()
+        bench.encode(config.duplicates)
+        bench.filter(config.user_core, config.item_core, config.rounds)
+        core = bench.result(config.seed)
+    (scratch / "log.duckdb").unlink()
+    texts = ItemTexts([], [], 0)
+    if config.metadata.file or config.log.title:
+        texts = read_item_texts(config, core.item_ids)
+        _tell_texts(texts)
+    table = write_table(bench.steps)
+    log.info("%s", table)
+    _tell_times(reading, core)
+    result = scratch / "result"
+    result.mkdir()
+    prepared = Prepared(*core[:-1], titles=texts.titles, attributes=texts.attributes)
+    write_prepared(result, name, prepared, _record(config, reading, identity, bench.steps, core))
+
+
+def _steps_of_reading(config: PrepareConfig, reading: Reading) -> list[Step]:
+    """Every kind of row that did not come through, and what did."""
+    left = reading.rows + sum(reading.dropped.counts.values())
+    steps = [Step("rows read", None, None, left)]
+    for reason, count in sorted(reading.dropped.counts.items()):
+        left -= count
+        steps.append(Step(f"left out: {reason}", None, None, left))
+    if config.log.since or config.log.until:
+        steps.append(Step("in the window of time", None, None, left - reading.outside))
+    if not steps[-1].interactions:
+        told = "; ".join(f"{step.step}: {step.interactions}" for step in steps)
+        raise InputError(f"{config.log.file}: holds no interactions ({told})")
+    return steps
+
+
+def write_table(steps: list[Step]) -> str:
+    """The counts of every step as aligned text."""
+    rows: list[tuple[str, ...]] = [("", "users", "items", "interactions", "dropped")]
+    before: Step | None = None
+    for step in steps:
+        counts = [f"{n:,}" if n is not None else "" for n in step[1:]]
+        dropped = before.interactions - step.interactions if before else 0
+        rows.append((step.step, *counts, f"{dropped:,}" if dropped else ""))
+        before = step
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in rows
+    )
+
+
+def _tell_times(reading: Reading, core: Core) -> None:
+    if reading.clock.asked == POSITIONS:
+        log.info("times: the places in the lines")
+    elif reading.first is not None and reading.last is not None:
+        log.info(
+            "times: %s%s, from %s to %s; %d of the interactions left are at the same instant as "
+            "another of their user, and stand in the order of a seeded hash",
+            reading.clock.described,
+            ", UTC where no zone stands" if reading.clock.zone_assumed else "",
+            write_instant(reading.first),
+            write_instant(reading.last),
+            core.tied,
+        )
+
+
+def _tell_texts(texts: ItemTexts) -> None:
+    missing = sum(title is None for title in texts.titles)
+    log.info("%d of %d items have a title", len(texts.titles) - missing, len(texts.titles))
+    if texts.conflicts:
+        log.info(
+            "%d items are told different things of: the first title in the order of characters is "
+            "taken",
+            texts.conflicts,
+        )
+
+
+def _record(
+    config: PrepareConfig, reading: Reading, identity: str, steps: list[Step], core: Core
+) -> dict[str, Any]:
+    return {
+        "config": config.record(),
+        # Of the rows that were read, whatever the order of lines and files and their packing.
+        "input": {"rows": reading.rows, "checksum_of_rows": identity},
+        "times": {
+            "unit": reading.clock.unit,
+            "utc_assumed": reading.clock.zone_assumed,
+            "first_microsecond": reading.first,
+            "last_microsecond": reading.last,
+            "tied_interactions": core.tied,
+        },
+        "steps": [step._asdict() for step in steps],
+    }
+
+
+def _move(result: Path, output: Path) -> None:
+    """Under its name only when it is whole; what is there already must be the same."""
+    if output.exists():
+        _, differ, missing = filecmp.cmpfiles(result, output, [RECORD, *TABLES], shallow=False)
+        if differ or missing:
+            raise InputError(
+                f"--output: {output} holds another dataset ({', '.join(differ + missing)} differ), "
+                "expected a new folder"
+            )
+        log.info("%s holds this very dataset already", output)
+        return
+    shutil.move(result, output)
+    size = sum(file.stat().st_size for file in output.iterdir())
+    log.info("%s: %s bytes", output, f"{size:,}")
+
+
+def _short(error: object) -> str:
+    return " ".join(str(error).split())[:160]
+
+
+# ---- the command -----------------------------------------------------------------------------
+
+
+def main(argv: list[str]) -> int:
+    """The command line.
+
+    The imports stand here, so that importing the module brings no flags.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", None, "The config file.", flag_values=values, sys_argv=argv
+    )
+    flags.DEFINE_string("output", None, "The folder to write.", values)
+    flags.DEFINE_boolean("help", False, "Show this help.", values)
+    logger = logging.getLogger("genrec_jax")
+    handler = logging.StreamHandler(sys.stdout)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        if {"--help", "-h", "-help"} & set(argv):
+            print(__doc__)
+            return 0
+        prepare(*_parsed(values, argv))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    finally:
+        logger.removeHandler(handler)
+    return 0
+
+
+def _parsed(values: Any, argv: list[str]) -> tuple[PrepareConfig, Path]:
+    for argument in argv[1:]:
+        if match := re.match(r"--?(config\.[^=]*)", argument):
+            check_key(match[1], PrepareConfig())
+        if (match := re.match(r"--?config=([^:]*)", argument)) and not Path(match[1]).is_file():
+            raise InputError(f"--config: found no file {match[1]}, there is configs/prepare.py")
+    try:
+        rest = values(argv)
+        if len(rest) > 1:
+            raise InputError(f"{rest[1]}: not a flag, expected --name=value")
+        if values.config is None:
+            raise InputError("--config: found none, expected --config=configs/prepare.py[:source]")
+        config = PrepareConfig.from_dict(values.config.to_dict())
+    except Exception as error:  # a config file is code, and may raise anything
+        last = str(error).strip().splitlines()[-1]
+        raise InputError(last.removeprefix("genrec_jax.errors.InputError: ")) from None
+    if not values.output:
+        raise InputError("--output: found none, expected --output=FOLDER")
+    return config, Path(values.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

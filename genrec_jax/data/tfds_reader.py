@@ -1,0 +1,157 @@
+"""A tensorflow-datasets folder of `genrec` → what `read_prepared` and `read_names` give, in bulk.
+
+Whole files of records are taken at once and read with the library's own message class. Its decoder
+makes a dictionary of arrays of every row, which takes ten times as long as all the rest
+(`python -m genrec_jax.benchmarks.tfds`).
+"""
+
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
+from jaxtyping import Int
+from tensorflow_datasets.proto import tf_example_pb2
+
+from genrec_jax.data.prepared import Names
+from genrec_jax.data.sequences import SHORTEST_SEQUENCE, UserSequences
+from genrec_jax.errors import InputError
+
+SPLITS = ("users", "items")
+Example: Any = getattr(tf_example_pb2, "Example")  # noqa: B009, made when it is imported
+
+
+def read_tfds(folder: Path) -> UserSequences:
+    """The sequences of a folder that the builder wrote, in bulk.
+
+    Raises:
+        InputError: not such a folder, or a damaged one.
+    """
+    builder = _builder(folder)
+    numbers, lengths, flat = array("q"), array("q"), array("q")
+    for feature in _messages(builder, "users", folder):
+        items = feature["items"].int64_list.value
+        numbers.append(feature["number"].int64_list.value[0])
+        lengths.append(len(items))
+        flat.extend(items)
+    n_items = _size(builder, "items")
+    order = _order(np.array(numbers, np.int64), "users", folder)
+    items = np.array(flat, np.int64)
+    offsets = np.concatenate([[0], np.cumsum(np.array(lengths, np.int64))])
+    if not len(numbers) or np.diff(offsets).min() < SHORTEST_SEQUENCE:
+        raise InputError(f"{folder}: found a user of less than {SHORTEST_SEQUENCE} items, or none")
+    if items.min() < 1 or items.max() > n_items:
+        raise InputError(
+            f"{folder}: found item numbers {items.min()} to {items.max()}, expected 1 to {n_items}"
+        )
+    items, offsets = _reordered(items, offsets, order)
+    return UserSequences(
+        name=_dataset_name(builder),
+        items=(items - 1).astype(np.int32),
+        offsets=offsets,
+        user_ids=np.arange(1, len(numbers) + 1),
+        item_ids=np.arange(1, n_items + 1),
+    )
+
+
+def read_tfds_names(folder: Path) -> Names | None:
+    """The log's own ids and what is known of the items; None where there are but numbers.
+
+    Raises:
+        InputError: not such a folder, or a damaged one.
+    """
+    builder = _builder(folder)
+    users, items = [], []
+    for feature in _messages(builder, "users", folder):
+        users.append((feature["number"].int64_list.value[0], _texts(feature, "id")[0]))
+    for feature in _messages(builder, "items", folder):
+        about = (_texts(feature, "title")[0], _texts(feature, "attributes"))
+        number = feature["number"].int64_list.value[0]
+        items.append((number, _texts(feature, "id")[0], *about))
+    for split, rows in (("users", users), ("items", items)):
+        _order(np.array([row[0] for row in rows]), split, folder)
+    users.sort()
+    items.sort(key=lambda row: row[0])
+    if not any(one for _, one in users):
+        return None
+    return Names(
+        user_ids=[one for _, one in users],
+        item_ids=[row[1] for row in items],
+        titles=[row[2] or None for row in items],
+        attributes=[row[3] or None for row in items],
+    )
+
+
+def _builder(folder: Path) -> Any:
+    try:
+        builder: Any = tfds.builder_from_directory(folder)
+        splits = builder.info.splits
+        _dataset_name(builder)
+        if set(splits) != set(SPLITS):
+            raise ValueError(f"splits {sorted(splits)}, expected {sorted(SPLITS)} of `genrec`")
+        if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+            raise ValueError(f"{builder.info.file_format}, expected file_format='array_record'")
+    except Exception as error:  # the library raises anything on a damaged folder
+        raise InputError(f"{folder}: cannot be read as a dataset of `genrec`: {error}") from None
+    return builder
+
+
+def _dataset_name(builder: Any) -> str:
+    return str(builder.info.metadata["dataset"])
+
+
+def _size(builder: Any, split: str) -> int:
+    return builder.info.splits[split].num_examples
+
+
+def _messages(builder: Any, split: str, folder: Path) -> Iterator[Any]:
+    """The features of every row, as the library's message class has them."""
+    n = 0
+    for path in builder.info.splits[split].filepaths:
+        try:
+            reader = ArrayRecordReader(str(path))
+            try:
+                records = reader.read_all()
+            finally:
+                reader.close()
+            for record in records:
+                yield Example.FromString(record).features.feature
+        except (OSError, RuntimeError, ValueError, IndexError, KeyError) as error:
+            raise InputError(f"{path}: cannot be read as array_record: {error}") from None
+        except Exception as error:
+            if type(error).__name__ != "DecodeError":  # protobuf's, whose module is its own affair
+                raise
+            raise InputError(f"{path}: holds a damaged record: {error}") from None
+        n += len(records)
+    if n != _size(builder, split):
+        raise InputError(
+            f"{folder}: found {n} rows of {split}, expected {_size(builder, split)} as "
+            "dataset_info.json says"
+        )
+
+
+def _texts(feature: Any, name: str) -> list[str]:
+    return [value.decode("utf-8") for value in feature[name].bytes_list.value]
+
+
+def _order(numbers: Int[np.ndarray, " n"], split: str, folder: Path) -> Int[np.ndarray, " n"]:
+    """Which row holds each of the numbers 1 … n."""
+    order = np.argsort(numbers, kind="stable")
+    if not np.array_equal(numbers[order], np.arange(1, len(numbers) + 1)):
+        raise InputError(f"{folder}: the numbers of {split} are not 1 to {len(numbers)}, each once")
+    return order
+
+
+def _reordered(
+    items: Int[np.ndarray, " n"], offsets: Int[np.ndarray, " U1"], order: Int[np.ndarray, " U"]
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " U1"]]:
+    """Ragged rows in another order; Beam may write them in any."""
+    if np.array_equal(order, np.arange(len(order))):
+        return items, offsets
+    lengths = np.diff(offsets)[order]
+    after = np.concatenate([[0], np.cumsum(lengths)])
+    place = np.arange(len(items)) + np.repeat(offsets[:-1][order] - after[:-1], lengths)
+    return items[place], after

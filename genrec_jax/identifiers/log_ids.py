@@ -1,0 +1,134 @@
+"""What the outside calls users and items: the numbers of a sequence file, or a log's own ids.
+
+A prepared dataset numbers its users and items and keeps the log's ids and titles beside (`Names`);
+a run keeps both too, in Parquet files among its identifiers:
+
+    users.parquet   id string, in the order of the user rows
+    items.parquet   id string, title string or null, attributes list<string> or null, text string or
+                    null: the item's name where it is not written by number
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Int
+
+from genrec_jax.data.prepared import Names
+from genrec_jax.data.sequences import LARGEST_ID
+from genrec_jax.errors import InputError
+
+USERS = "users.parquet"
+ITEMS = "items.parquet"
+LONGEST_SHOWN = 60  # characters of an id in an error
+
+Id = int | str
+
+
+class LogIds:
+    """The ids of all users, or of all items, by row: whole numbers or texts, never both."""
+
+    def __init__(self, what: str, known: Int[np.ndarray, " n"] | list[str]):
+        """`what` is user or item, for errors; the ids in `known` are all different."""
+        self.what = what
+        self.known = known
+
+    @property
+    def are_text(self) -> bool:
+        return isinstance(self.known, list)
+
+    def take(self, rows: Int[np.ndarray, " m"]) -> pa.Array:
+        """The ids of some rows, as int64 or string; null for a row of -1."""
+        there = pa.array(rows, mask=rows < 0)
+        return self._column.take(there)
+
+    def rows(self, ids: Sequence[Any]) -> Int[np.ndarray, " m"]:
+        """The rows of some ids.
+
+        Raises:
+            InputError: an id of the other kind, or one that is not known.
+        """
+        for one in ids:
+            self._check_kind(one)
+        found = np.fromiter((self._row_of.get(one, -1) for one in ids), np.int64, len(ids))
+        if len(unknown := np.flatnonzero(found < 0)):
+            raise InputError(
+                f"{self.what} {_shown(ids[unknown[0]])} is not among the {len(self.known)} "
+                f"{self.what}s that the run knows ({self._range()})"
+            )
+        return found
+
+    def _check_kind(self, one: Any) -> None:
+        if self.are_text:
+            if not isinstance(one, str):
+                raise InputError(f'found the {self.what} {one!r}, expected text, as "{one}"')
+        elif (
+            not isinstance(one, int | np.integer) or isinstance(one, bool) or abs(one) > LARGEST_ID
+        ):
+            raise InputError(
+                f"found the id {_shown(one)}, expected a whole number up to {LARGEST_ID}"
+            )
+
+    def _range(self) -> str:
+        if isinstance(self.known, list):
+            return f"such as {_shown(self.known[0])}"
+        return f"ids {self.known.min()} to {self.known.max()}"
+
+    @cached_property
+    def _row_of(self) -> dict[Id, int]:
+        ids = self.known if isinstance(self.known, list) else self.known.tolist()
+        return {one: row for row, one in enumerate(ids)}
+
+    @cached_property
+    def _column(self) -> pa.Array:
+        return pa.array(self.known, pa.string() if self.are_text else pa.int64())
+
+
+def _shown(one: Any) -> str:
+    text = repr(one)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
+def save_names(folder: Path, names: Names, texts: tuple[str, ...] | None) -> None:
+    """Into the folder of a run's identifiers.
+
+    Args:
+        folder: which is there.
+        names: of the dataset.
+        texts: the items' names where they are not written by number.
+    """
+    pq.write_table(pa.table({"id": pa.array(names.user_ids, pa.string())}), folder / USERS)
+    n = len(names.item_ids)
+    columns = {
+        "id": pa.array(names.item_ids, pa.string()),
+        "title": pa.array(names.titles or [None] * n, pa.string()),
+        "attributes": pa.array(names.attributes or [None] * n, pa.list_(pa.string())),
+        "text": pa.array(texts or [None] * n, pa.string()),
+    }
+    pq.write_table(pa.table(columns), folder / ITEMS)
+
+
+def load_names(folder: Path) -> tuple[Names | None, tuple[str, ...] | None]:
+    """What `save_names` wrote; (None, None) where there is nothing of it.
+
+    Raises:
+        InputError: the files are damaged.
+    """
+    if not (folder / ITEMS).exists() and not (folder / USERS).exists():
+        return None, None
+    try:
+        users, items = pq.read_table(folder / USERS), pq.read_table(folder / ITEMS)
+        names = Names(
+            user_ids=users["id"].to_pylist(),
+            item_ids=items["id"].to_pylist(),
+            titles=items["title"].to_pylist(),
+            attributes=items["attributes"].to_pylist(),
+        )
+        texts = items["text"].to_pylist()
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder}: cannot be read as a run's names: {error}") from None
+    return names, None if texts[0] is None else tuple(texts)
