@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 from huggingface_hub import try_to_load_from_cache
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from genrec_jax.config import Config
+from genrec_jax.data.prepared import Names
 from genrec_jax.data.sequences import TEST_HOLDOUT, Examples, UserSequences, next_item_examples
-from genrec_jax.experiment import load_names, load_sequences, make_names
-from genrec_jax.identifiers.indexing import Indexing
+from genrec_jax.experiment import code_vectors, load_names, load_sequences, make_names
+from genrec_jax.identifiers.codes import deal_codes
+from genrec_jax.identifiers.indexing import TEXT_KINDS, Indexing, writing
 from genrec_jax.identifiers.token_table import TokenTable, build_token_table
 from genrec_jax.measures.leak import (
     ALPHA,
@@ -44,6 +46,7 @@ log = logging.getLogger(__name__)
 PLAIN = f"{TRANSITIONS}, not tuned"
 PLAIN_WITH_VALIDATION = "… and validation items counted"
 LAST, ANYTHING = "the last item", "a random item"
+TRAINING = "training numbering"
 SEED = 0  # of the permutations: the same numbering is always judged alike
 
 
@@ -58,9 +61,11 @@ def audit(config: Config) -> dict[str, Any]:
     """
     sequences = load_sequences(config.data)
     folder, source = tokenizer_at_hand(config)
-    indexing, vocabulary = make_names(config, sequences, load_names(config.data), folder)
+    names = load_names(config.data)
+    indexing, vocabulary = make_names(config, sequences, names, folder)
     table = build_token_table(vocabulary, indexing.item_names(), [])
-    found = audit_numbering(sequences, indexing, table)
+    told = held_out_tell(config, sequences, names, indexing)
+    found = audit_numbering(sequences, indexing, table, told)
     found |= {"tokenizer": source, **reached(sequences, indexing, config.evaluate.top_k)}
     log.info("%s", audit_text(found))
     return found
@@ -89,15 +94,49 @@ def _folder_at_hand(pretrained: str) -> Path | None:
     return Path(cached).parent if isinstance(cached, str) else None
 
 
+def held_out_tell(
+    config: Config, sequences: UserSequences, names: Names | None, indexing: Indexing
+) -> bool | None:
+    """Whether the codes of the items are others where other users have the held-out items.
+
+    They are made again, after the last two items of all users have changed hands. None for items
+    that are not written by codes.
+    """
+    if indexing.codes is None:
+        return None
+
+    def made(sequences: UserSequences) -> Int[np.ndarray, "N levels"]:
+        vectors = code_vectors(config, sequences, names)
+        return deal_codes(sequences.n_items, vectors, config.indexing_seed)
+
+    again = made(exchanged(sequences, SEED))
+    if np.array_equal(again, indexing.codes):
+        return False
+    # A run from another machine may have been dealt other codes, for the rounding of its SVD.
+    return not np.array_equal(again, made(sequences))
+
+
+def exchanged(sequences: UserSequences, seed: int) -> UserSequences:
+    """The same users, but the held-out items of all of them are dealt out anew, by chance."""
+    ends = sequences.offsets[1:]
+    held_out = np.concatenate([ends - 1, ends - 2])
+    items = sequences.items.copy()
+    items[held_out] = np.random.default_rng([seed, 0xE8]).permutation(items[held_out])
+    return dataclasses.replace(sequences, items=items)
+
+
 def audit_numbering(
-    sequences: UserSequences, indexing: Indexing, table: TokenTable
+    sequences: UserSequences, indexing: Indexing, table: TokenTable, told: bool | None = None
 ) -> dict[str, Any]:
     """What is found about a numbering, over all users of the test split, ready for JSON.
+
+    A code is looked at as a number whose digits are its symbols.
 
     Args:
         sequences: the dataset.
         indexing: its users' and items' numbers.
         table: the tokens of the items' names.
+        told: what `held_out_tell` says of its codes.
     """
     written = Written(
         indexing.user_numbers,
@@ -108,17 +147,19 @@ def audit_numbering(
     cold = training_counts(sequences) == 0
     # Titles stand in the log's catalogue: what they tell of an item is not the numbering's doing.
     dealt = without_pieces(written) if indexing.item_texts else written
-    tests = {
-        "any numbering": against_any_numbering(dealt, examples, SEED),
-        "training numbering": against_training_numbering(dealt, examples, cold, SEED),
-    }
+    tests = {"any numbering": against_any_numbering(dealt, examples, SEED)}
+    # What a text tells of an item without interactions no test tells from what these would.
+    if indexing.codes is None or indexing.kind not in TEXT_KINDS:
+        test = against_training_numbering(dealt, examples, cold, SEED)
+        tests[TRAINING] = test
     found = {
         "dataset": sequences.name,
         "indexing": indexing.kind,
         "statistics": statistics(sequences),
         "test": test_items(written, examples, cold),
         "tests": {name: test and dataclasses.asdict(test) for name, test in tests.items()},
-        "verdict": verdict(*tests.values()),
+        "verdict": "leaks" if told else verdict(tests["any numbering"], tests.get(TRAINING)),
+        "codes tell held-out items": told,
     }
     return found | {"sentence": sentence(found)}
 
@@ -187,8 +228,16 @@ def sentence(found: dict[str, Any]) -> str:
             "what titles tell is for whoever wrote them to vouch for, since no test can say "
             "whether they knew the interactions."
         )
-    numbers = f"the {found['indexing']} numbers of {found['dataset']}"
-    first, second = (found["tests"][name] for name in ("any numbering", "training numbering"))
+    numbers = f"the {writing(found['indexing'])} of {found['dataset']}"
+    first, second = (found["tests"].get(name) for name in ("any numbering", TRAINING))
+    told = found["codes tell held-out items"]
+    if told:
+        return (
+            f"LEAK: {numbers} were made from held-out interactions too: they are others once the "
+            "last two items of all users have changed hands."
+        )
+    if found["verdict"] == "tells" and told is not None:
+        return codes_sentence(found, numbers, second)
     if found["verdict"] == "leaks":
         share = found["test"]["largest number of the history + 1"]
         return (
@@ -216,10 +265,26 @@ def sentence(found: dict[str, Any]) -> str:
     )
 
 
+def codes_sentence(found: dict[str, Any], codes: str, second: dict[str, Any] | None) -> str:
+    """Of codes that tell more than chance does, and yet do not leak."""
+    text = (
+        f"No leak found: {codes} tell more about the test items than codes dealt out by chance "
+        f"(p ≤ {ALPHA}), as they are meant to; but made again after the last two items of all "
+        "users have changed hands, every code is the same"
+    )
+    if second is not None:
+        text += (
+            f", and they tell nothing of the {second['items']} items that only held-out "
+            f"interactions know (p = {second['p']:.3f})"
+        )
+    if found["indexing"] in TEXT_KINDS:
+        text += "; what titles and attributes tell is for whoever wrote them to vouch for"
+    return f"{text}."
+
+
 def audit_text(found: dict[str, Any]) -> str:
     """What --mode=audit prints; the sentence comes last."""
-    written = "titles" if found["indexing"] == "title" else f"{found['indexing']} numbers"
-    lines = [f"{found['dataset']}, {written}"]
+    lines = [f"{found['dataset']}, {writing(found['indexing'])}"]
     if "tokenizer" in found:
         lines[0] += f", tokenizer {found['tokenizer']}"
     lines += ["", "the dataset"]

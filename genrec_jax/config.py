@@ -33,9 +33,19 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class CodesConfig:
+    """How items get vectors and so codes, where `indexing` is one of CODE_KINDS."""
+
+    dims: int = 64  # of the vectors
+    window: int = 5  # collaborative: places between two items that are together, at most
+    text_weight: float = 0.3  # combined: the share of titles and attributes in a cosine
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     pretrained: str = ""  # folder or hub id of a BART checkpoint; "": from scratch
-    vocab_size: int = 512  # from scratch: tokens of the tokenizer trained on the names
+    # From scratch: tokens of the tokenizer trained on the names. The symbols of codes come on top.
+    vocab_size: int = 512
     # The shape of a model from scratch. With `pretrained` it is the checkpoint's, whatever that is
     # (bart-large, a distilled one with fewer decoder layers): a key at its default then says
     # nothing, and one that was changed must agree with the checkpoint.
@@ -53,6 +63,13 @@ class ModelConfig:
     init_std: float = 0.02  # of everything that no checkpoint gives
     max_tokens: int = 512  # of the encoder; longer histories lose their oldest items
     dtype: str = "auto"  # float32, bfloat16; auto: bfloat16 on GPU and TPU, float32 on CPU
+    # Beyond the paper. What the encoder reads one vector of: a token; an item, the sum of its
+    # tokens and its id, behind one for the user; an item's id alone, without users.
+    encoder_unit: str = "token"
+    # What the decoder scores: the vocabulary, or the children of a trie node (model/trie_head.py).
+    # With `item` there is no decoder: a softmax over all items.
+    head: str = "vocabulary"
+    residual: bool = False  # with head=trie: the encoder's vector at the mask goes into the decoder
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,9 @@ class FinetuneConfig(PhaseConfig):
     # Items hidden at the end of each sequence; the last of the rest is the target. 2: the last
     # item of the training part. 1: the validation target, as the paper's text also allows.
     holdout: int = 2
+    # last: the one target, at a mask (the paper). every: each item of the sequence by those before
+    # it, in one pass of an encoder that looks back only; for encoder_unit item and id.
+    targets: str = "last"
 
 
 @dataclass(frozen=True)
@@ -104,6 +124,7 @@ class Config:
     # With indexing=title: tokens of a name at most, cut behind a whole word; a number that tells
     # items of the same name apart comes on top.
     title_tokens: int = 12
+    codes: CodesConfig = field(default_factory=CodesConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     pretrain: PhaseConfig = field(default_factory=PhaseConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
@@ -141,6 +162,11 @@ class Config:
         _check(config)
         return config
 
+    @property
+    def reads_causally(self) -> bool:
+        """How the trained model reads a history: as its last phase did."""
+        return self.finetune.targets == "every" and self.finetune.epochs > 0
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -161,7 +187,10 @@ def _check(config: Config) -> None:
         "config.indexing": (config.indexing, INDEXINGS),
         "config.model.dtype": (config.model.dtype, ("auto", "float32", "bfloat16")),
         "config.evaluate.search": (config.evaluate.search, SEARCHES),
+        "config.model.encoder_unit": (config.model.encoder_unit, ("token", "item", "id")),
+        "config.model.head": (config.model.head, ("vocabulary", "trie", "item")),
         "config.finetune.holdout": (config.finetune.holdout, (1, 2)),
+        "config.finetune.targets": (config.finetune.targets, ("last", "every")),
         "config.steps_per_call": (config.steps_per_call, (1, 2, 3, 4, 5, 6, 7, 8)),
         **{
             f"config.{name}.first_moment": (phase.first_moment, ("float32", "bfloat16"))
@@ -185,7 +214,7 @@ def _check(config: Config) -> None:
 # By the last word of the key.
 _AT_LEAST = {
     **dict.fromkeys(
-        ("synthetic_users", "buckets", "d_model", "encoder_layers", "decoder_layers"), 1
+        ("synthetic_users", "buckets", "d_model", "encoder_layers", "decoder_layers", "window"), 1
     ),
     **dict.fromkeys(
         ("attention_heads", "ffn_dim", "batch_size", "beams", "top_k", "log_every_steps"), 1
@@ -200,16 +229,25 @@ _AT_LEAST = {
     "keep_checkpoints": 1,
     "synthetic_items": 20,
     "title_tokens": 8,
+    "dims": 2,
     "max_tokens": 16,
     "vocab_size": 32,
 }
-_SHARES = ("dropout", "attention_dropout", "activation_dropout", "user_dropout", "warmup")
+_SHARES = (
+    "dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "user_dropout",
+    "warmup",
+    "text_weight",
+)
 _POSITIVE = ("learning_rate", "clip_norm", "init_std")
 
 
 def _check_together(config: Config) -> None:
     model, evaluate, data = config.model, config.evaluate, config.data
     check_evaluate(evaluate)
+    _check_head(config)
     if not model.pretrained and model.d_model % model.attention_heads:
         raise InputError(
             f"config.model.attention_heads: found {model.attention_heads}, expected a divisor of "
@@ -245,6 +283,43 @@ def _check_together(config: Config) -> None:
         )
     if config.pretrain.epochs == 0 and config.finetune.epochs == 0:
         raise InputError("config.finetune.epochs: found 0 in both phases, expected one to train")
+
+
+def _check_head(config: Config) -> None:
+    """What goes beyond the paper fits together."""
+    model, evaluate = config.model, config.evaluate
+    if model.pretrained and (model.encoder_unit, model.head) != ("token", "vocabulary"):
+        raise InputError(
+            f"config.model.pretrained: found {model.pretrained!r} with model.encoder_unit="
+            f"{model.encoder_unit!r} and model.head={model.head!r}, expected '' (from scratch), "
+            "token or vocabulary"
+        )
+    by_slot = model.encoder_unit != "token" and model.head != "vocabulary"
+    if config.finetune.targets == "every" and not by_slot:
+        raise InputError(
+            "config.finetune.targets: found 'every' with model.encoder_unit="
+            f"{model.encoder_unit!r} and model.head={model.head!r}, expected encoder_unit item or "
+            "id, head trie or item"
+        )
+    if model.residual and model.head != "trie":
+        raise InputError(
+            f"config.model.residual: found True with model.head={model.head!r}, expected 'trie'"
+        )
+    if model.head == "item" and evaluate.search != "exhaustive":
+        raise InputError(
+            f"config.evaluate.search: found {evaluate.search!r} with model.head='item', which "
+            "writes no names, expected 'exhaustive'"
+        )
+    if model.head == "trie" and evaluate.search == "free":
+        raise InputError(
+            "config.evaluate.search: found 'free' with model.head='trie', which knows no other "
+            "names than the catalogue's, expected 'constrained' or 'exhaustive'"
+        )
+    if model.head != "vocabulary" and config.model_parallel > 1:
+        raise InputError(
+            f"config.model_parallel: found {config.model_parallel} with model.head={model.head!r}, "
+            "whose output is the item table, expected 1"
+        )
 
 
 def check_evaluate(evaluate: EvaluateConfig) -> None:

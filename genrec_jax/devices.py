@@ -15,6 +15,7 @@ Tables are split along the width because that works for any number of rows, and 
 then touches every device alike, whichever users are the busy ones.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,8 +68,11 @@ class Devices:
     def __str__(self) -> str:
         kind = self.mesh.devices.flat[0].device_kind
         hosts = len({device.process_index for device in self.mesh.devices.flat})
-        where = f"{self.count} x {kind} in {hosts} process{'es' * (hosts > 1)}"
-        return f"{where}, id tables in {self.mesh.shape[MODEL]} parts"
+        parts = self.mesh.shape[MODEL]
+        return (
+            f"{self.count} x {kind} in {hosts} process{'es' * (hosts > 1)}, "
+            f"id tables in {parts} part{'s' * (parts > 1)}"
+        )
 
     # ------------------------------------------------------------------ where things lie
 
@@ -158,6 +162,14 @@ class Devices:
                 f"{key}: found {batch_size}, expected a multiple of {self.count}, the devices that "
                 "a batch is split over"
             )
+
+
+def on_host() -> AbstractContextManager[Any]:
+    """Within, new arrays lie in the host's memory: an id table may be too large for one device."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+        return nullcontext()
 
 
 def look_up(table: Float[Array, "rows D"], rows: Int[Array, "B *axes"]) -> Float[Array, "..."]:

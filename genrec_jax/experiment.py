@@ -2,33 +2,40 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from genrec_jax.config import Config, DataConfig, ModelConfig
-from genrec_jax.data.datasets import load_named
+from genrec_jax.data.datasets import load_named, named_attributes
 from genrec_jax.data.prepared import RECORD, Names, is_prepared, read_names, read_prepared
 from genrec_jax.data.sequences import Examples, UserSequences, read_sequence_file
 from genrec_jax.data.synthetic import SyntheticSpec, synthetic_sequences
 from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import TOKENIZER, Catalogue
-from genrec_jax.identifiers.indexing import Indexing, make_indexing
+from genrec_jax.identifiers.codes import code_symbols, likeness
+from genrec_jax.identifiers.indexing import CODE_KINDS, Indexing, coded_indexing, make_indexing
+from genrec_jax.identifiers.item_vectors import collaborative_vectors, side_by_side, text_vectors
 from genrec_jax.identifiers.titles import clean_title, title_names
 from genrec_jax.identifiers.tokenizer import (
     Vocabulary,
     load_bart_tokenizer,
     read_tokenizer,
     train_tokenizer,
+    with_symbols,
 )
+from genrec_jax.identifiers.trie import decided
 from genrec_jax.model.bart import BartShape
-from genrec_jax.model.convert import SHAPE_KEYS, load_params, read_shape
-from genrec_jax.model.genrec import Params, abstract_model, init_params
+from genrec_jax.model.convert import SHAPE_KEYS, load_params, read_shape, with_tokens
+from genrec_jax.model.genrec import GenRecShape, Head, Params, abstract_model, init_params
 from genrec_jax.model.hub import checkpoint_folder
 from genrec_jax.model.id_tables import FILE as ID_TABLES
 from genrec_jax.model.id_tables import TABLES
+from genrec_jax.model.item_inputs import Unit
 
 log = logging.getLogger(__name__)
 
@@ -117,8 +124,11 @@ def make_names(
     """How every user and item is written, and the tokenizer; arguments as of `build_catalogue`.
 
     Raises:
-        InputError: items are to be written by titles that the dataset does not have.
+        InputError: items are to be written by titles, or by codes from texts, that the dataset
+            does not have.
     """
+    if config.indexing in CODE_KINDS:
+        return make_codes(config, sequences, names, pretrained)
     indexing = make_indexing(config.indexing, sequences, config.indexing_seed)
     titles: list[str] = []
     if config.indexing == "title":
@@ -143,6 +153,71 @@ def make_names(
     return indexing, vocabulary
 
 
+def make_codes(
+    config: Config, sequences: UserSequences, names: Names | None, pretrained: Path | None
+) -> tuple[Indexing, Vocabulary]:
+    """The same for items that are written by codes."""
+    vectors = code_vectors(config, sequences, names)
+    indexing = coded_indexing(config.indexing, sequences, vectors, config.indexing_seed)
+    vocabulary = (
+        train_tokenizer(indexing.user_names(), config.model.vocab_size)
+        if pretrained is None
+        else load_vocabulary(pretrained)
+    )
+    if vectors is not None and indexing.codes is not None:
+        like = [likeness(vectors, indexing.codes, symbols) for symbols in (0, 1, 2)]
+        log.info(
+            "%d items have %s codes, %d of them by chance, since nothing is known of these; the "
+            "mean cosine of two items is %.3f, %.3f with the same first symbol, %.3f with two",
+            len(vectors),
+            indexing.kind,
+            (~vectors.any(axis=1)).sum(),
+            *like,
+        )
+    return indexing, with_symbols(vocabulary, code_symbols(sequences.n_items))
+
+
+def code_vectors(
+    config: Config, sequences: UserSequences, names: Names | None
+) -> Float[np.ndarray, "N d"] | None:
+    """What the codes of `config.indexing` are made from; None for those that chance makes.
+
+    Raises:
+        InputError: the dataset has neither titles nor attributes, and they are asked for.
+    """
+    codes, kind, seed = config.codes, config.indexing, config.indexing_seed
+    if kind == "random_codes":
+        return None
+    by_users = by_texts = None
+    if kind in ("collaborative", "combined"):
+        by_users = collaborative_vectors(sequences, codes.dims, codes.window, seed)
+    if kind in ("semantic", "combined"):
+        titles, attributes = item_texts(config, sequences, names)
+        by_texts = text_vectors(titles, attributes, codes.dims, seed)
+    if by_users is None or by_texts is None:
+        return by_texts if by_users is None else by_users
+    return side_by_side(by_users, by_texts, codes.text_weight)
+
+
+def item_texts(
+    config: Config, sequences: UserSequences, names: Names | None
+) -> tuple[Sequence[str | None], Sequence[Sequence[str] | None]]:
+    """The titles and the attributes of every item."""
+    if names is not None:
+        titles, attributes = names.titles, names.attributes or [None] * sequences.n_items
+    else:
+        about = named_attributes(config.data.name, config.data.dir)
+        titles = [None] * sequences.n_items
+        attributes = [about.get(item) for item in sequences.item_ids.tolist()]
+    if not any(titles) and not any(attributes):
+        raise InputError(
+            f"config.indexing: found {config.indexing!r}, but {sequences.name} has neither titles "
+            "nor attributes, expected a prepared dataset with some (python -m "
+            "genrec_jax.data.prepare), or the file of a named dataset's attributes beside it"
+        )
+    return titles, attributes
+
+
 def load_vocabulary(pretrained: Path) -> Vocabulary:
     """BART's tokenizer, or that of the run which a folder was exported from.
 
@@ -159,14 +234,16 @@ def pretrained_folder(config: ModelConfig) -> Path | None:
     return checkpoint_folder(config.pretrained) if config.pretrained else None
 
 
-def model_shape(config: ModelConfig, vocabulary: Vocabulary, pretrained: Path | None) -> BartShape:
+def model_shape(config: ModelConfig, catalogue: Catalogue, pretrained: Path | None) -> GenRecShape:
     """The checkpoint's, or from the config alone where there is none.
 
     Raises:
         InputError: a key of the config that was changed asks for another shape than the
             checkpoint's, or the checkpoint cannot hold the tokenizer or `max_tokens`.
     """
-    ours = BartShape(
+    vocabulary = catalogue.vocabulary
+    nodes = int((decided(catalogue.trie).items < 0).sum()) if config.head == "trie" else 0
+    ours = GenRecShape(
         vocab_size=vocabulary.size,
         max_positions=config.max_tokens,
         dropout=config.dropout,
@@ -174,14 +251,18 @@ def model_shape(config: ModelConfig, vocabulary: Vocabulary, pretrained: Path | 
         activation_dropout=config.activation_dropout,
         init_std=config.init_std,
         dtype=_dtype(config.dtype),
+        encoder_unit=cast(Unit, config.encoder_unit),
+        head=cast(Head, config.head),
+        residual=config.residual,
+        inner_nodes=nodes,
         **_sizes(config),
     )
     if pretrained is None:
         return ours
     theirs = read_shape(pretrained)
-    if vocabulary.size > theirs.vocab_size:
+    if vocabulary.n_words > theirs.vocab_size:
         raise InputError(
-            f"{pretrained}: its tokenizer has {vocabulary.size} tokens, expected at most "
+            f"{pretrained}: its tokenizer has {vocabulary.n_words} tokens, expected at most "
             f"vocab_size = {theirs.vocab_size} of its config.json"
         )
     if config.max_tokens > theirs.max_positions:
@@ -200,11 +281,12 @@ def model_shape(config: ModelConfig, vocabulary: Vocabulary, pretrained: Path | 
         raise InputError(
             f"config.model: {pretrained} is a checkpoint of another shape: {'; '.join(wrong)}"
         )
-    return dataclasses.replace(ours, **{name: getattr(theirs, name) for name in SHAPE_KEYS})
+    shape = dataclasses.replace(ours, **{name: getattr(theirs, name) for name in SHAPE_KEYS})
+    return dataclasses.replace(shape, vocab_size=max(theirs.vocab_size, vocabulary.size))
 
 
 def _sizes(config: ModelConfig) -> dict[str, int]:
-    """Those of a BartShape that the config has keys for."""
+    """Those of a GenRecShape that the config has keys for."""
     return {
         "d_model": config.d_model,
         "encoder_layers": config.encoder_layers,
@@ -219,7 +301,7 @@ def _sizes(config: ModelConfig) -> dict[str, int]:
 def start_params(
     shape: BartShape, catalogue: Catalogue, pretrained: Path | None, seed: int
 ) -> Params:
-    """The checkpoint's weights with fresh id tables, or everything fresh.
+    """The checkpoint's weights with fresh id tables and symbols of codes, or everything fresh.
 
     A checkpoint that was exported from a run on the same catalogue gives the id tables too.
     """
@@ -228,9 +310,13 @@ def start_params(
     if pretrained is None:
         return params
     # Of the rest the shapes are enough: the random weights go before the checkpoint's come.
-    _, like = abstract_model(shape, users, items)
+    theirs = dataclasses.replace(shape, vocab_size=read_shape(pretrained).vocab_size)
+    _, like = abstract_model(theirs, users, items)
+    n_words = catalogue.vocabulary.n_words
+    symbols = params["token_embedding"][n_words:]
     params = {**like, **{name: params[name] for name in TABLES}}
-    return load_params(pretrained, shape, params, catalogue)
+    params = load_params(pretrained, theirs, params, catalogue)
+    return with_tokens(params, n_words, symbols[: catalogue.vocabulary.size - n_words])
 
 
 def log_parameters(params: Params, dtype: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from genrec_jax.config import Config, PhaseConfig
+from genrec_jax.config import Config, FinetuneConfig, PhaseConfig
 from genrec_jax.data.batches import BatchPlan
 from genrec_jax.data.sequences import (
     Examples,
@@ -29,9 +29,10 @@ from genrec_jax.errors import NotFiniteError
 from genrec_jax.evaluate import split_examples
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.sentences import plan_batches
+from genrec_jax.identifiers.trie import decided
 from genrec_jax.measures.metrics import metrics
-from genrec_jax.model.bart import BartShape
-from genrec_jax.model.genrec import Params, abstract_model
+from genrec_jax.model.device_trie import put_on_device as put_trie_on_device
+from genrec_jax.model.genrec import GenRecShape, Params, abstract_model
 from genrec_jax.model.inputs import put_on_device
 from genrec_jax.processes import Agreement, is_first
 from genrec_jax.progress import track, track_steps
@@ -78,7 +79,7 @@ def make_phases(config: Config, sequences: UserSequences, catalogue: Catalogue) 
     finetuning = next_item_examples(sequences, config.finetune.holdout)
     objectives: list[tuple[str, Objective, PhaseConfig, Examples]] = [
         ("pretrain", "random_item", config.pretrain, pretraining_examples(sequences)),
-        ("finetune", "next_item", config.finetune, finetuning),
+        ("finetune", objective_of(config.finetune), config.finetune, finetuning),
     ]
     for name, objective, phase, examples in objectives:
         if phase.epochs == 0:
@@ -90,12 +91,17 @@ def make_phases(config: Config, sequences: UserSequences, catalogue: Catalogue) 
             phase.batch_size,
             config.data.buckets,
             name,
+            config.model.encoder_unit,
         )
         steps = phase.epochs * plan.steps_per_epoch
         steps = min(steps, phase.max_steps) if phase.max_steps else steps
         selects = name == "finetune" or config.finetune.epochs == 0
         yield Phase(name, objective, phase, plan, steps, first_step, selects)
         first_step += steps
+
+
+def objective_of(finetune: FinetuneConfig) -> Objective:
+    return "every_item" if finetune.targets == "every" else "next_item"
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ class PhaseRunner:
         config: Config,
         phase: Phase,
         catalogue: Catalogue,
-        shape: BartShape,
+        shape: GenRecShape,
         sequences: UserSequences,
         recommender: Recommender,
         checkpoints: Checkpoints,
@@ -157,7 +163,9 @@ class PhaseRunner:
             phase.config.accumulate,
             config.rematerialise,
         )
-        table = self.devices.put_whole(put_on_device(catalogue.table))
+        trie = decided(catalogue.trie) if shape.head == "trie" else None
+        on_device = None if trie is None else put_trie_on_device(trie)
+        table = self.devices.put_whole(put_on_device(catalogue.table, on_device))
         examples = self.devices.put_whole(put_examples(phase.plan.examples))
         steps_per_call = min(config.steps_per_call, config.log_every_steps)
         self.trainer = ResidentTrainer(
@@ -165,7 +173,18 @@ class PhaseRunner:
         )
         self.save_request = Agreement()
         self.shape = shape
-        self.flops = partial(sequence_flops, shape, n_decoder_tokens=table.item_width + 1)
+        decoder_tokens, scored = table.item_width + 1, None
+        if trie is not None:
+            decoder_tokens, scored = trie.depth, sum(trie.widths)
+        elif shape.head == "item":
+            decoder_tokens, scored = 0, table.n_items
+        self.flops = partial(
+            sequence_flops,
+            shape,
+            n_decoder_tokens=decoder_tokens,
+            scored=scored,
+            every=phase.objective == "every_item",
+        )
 
     def run(
         self, params: Params | None, progress: Progress, traces: Path | None
@@ -303,6 +322,7 @@ class PhaseRunner:
 
         step = self.progress.step
         self.recommender.params = params
+        self.recommender.causal = self.phase.objective == "every_item"
         lists = self.recommender.rank(self.validation, VALIDATION, watch)
         self.recommender.params = None  # the next step donates them
         found = metrics(lists.items, self.validation.examples.targets)

@@ -114,7 +114,7 @@ def rank_to_file(
             for start, lists in _both(done, recommender.rank_chunks(plan, missing, label, watch)):
                 if start not in done:
                     rows = np.arange(start, start + len(lists.items))
-                    _write_part(_part(parts, start), recommender, examples.take(rows), lists)
+                    write_lists(_part(parts, start), recommender, examples.take(rows), lists)
                 short += int((lists.items < 0).any(axis=1).sum())
                 yield start, lists
             _publish(path, parts, [_part(parts, start) for start, _ in chunks])
@@ -198,7 +198,7 @@ def _read_done(
 
 
 @by_the_first
-def _write_part(
+def write_lists(
     path: Path, recommender: Recommender, examples: Examples, lists: RankedLists
 ) -> None:
     catalogue = recommender.catalogue

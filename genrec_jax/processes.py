@@ -244,7 +244,8 @@ def _exchange(outcome: _Outcome, result: Any) -> Any:
             raise failure
         if theirs is not None:
             kind, *args = theirs
-            error = ERRORS.get(kind, RuntimeError)(*args)
+            other = RuntimeError(f"{kind}: {', '.join(map(str, args))}")
+            error = ERRORS[kind](*args) if kind in ERRORS else other
             error.add_note(f"{TOLD} {process}")
             raise error
     return answers[0][1]

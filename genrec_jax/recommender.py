@@ -23,7 +23,6 @@ from genrec_jax.config import EvaluateConfig, check_evaluate
 from genrec_jax.data.batches import BatchPlan
 from genrec_jax.data.sequences import Examples
 from genrec_jax.decoding.beam_search import SearchSpec
-from genrec_jax.decoding.device_trie import put_on_device as put_trie_on_device
 from genrec_jax.decoding.exhaustive import block_size, make_blocks
 from genrec_jax.decoding.ranking import (
     Rank,
@@ -34,19 +33,26 @@ from genrec_jax.decoding.ranking import (
     join,
     make_ranker,
     rank_chunks,
+    score_all,
     split_into_chunks,
 )
 from genrec_jax.devices import Devices
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.log_ids import Id
 from genrec_jax.identifiers.sentences import plan_batches
-from genrec_jax.model.bart import BartShape
-from genrec_jax.model.genrec import Params, abstract_model
+from genrec_jax.identifiers.trie import decided
+from genrec_jax.model.device_trie import put_on_device as put_trie_on_device
+from genrec_jax.model.genrec import GenRecShape, Params, abstract_model
 from genrec_jax.model.inputs import put_on_device
 from genrec_jax.run_folder import RunFolder
 from genrec_jax.training.checkpoint import Checkpoints
 
 log = logging.getLogger(__name__)
+
+SCORES = "scores"  # not a search: every item with its score
+SCORE_CHUNK = 1024  # examples whose scores of all items are held at once
+# Where states are vectors, and short names share beginnings, small blocks do the least work.
+TREE_BLOCK = 128
 
 
 def unwatched(batches: Iterable[Any], label: str, total: int) -> Iterable[Any]:
@@ -72,16 +78,18 @@ class Recommender:
     def __init__(
         self,
         catalogue: Catalogue,
-        shape: BartShape,
+        shape: GenRecShape,
         evaluate: EvaluateConfig,
         max_tokens: int,
         buckets: int,
         params: Params | None = None,
         devices: Devices | None = None,
+        causal: bool = False,
     ):
         """Without `params`, set them before the first list is asked for (training does).
 
         Without `devices`, all of them work. The parameters lie where `put_params` puts them.
+        `causal` says how an encoder of one vector an item reads (`Config.reads_causally`).
 
         Raises:
             InputError: `evaluate` does not fit together, or its batches cannot be split.
@@ -95,7 +103,8 @@ class Recommender:
         self._shape = shape
         self._max_tokens = max_tokens
         self._buckets = buckets
-        self._rankers: dict[str, Rank] = {}
+        self.causal = causal
+        self._rankers: dict[tuple[str, bool], Rank] = {}
 
     @classmethod
     def load(
@@ -135,6 +144,7 @@ class Recommender:
             config.data.buckets,
             params,
             devices,
+            config.reads_causally,
         )
 
     def plan(self, examples: Examples, label: str) -> BatchPlan:
@@ -146,6 +156,7 @@ class Recommender:
             self.evaluate.batch_size,
             self._buckets,
             label,
+            self._shape.encoder_unit,
         )
 
     def rank(
@@ -188,11 +199,27 @@ class Recommender:
             label,
         )
 
+    def score_chunks(
+        self, plan: BatchPlan, label: str, watch: Watch = unwatched
+    ) -> Iterator[tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n N"]]]:
+        """The log-probability of every item for each example, as (rows of the plan, scores).
+
+        Items of the histories have theirs too. Memory is bounded by SCORE_CHUNK examples.
+        """
+        if self.params is None:
+            raise ValueError("the recommender has no parameters yet")
+        chunks = split_into_chunks(len(plan.examples), SCORE_CHUNK)
+        rank = self._ranker(SCORES)
+        for start, found in rank_chunks(rank, self.params, plan, chunks, False, watch, label):
+            yield np.arange(start, start + len(found.scores)), found.scores
+
     def _ranker(self, search: str) -> Rank:
         """Made when it is first asked for."""
-        if search in self._rankers:
-            return self._rankers[search]
+        if (search, self.causal) in self._rankers:
+            return self._rankers[search, self.causal]
         table, trie = self.catalogue.table, self.catalogue.trie
+        writes_tokens = self._shape.head == "vocabulary"
+        trie = trie if writes_tokens else decided(trie)
         beams = self.evaluate.beams
         if search == "constrained" and beams > len(self.catalogue.item_ids):
             beams = max(len(self.catalogue.item_ids), self.evaluate.top_k)
@@ -204,19 +231,24 @@ class Recommender:
             search="free" if search == "free" else "constrained",
             length_penalty=self.evaluate.length_penalty,
         )
-        if search == "exhaustive":
-            size = block_size(self.evaluate.batch_size, self._shape.vocab_size)
-            find = find_exhaustively(spec, self.evaluate.top_k)
+        if search in ("exhaustive", SCORES):
+            size = (
+                block_size(self.evaluate.batch_size, self._shape.vocab_size)
+                if writes_tokens
+                else TREE_BLOCK
+            )
+            find = score_all if search == SCORES else find_exhaustively(spec, self.evaluate.top_k)
             where = make_blocks(trie, table.eos, size)
         else:
             find = find_by_beams(spec, self.evaluate.top_k)
             where = put_trie_on_device(trie)
         graph, _ = abstract_model(self._shape, table.n_users, table.n_items)
-        on_device = put_on_device(table)
-        self._rankers[search] = make_ranker(
-            graph, self._shape.dtype, on_device, find, where, self.devices
+        on_device = put_on_device(table, None if writes_tokens else put_trie_on_device(trie))
+        ranker = make_ranker(
+            graph, self._shape.dtype, on_device, find, where, self.devices, self.causal
         )
-        return self._rankers[search]
+        self._rankers[search, self.causal] = ranker
+        return ranker
 
     def recommend(self, histories: Sequence[History]) -> list[list[Recommendation]]:
         """Top items for each (user id, item ids), ids as the log or the sequence file has them.

@@ -23,6 +23,7 @@ from genrec_jax.config import Config
 from genrec_jax.config_keys import flat
 from genrec_jax.errors import DiskError, InputError
 from genrec_jax.model.bart import BartShape
+from genrec_jax.model.genrec import GenRecShape
 from genrec_jax.processes import by_the_first, is_first
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class RunFolder:
             )
 
     @by_the_first
-    def create(self, config: Config, shape: BartShape) -> None:
+    def create(self, config: Config, shape: GenRecShape) -> None:
         """The config comes first: with it the folder is a run's.
 
         Raises:
@@ -129,12 +130,14 @@ class RunFolder:
         """The run's config. A key that is younger than the run stands at its default."""
         return Config.from_dict(_overlay(Config().to_dict(), self._read(self._config)))
 
-    def read_shape(self) -> BartShape:
-        values = self._read(self._shape)
-        types = {field.name: field.type for field in dataclasses.fields(BartShape)}
-        if {name: type(value) for name, value in values.items()} != types:
+    def read_shape(self) -> GenRecShape:
+        """Of a run that is older than GenRecShape: the paper's model."""
+        like = dataclasses.asdict(GenRecShape())
+        older = {name: like[name] for name in like.keys() - dataclasses.asdict(BartShape()).keys()}
+        values = {**older, **self._read(self._shape)}
+        if {k: type(v) for k, v in values.items()} != {k: type(v) for k, v in like.items()}:
             raise InputError(f"{self._shape}: found {values}, expected the shape of a model")
-        return BartShape(**values)
+        return GenRecShape(**values)
 
     def read_results(self) -> dict[str, Any] | None:
         return self._read(self._results) if self._results.is_file() else None

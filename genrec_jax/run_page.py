@@ -2,16 +2,14 @@
 
 import json
 import logging
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from genrec_jax.audit import audit_numbering
-from genrec_jax.config import Config, DataConfig, flat
-from genrec_jax.data.datasets import named_datasets
+from genrec_jax.audit import audit_numbering, held_out_tell
+from genrec_jax.config import Config, flat
+from genrec_jax.data.datasets import named_attributes
 from genrec_jax.data.sequences import UserSequences
 from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import Catalogue
@@ -47,7 +45,12 @@ def write_page(
         name=folder.path.resolve().name,
         result=result,
         lines=[json.loads(line) for line in folder.metrics.read_text().splitlines()],
-        audit=audit_numbering(sequences, catalogue.indexing, catalogue.table),
+        audit=audit_numbering(
+            sequences,
+            catalogue.indexing,
+            catalogue.table,
+            held_out_tell(config, sequences, catalogue.names, catalogue.indexing),
+        ),
         users=sampled_users(config, folder, sequences, catalogue),
         config={k: v for k, v in flat(config.to_dict()).items() if not k.endswith(".dir")},
     )
@@ -86,22 +89,15 @@ def _shown_items(config: Config, catalogue: Catalogue) -> Callable[[int], Item]:
     written = catalogue.indexing.item_names()
     names = catalogue.names
     if names is None:
-        about = attributes(config.data)
-        return lambda row: Item(written[row], about.get(int(catalogue.item_ids[row]), ""))
+        about = _attributes(config)
+        ids = catalogue.item_ids.tolist()
+        return lambda row: Item(written[row], " ".join(about.get(ids[row], ())))
     return lambda row: Item(names.titles[row] or written[row], names.item_ids[row])
 
 
-def attributes(config: DataConfig) -> dict[int, str]:
-    """Item id → the numbers of its attributes, where the file of them lies beside the dataset's."""
-    folder = config.dir or os.environ.get("GENREC_DATA_DIR", "")
-    asset = named_datasets().get(config.name)
-    if not folder or asset is None:
-        return {}
-    path = Path(folder) / f"{Path(asset.file).stem}_item2attributes.json"
+def _attributes(config: Config) -> dict[int, list[str]]:
+    """They are an extra: a page without them is a page."""
     try:
-        return {
-            int(item): " ".join(f"a{one}" for one in values)
-            for item, values in json.loads(path.read_text()).items()
-        }
-    except (OSError, ValueError):  # they are an extra: a page without them is a page
+        return named_attributes(config.data.name, config.data.dir)
+    except InputError:
         return {}

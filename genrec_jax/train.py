@@ -10,7 +10,7 @@ from typing import Any
 from genrec_jax import fingerprints, processes
 from genrec_jax.config import Config
 from genrec_jax.data.sequences import UserSequences
-from genrec_jax.devices import Devices
+from genrec_jax.devices import Devices, on_host
 from genrec_jax.evaluate import evaluate_split, result_table
 from genrec_jax.experiment import (
     build_catalogue,
@@ -22,8 +22,7 @@ from genrec_jax.experiment import (
     start_params,
 )
 from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.model.bart import BartShape
-from genrec_jax.model.genrec import abstract_model
+from genrec_jax.model.genrec import GenRecShape, abstract_model
 from genrec_jax.phase import PhaseRunner, Progress, make_phases
 from genrec_jax.progress import track
 from genrec_jax.recommender import Recommender
@@ -81,7 +80,9 @@ def train(config: Config, folder: RunFolder) -> None:
             params = None
         else:
             start = partial(start_params, shape, catalogue, pretrained, config.seed)
-            params = devices.put_params(processes.together(start))
+            with on_host():
+                params = processes.together(start)
+            params = devices.put_params(params)
         folder.create(config, shape)
         folder.open_log(lines)
         if not goes_on:
@@ -120,17 +121,18 @@ def train(config: Config, folder: RunFolder) -> None:
 
         # ------------------------------------------------------------ test the best
         recommender.params = checkpoints.params(best_step(progress), devices.like(like))
+        recommender.causal = config.reads_causally
         test(config, folder, sequences, recommender, progress, stop)
 
 
 def load_all(
     config: Config, devices: Devices
-) -> tuple[UserSequences, Path | None, Catalogue, BartShape]:
+) -> tuple[UserSequences, Path | None, Catalogue, GenRecShape]:
     """The dataset, the folder of the pretrained weights, the catalogue and the model's shape."""
     sequences = load_sequences(config.data)
     pretrained = pretrained_folder(config.model)
     catalogue = build_catalogue(config, sequences, pretrained)
-    shape = model_shape(config.model, catalogue.vocabulary, pretrained)
+    shape = model_shape(config.model, catalogue, pretrained)
     devices.check_width(shape.d_model)
     return sequences, pretrained, catalogue, shape
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv if need be, installs the test extra, checks the style and runs the tests.
-#   launch/test.sh               all but the slow ones
+#   launch/test.sh               all but the slow ones, side by side on as many as four cores
 #   launch/test.sh -m slow       only those, minutes each
 #   launch/test.sh tests/model   what pytest takes
 set -euo pipefail
@@ -9,5 +9,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 launch/venv.sh test
 .venv/bin/python -m ruff check .
 .venv/bin/python -m ruff format --check .
-[[ $# -gt 0 ]] || set -- -m "not slow"
+# Files stay whole: their tests share runs.
+[[ $# -gt 0 ]] || set -- -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
 exec .venv/bin/python -m pytest "$@"

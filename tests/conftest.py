@@ -10,12 +10,17 @@ hook = install_import_hook("genrec_jax", "beartype.beartype")
 hook.__enter__()
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from genrec_jax.data.sequences import UserSequences  # noqa: E402
 from genrec_jax.data.synthetic import SyntheticSpec, synthetic_sequences  # noqa: E402
 from genrec_jax.identifiers.catalogue import Catalogue  # noqa: E402
 from genrec_jax.identifiers.indexing import make_indexing  # noqa: E402
 from genrec_jax.identifiers.tokenizer import train_tokenizer  # noqa: E402
+
+# A machine that is busy is no fault of an example's.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 def environment_folder(variable: str) -> Path:

@@ -35,7 +35,7 @@ from genrec_jax.model.inputs import (
     encoder_input,
     put_on_device,
 )
-from genrec_jax.training.step import token_loss
+from genrec_jax.training.losses import token_loss
 
 # ------------------------------------------------------------------ BART
 

@@ -21,7 +21,7 @@ ORDER = [
     ),
     *("config", "progress", "signals", "run_lock", "fingerprints", "run_folder", "recommender"),
     *("predictions", "experiment", "audit", "run_page", "evaluate", "recommend", "phase", "train"),
-    "main",
+    *("main", "mix", "sweeps", "sweep"),
 ]
 PACKAGE = Path(genrec_jax.__file__).parent
 PLACES = {name: place for place, name in enumerate(ORDER)}

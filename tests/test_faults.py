@@ -152,6 +152,7 @@ def mount(folder: Path, *options: str) -> None:
         pytest.skip("this process may not mount a file system")
 
 
+@pytest.mark.slow
 def test_a_full_disk(
     small_disk: Path, cut: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from repository import ROOT
 
+from genrec_jax import mix
 from genrec_jax.main import main
 
 SMALL_MODEL = [
@@ -185,6 +186,40 @@ def test_evaluate_another_split_step_and_search(
     assert "another config" in fails(
         capsys, "--mode=evaluate", f"--workdir={run}", "--config.seed=9"
     )
+
+
+def test_mixing_with_the_knn(
+    run: Path, copy: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    exclude = "--config.evaluate.exclude_history=True"
+    assert mix.main([f"--workdir={copy}", exclude]) == 0
+    found = json.loads((copy / "results_mixed.json").read_text())
+    printed = capsys.readouterr().out
+    row = next(line for line in printed.splitlines() if line.startswith("GenRec + kNN"))
+    assert row.split()[8] == f"{found['metrics']['NDCG@10']:.5f}"
+    best = max(found["validation"]["curve"], key=lambda one: one["NDCG@10"])
+    assert {key: best[key] for key in found["mix"]} == found["mix"]
+    assert found["validation"]["metrics"]["NDCG@10"] == best["NDCG@10"]
+    results = json.loads((run / "results.json").read_text())
+    knn = "item-transition kNN"
+    assert found["references"][knn] == results["references"][knn]
+    lines = pq.read_table(copy / "predictions" / "mixed_test.parquet").to_pylist()
+    hits = sum(line["target"] in line["items"][:10] for line in lines)
+    assert hits / len(lines) == pytest.approx(found["metrics"]["HR@10"])
+    # The model's own row is exact ranking, as the exhaustive search has it.
+    exact = ["--config.evaluate.search=exhaustive", exclude]
+    assert command("--mode=evaluate", f"--workdir={copy}", *exact) == 0
+    printed = capsys.readouterr().out
+    row = next(line for line in printed.splitlines() if line.startswith("GenRec"))
+    assert row.split()[6] == f"{found['references']['GenRec']['NDCG@10']:.5f}"
+
+    assert mix.main([f"--workdir={copy}", "--config.seed=1"]) == 2
+    assert "expected --config.evaluate.KEY=VALUE" in capsys.readouterr().err
+    assert mix.main([f"--workdir={tmp_path / 'none'}"]) == 2
+    assert "expected a run's folder" in capsys.readouterr().err
+    (copy / "results.json").unlink()
+    assert mix.main([f"--workdir={copy}"]) == 2
+    assert "the run is not finished" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------ bad input

@@ -105,7 +105,7 @@ def as_lists(array, mask_row=N_ITEMS):
 
 def read_sentences(encoded):
     """EncoderInput → the oracle's (token, user id, item id), by the meaning of the slots."""
-    tokens, slots, users, items, _ = (np.asarray(part).tolist() for part in encoded)
+    tokens, slots, users, items, *_ = (np.asarray(part).tolist() for part in encoded)
     n_slots = len(items[0])
     sentences = []
     for row in range(len(tokens)):
@@ -317,7 +317,11 @@ def check_encoder(users, items, rows):
         for user, row in zip(users, rows, strict=True)
     ]
     assert read_sentences(encoded) == expected
-    pad = special_tokens(catalogue)["<pad>"]
+    special = special_tokens(catalogue)
+    for row, (place,) in zip(expected, encoded.questions.tolist(), strict=True):
+        masks = [at for at, (token, _, _) in enumerate(row) if token == special["<mask>"]]
+        assert masks in ([], [place])
+    pad = special["<pad>"]
     assert encoded.mask.tolist() == [[token != pad for token, _, _ in row] for row in expected]
 
 

@@ -15,8 +15,7 @@ from genrec_jax.data.sequences import Examples, UserSequences, next_item_example
 from genrec_jax.decoding.ranking import RankedLists, join
 from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.model.bart import BartShape
-from genrec_jax.model.genrec import init_params
+from genrec_jax.model.genrec import GenRecShape, init_params
 from genrec_jax.predictions import check_writable, rank_to_file
 from genrec_jax.recommender import Recommender, unwatched
 
@@ -25,8 +24,8 @@ EVALUATE = EvaluateConfig(batch_size=8, beams=12, top_k=10)
 
 
 @pytest.fixture(scope="module")
-def shape(catalogue: Catalogue) -> BartShape:
-    return BartShape(
+def shape(catalogue: Catalogue) -> GenRecShape:
+    return GenRecShape(
         vocab_size=catalogue.vocabulary.size,
         d_model=16,
         encoder_layers=1,
@@ -41,7 +40,7 @@ def shape(catalogue: Catalogue) -> BartShape:
 
 
 def make_recommender(
-    catalogue: Catalogue, shape: BartShape, seed: int = 0, max_tokens: int = 80, **changes
+    catalogue: Catalogue, shape: GenRecShape, seed: int = 0, max_tokens: int = 80, **changes
 ) -> Recommender:
     params = init_params(shape, catalogue.table.n_users, catalogue.table.n_items, seed)
     evaluate = dataclasses.replace(EVALUATE, **changes)
@@ -49,7 +48,7 @@ def make_recommender(
 
 
 @pytest.fixture(scope="module")
-def recommender(catalogue: Catalogue, shape: BartShape) -> Recommender:
+def recommender(catalogue: Catalogue, shape: GenRecShape) -> Recommender:
     return make_recommender(catalogue, shape)
 
 

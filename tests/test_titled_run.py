@@ -14,8 +14,9 @@ from titled import titles, write_titled
 from genrec_jax.recommender import Recommender
 
 CONFIG = f"--config={ROOT / 'configs' / 'quickstart.py'}"
-TITLED = [*SMALL_MODEL, "--config.indexing=title", "--config.model.vocab_size=400"]
-TITLED += ["--config.model.max_tokens=128", "--config.data.name=file"]
+OWN_IDS = [*SMALL_MODEL, "--config.model.vocab_size=400", "--config.model.max_tokens=128"]
+OWN_IDS += ["--config.data.name=file"]
+TITLED = [*OWN_IDS, "--config.indexing=title"]
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +24,16 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_titled(tmp_path_factory.mktemp("prepared") / "titled")
 
 
-@pytest.fixture(scope="module")
-def run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, moved away from where it was trained."""
+@pytest.fixture(
+    scope="module", params=["by number", pytest.param("by title", marks=pytest.mark.slow)]
+)
+def run(
+    request: pytest.FixtureRequest, prepared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A finished run, moved away from where it was trained, whose items are written so."""
     folder = tmp_path_factory.mktemp("runs") / "titled"
-    data = f"--config.data.file={prepared}"
-    assert command(CONFIG, f"--workdir={folder}", data, *TITLED) == 0
+    how = OWN_IDS if request.param == "by number" else TITLED
+    assert command(CONFIG, f"--workdir={folder}", f"--config.data.file={prepared}", *how) == 0
     return Path(shutil.move(folder, tmp_path_factory.mktemp("moved") / "titled"))
 
 
@@ -96,7 +101,8 @@ def test_wrong_histories(
 
 def test_the_report_shows_titles_and_no_markup_of_theirs(run: Path) -> None:
     text = (run / "report.html").read_text()
-    assert "titles as names" in text
+    by_title = json.loads((run / "config.json").read_text())["indexing"] == "title"
+    assert ("titles as names" in text) == by_title
     assert "<b>markup" not in text
     assert "<mask>" not in text
     shown = [title for title in titles(200) if title and len(title) < 60 and title.isprintable()]

@@ -33,7 +33,6 @@ from genrec_jax.data.sequences import (
     pretraining_examples,
 )
 from genrec_jax.decoding.beam_search import Decoder, SearchSpec, beam_search
-from genrec_jax.decoding.device_trie import DeviceTrie, put_on_device
 from genrec_jax.decoding.exhaustive import block_size, make_blocks
 from genrec_jax.decoding.ranking import (
     Rank,
@@ -54,7 +53,9 @@ from genrec_jax.identifiers.tokenizer import Vocabulary, load_bart_tokenizer
 from genrec_jax.identifiers.trie import Trie, build_trie
 from genrec_jax.measures.metrics import metrics
 from genrec_jax.model.bart import BartShape
+from genrec_jax.model.device_trie import DeviceTrie, put_on_device
 from genrec_jax.model.genrec import Params, abstract_model, init_params, merge
+from genrec_jax.model.heads import VocabularyHead
 from genrec_jax.model.hub import BART_BASE, checkpoint_folder
 from genrec_jax.model.inputs import DeviceTable, append_mask, encoder_input
 from genrec_jax.model.inputs import put_on_device as put_table_on_device
@@ -324,11 +325,17 @@ def step_times(setup: Setup, trie: Trie, repeats: int) -> StepTimes:
     beginning = (setup.table.eos, *on_device.prefix)
     later = on_device.depth - len(beginning)
 
-    start = jax.jit(lambda p: start_beams(merge(graph, p), memory, beginning, BEAMS, later))
+    start = jax.jit(
+        lambda p: start_beams(VocabularyHead(merge(graph, p)), memory, beginning, BEAMS, later)
+    )
     first, cache = start(setup.params)
     tokens = jnp.broadcast_to(jnp.arange(BEAMS) + 100, (users, BEAMS))
     position = jnp.array(len(beginning))
-    advance = jax.jit(lambda p, c: advance_beams(merge(graph, p), tokens, position, c)[0])
+    advance = jax.jit(
+        lambda p, c: advance_beams(
+            VocabularyHead(merge(graph, p)), tokens, jnp.zeros_like(tokens), position, c
+        )[0]
+    )
     decoder = seconds(lambda: advance(setup.params, cache), repeats)
 
     logits = advance(setup.params, cache)
@@ -341,8 +348,9 @@ def step_times(setup: Setup, trie: Trie, repeats: int) -> StepTimes:
     def search(first: jax.Array, logits: jax.Array, trie: DeviceTrie) -> jax.Array:
         ready = Decoder(
             lambda *_: (first, nothing),
-            lambda tokens, position, nothing: (logits + nothing, nothing * 0.5),
+            lambda tokens, nodes, position, nothing: (logits + nothing, nothing * 0.5),
             lambda nothing, parents: nothing,
+            VocabularyHead.log_probs,
         )
         return beam_search(ready, trie, setup.spec()).items
 

@@ -57,9 +57,10 @@ from genrec_jax.model.inputs import (
 )
 from genrec_jax.training.calls import Call, plan_calls
 from genrec_jax.training.flops import device_peak, sequence_flops
+from genrec_jax.training.losses import token_loss
 from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
 from genrec_jax.training.resident import ResidentTrainer, put_examples
-from genrec_jax.training.step import TrainState, make_step, start_state, token_loss
+from genrec_jax.training.step import TrainState, make_step, start_state
 
 SPEC = OptimizerSpec(10_000, learning_rate=1e-5, weight_decay=1e-5, warmup=0.05, clip_norm=5.0)
 LOADER_MULTIPLE = 32  # what our side pads a shuffled batch's longest sentence to

@@ -1,6 +1,7 @@
 """The named datasets: where each comes from, how it is checked, and the synthetic default."""
 
 import hashlib
+import json
 import os
 import textwrap
 import tomllib
@@ -46,6 +47,25 @@ def load_named(name: str, folder: str = "") -> UserSequences:
     path = _local_file(asset, folder) or _download(asset)
     _check(path, asset)
     return read_sequence_file(path, name)
+
+
+def named_attributes(name: str, folder: str = "") -> dict[int, list[str]]:
+    """Item id → its attributes, where the file of them lies beside the dataset's; else nothing.
+
+    Such a file numbers what the shop says of an item: its categories, its brand.
+    """
+    folder = folder or os.environ.get("GENREC_DATA_DIR", "")
+    asset = named_datasets().get(name)
+    if not folder or asset is None:
+        return {}
+    path = Path(folder) / f"{Path(asset.file).stem}_item2attributes.json"
+    try:
+        found = json.loads(path.read_text())
+        return {int(item): [f"a{one}" for one in values] for item, values in found.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: cannot be read as items' attributes: {error}") from None
 
 
 def _local_file(asset: Asset, folder: str) -> Path | None:

@@ -71,6 +71,7 @@ class Unpacked(io.RawIOBase):
         self._stream = pa.input_stream(str(path), compression=packing, buffer_size=2**20)
         self._whole = whole
         self._ready = memoryview(b"")  # whole lines
+        self.lines = 0  # whole ones so far
         self.tail = b""
 
     def readable(self) -> bool:
@@ -84,6 +85,7 @@ class Unpacked(io.RawIOBase):
                 break
             end = content.rfind(b"\n") + 1
             if end:
+                self.lines += content.count(b"\n")
                 self._ready, self.tail = memoryview(self.tail + content[:end]), content[end:]
             else:
                 self.tail += content
@@ -101,8 +103,8 @@ class Unpacked(io.RawIOBase):
         if self.tail:
             dropped.refuse(
                 "the file ends in mid-line",
-                f"{path}: the file ends in mid-line, in {quoted(self.tail)}; if it is whole, add a "
-                "newline, and otherwise get it anew",
+                f"{path}, line {self.lines + 1}: the file ends in mid-line, in "
+                f"{quoted(self.tail)}; if it is whole, add a newline, and otherwise get it anew",
             )
 
 

@@ -1,6 +1,7 @@
 """Beam search as one `lax.while_loop`, free or constrained to the trie of the catalogue.
 
-It knows callables that give logits, not a model. A hypothesis scores the sum of its tokens' log-
+It knows callables, not a model: what a decoder says behind some tokens, and how probable that makes
+the children of a trie node. A hypothesis scores the sum of its tokens' log-
 probabilities under the full softmax, `</s>` included, in both modes, so that the two agree where
 they overlap; `length_penalty` divides by the number of tokens to that power. Finished names are
 kept apart from the K live hypotheses, and a user is done once no live one can still do better than
@@ -30,27 +31,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from genrec_jax.decoding.device_trie import (
-    DeviceTrie,
-    children,
-    find_items,
-    seen_nodes,
-    without_seen,
-)
+from genrec_jax.decoding.seen import find_items, seen_nodes, without_seen
+from genrec_jax.model.device_trie import Children, DeviceTrie, children
 
 Search = Literal["constrained", "free"]
 
 
 class Decoder(NamedTuple):
-    """What search asks of a model."""
+    """What search asks of a model. A state is what it says behind a token; free search takes it for
+    the logits, constrained search asks `log_probs` what it means.
+    """
 
-    # (tokens that all hypotheses begin with, `</s>` first; K; R) → (logits [B, P, V], cache with
+    # (tokens that all hypotheses begin with, `</s>` first; K; R) → (states [B, P, …], cache with
     # room for R later tokens of K hypotheses)
     start: Callable[[tuple[int, ...], int, int], tuple[jax.Array, Any]]
-    # (tokens [B, K], position [], cache) → (logits [B, K, V], cache)
-    advance: Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
+    # (tokens [B, K], the trie's nodes that they lead to [B, K], position [], cache) → (states
+    # [B, K, …], cache)
+    advance: Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
     # (cache, parents [B, K]) → the cache in which hypothesis k goes on from the old parents[:, k]
     reorder: Callable[[Any, jax.Array], Any]
+    # (states [B, K, …], nodes [B, K], their children [B, K, W]) → log-probabilities [B, K, W]
+    log_probs: Callable[[jax.Array, jax.Array, Children], jax.Array]
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def beam_search(
     if seen is not None and not constrained:
         raise ValueError("free search cannot leave items out")
     prefix = trie.prefix if constrained else ()
-    logits, cache = decoder.start((spec.eos, *prefix), spec.beams, trie.depth - len(prefix) - 1)
+    states, cache = decoder.start((spec.eos, *prefix), spec.beams, trie.depth - len(prefix) - 1)
     dead = None if seen is None else seen_nodes(trie, seen)
     widths = trie.widths[len(prefix) :]
     grow = partial(_grow, decoder, trie, spec, dead)
@@ -124,10 +125,10 @@ def beam_search(
 
     def step(state: SearchState) -> SearchState:
         previous = jnp.take(state.live_tokens, state.position - 1, axis=2)
-        logits, cache = decoder.advance(previous, state.position, state.cache)
-        return grow(widths[1:], state, logits, cache)
+        states, cache = decoder.advance(previous, state.live_nodes, state.position, state.cache)
+        return grow(widths[1:], state, states, cache)
 
-    first = grow(widths[:1], _start(trie, spec, prefix, logits), logits[:, -1:], cache)
+    first = grow(widths[:1], _start(decoder, trie, spec, prefix, states), states[:, -1:], cache)
     final = jax.lax.while_loop(unfinished, step, first) if len(widths) > 1 else first
     items = jnp.where(jnp.isfinite(final.done_scores), find_items(trie, final.done_tokens), -1)
     order = jnp.argsort(items < 0, axis=1, stable=True)
@@ -139,19 +140,24 @@ def beam_search(
 
 
 def _start(
-    trie: DeviceTrie, spec: SearchSpec, prefix: tuple[int, ...], logits: Float[Array, "B P V"]
+    decoder: Decoder,
+    trie: DeviceTrie,
+    spec: SearchSpec,
+    prefix: tuple[int, ...],
+    states: Float[Array, "B P _"],
 ) -> SearchState:
     """One hypothesis a user, which has written the prefix."""
-    users, n = logits.shape[0], len(prefix)
+    users, n = states.shape[0], len(prefix)
     written = jnp.array(prefix, jnp.int32)
-    log_probs = token_log_probs(logits[:, :n], jnp.broadcast_to(written, (users, n))[..., None])
+    # The prefix is a chain: its node of level n has the number n.
+    chain = jnp.broadcast_to(jnp.arange(n), (users, n))
+    log_probs = decoder.log_probs(states[:, :n], chain, children(trie, chain, 1))
     tokens = jnp.full((users, 1, trie.depth), spec.pad, jnp.int32).at[:, :, :n].set(written)
     return SearchState(
         position=jnp.array(n, jnp.int32),
         open=jnp.ones(users, dtype=bool),
         live_scores=jnp.sum(log_probs, axis=(1, 2))[:, None],
         live_tokens=tokens,
-        # The prefix is a chain: its node of level n has the number n.
         live_nodes=jnp.full((users, 1), n, jnp.int32),
         done_scores=jnp.full((users, spec.beams), -jnp.inf),
         done_tokens=jnp.full((users, spec.beams, trie.depth), spec.pad, jnp.int32),
@@ -166,7 +172,7 @@ def _grow(
     dead: Int[Array, "B H S"] | None,
     widths: tuple[int, ...],
     state: SearchState,
-    logits: Float[Array, "B L V"],
+    states: Float[Array, "B L _"],
     cache: Any,
 ) -> SearchState:
     """Every live hypothesis by one token; the best of them live on or are done.
@@ -175,16 +181,16 @@ def _grow(
     """
     beams = spec.beams
     if spec.search == "constrained":
-        best = _best_children(trie, state, logits, dead, widths, 2 * beams)
+        best = _best_children(decoder, trie, state, states, dead, widths, 2 * beams)
     else:
-        best = _best_tokens(state, logits, 2 * beams)
+        best = _best_tokens(state, states, 2 * beams)
     written = jnp.take_along_axis(state.live_tokens, best.beams[..., None], axis=1)
     written = written.at[:, :, state.position].set(best.tokens)
-    ends = best.tokens == spec.eos
-    may_be_done = ends
     if spec.search == "free":
-        ends |= state.position == trie.depth - 1
+        ends = (best.tokens == spec.eos) | (state.position == trie.depth - 1)
         may_be_done = ends & (jnp.arange(2 * beams) < beams) & state.open[:, None]
+    else:
+        may_be_done = ends = trie.items[best.nodes] >= 0
 
     position = state.position + 1
     final = jnp.where(may_be_done, spec.final_score(best.scores, position), -jnp.inf)
@@ -217,9 +223,10 @@ class Continuations(NamedTuple):
 
 
 def _best_children(
+    decoder: Decoder,
     trie: DeviceTrie,
     state: SearchState,
-    logits: Float[Array, "B L V"],
+    states: Float[Array, "B L _"],
     dead: Int[Array, "B H S"] | None,
     widths: tuple[int, ...],
     count: int,
@@ -232,7 +239,7 @@ def _best_children(
 
     def best_of(width: int) -> Continuations:
         found = children(trie, state.live_nodes, width)
-        log_probs = token_log_probs(logits, found.tokens)
+        log_probs = decoder.log_probs(states, state.live_nodes, found)
         scores = jnp.where(found.exist, state.live_scores[..., None] + log_probs, -jnp.inf)
         if dead is not None:
             level = jnp.take(dead, state.position, axis=2)
@@ -260,14 +267,6 @@ def _best_tokens(state: SearchState, logits: Float[Array, "B L V"], count: int) 
     best, place = _top(scores.reshape(len(scores), -1), count)
     beams, tokens = jnp.divmod(place, logits.shape[2])
     return Continuations(best, beams, tokens, jnp.zeros_like(tokens))
-
-
-def token_log_probs(
-    logits: Float[Array, "B K V"], tokens: Int[Array, "B K W"]
-) -> Float[Array, "B K W"]:
-    """The log-probabilities of some tokens under the full softmax."""
-    chosen = jnp.take_along_axis(logits, tokens, axis=2)
-    return chosen - jax.nn.logsumexp(logits, axis=2, keepdims=True)
 
 
 def _top(scores: Float[Array, "B n"], k: int) -> tuple[Float[Array, "B k"], Int[Array, "B k"]]:

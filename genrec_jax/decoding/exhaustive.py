@@ -16,6 +16,7 @@ V vocabulary, H items of history.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +27,26 @@ from genrec_jax.identifiers.trie import Trie
 
 LOGITS_BYTES = 2**28
 
-# (tokens [n], levels [n], visible [n, n]) → logits [B, n, V]
-TreeLogits = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+# (tokens [n], nodes [n], levels [n], visible [n, n]) → states [B, n, …]
+TreeStates = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+# (states [B, n, …], nodes [n], slots [E], nodes that edges end at [E], their tokens [E]) →
+# log-probabilities of the edges [B, E]
+EdgeLogProbs = Callable[
+    [jax.Array, jax.Array, jax.Array, jax.Array, jax.Array],
+    jax.Array,
+]
+
+
+class Block(NamedTuple):
+    """Some inner nodes, in slots, and the edges that leave from them; G of them one a row."""
+
+    tokens: Int[Array, "*G n"]  # what the decoder reads at each node
+    nodes: Int[Array, "*G n"]
+    levels: Int[Array, "*G n"]
+    parents: Int[Array, "*G n"]  # slot of the parent, -1: none
+    edge_slots: Int[Array, "*G E"]  # where each edge starts
+    edge_ends: Int[Array, "*G E"]  # the node that each leads to
+    edge_tokens: Int[Array, "*G E"]
 
 
 @jax.tree_util.register_dataclass
@@ -35,11 +54,7 @@ TreeLogits = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 class Blocks:
     """The inner nodes of a trie in blocks; each node's edges leave from one block."""
 
-    tokens: Int[Array, "G n"]  # what the decoder reads at each node
-    levels: Int[Array, "G n"]
-    parents: Int[Array, "G n"]  # slot of the parent in the same block, -1: none
-    edge_slots: Int[Array, "G E"]  # where each edge starts
-    edge_tokens: Int[Array, "G E"]
+    rows: Block  # [G, …]
     edge_of_node: Int[Array, " M"]  # the flat place (g * E + e) of the edge that leads to a node
     node_parents: Int[Array, " M"]
     leaves: Int[Array, " N"]
@@ -62,7 +77,7 @@ def make_blocks(trie: Trie, eos: int, size: int) -> Blocks:
     n = min(size, len(order)) + trie.depth - 1
     starts = range(0, len(order), size)
     shape = (len(starts), n)
-    tokens, levels, parents = (np.full(shape, fill, np.int32) for fill in (eos, 0, -1))
+    tokens, members, levels, parents = (np.full(shape, fill, np.int32) for fill in (eos, 0, 0, -1))
     slot = np.full(trie.n_nodes, -1)
     edges: list[tuple[np.ndarray, np.ndarray]] = []
     for g, start in enumerate(starts):
@@ -73,6 +88,7 @@ def make_blocks(trie: Trie, eos: int, size: int) -> Blocks:
         nodes = np.concatenate([path[:0:-1], chunk]).astype(np.int64)
         slot[nodes] = np.arange(len(nodes))
         tokens[g, : len(nodes)] = reads[nodes]
+        members[g, : len(nodes)] = nodes
         levels[g, : len(nodes)] = level[nodes]
         above = trie.parents[nodes]
         parents[g, : len(nodes)] = np.where(above >= 0, slot[above], -1)
@@ -82,28 +98,33 @@ def make_blocks(trie: Trie, eos: int, size: int) -> Blocks:
         edges.append((np.repeat(slot[chunk], counts), first + within))
 
     width = max(len(ends) for _, ends in edges)
-    edge_slots, edge_tokens = (np.zeros((len(starts), width), np.int32) for _ in range(2))
+    edge_slots, edge_ends, edge_tokens = (
+        np.zeros((len(starts), width), np.int32) for _ in range(3)
+    )
     edge_of_node = np.zeros(trie.n_nodes, np.int32)
     for g, (slots, ends) in enumerate(edges):
         edge_slots[g, : len(slots)] = slots
+        edge_ends[g, : len(ends)] = ends
         edge_tokens[g, : len(ends)] = trie.tokens[ends]
         edge_of_node[ends] = g * width + np.arange(len(ends))
-    arrays = (tokens, levels, parents, edge_slots, edge_tokens, edge_of_node)
-    rest = (trie.parents, trie.leaves, trie.leaf_levels)
-    return Blocks(*(jnp.asarray(a) for a in (*arrays, *rest)), level_stops=level_stops)
+    arrays = (tokens, members, levels, parents, edge_slots, edge_ends, edge_tokens)
+    rest = (edge_of_node, trie.parents, trie.leaves, trie.leaf_levels)
+    rows = Block(*map(jnp.asarray, arrays))
+    return Blocks(rows, *map(jnp.asarray, rest), level_stops=level_stops)
 
 
-def score_items(logits_of: TreeLogits, blocks: Blocks) -> Float[Array, "B N"]:
-    """The log-probability of every item's name, `</s>` included, under the full softmax."""
+def score_items(
+    states_of: TreeStates, edge_log_probs: EdgeLogProbs, blocks: Blocks
+) -> Float[Array, "B N"]:
+    """The log-probability of every item's name, as far as the trie goes."""
 
-    def edges_of(block: tuple[Int[Array, " _"], ...]) -> Float[Array, "B E"]:
-        tokens, levels, parents, slots, ends = block
-        logits = logits_of(tokens, levels, _visible(parents, len(blocks.level_stops)))
-        chosen = logits[:, slots, ends]
-        return chosen - jax.nn.logsumexp(logits, axis=2)[:, slots]
+    def edges_of(block: Block) -> Float[Array, "B E"]:
+        visible = _visible(block.parents, len(blocks.level_stops))
+        states = states_of(block.tokens, block.nodes, block.levels, visible)
+        edges = (block.edge_slots, block.edge_ends, block.edge_tokens)
+        return edge_log_probs(states, block.nodes, *edges)
 
-    nodes = (blocks.tokens, blocks.levels, blocks.parents)
-    by_block = jax.lax.map(edges_of, (*nodes, blocks.edge_slots, blocks.edge_tokens))  # [G, B, E]
+    by_block = jax.lax.map(edges_of, blocks.rows)  # [G, B, E]
     users = by_block.shape[1]
     edges = jnp.swapaxes(by_block, 0, 1).reshape(users, -1)[:, blocks.edge_of_node]
     total = jnp.zeros((users, 1))

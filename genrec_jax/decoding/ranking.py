@@ -12,18 +12,21 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from genrec_jax.data.batches import Batch, BatchPlan
 from genrec_jax.decoding.beam_search import Decoder, SearchSpec, beam_search
-from genrec_jax.decoding.device_trie import DeviceTrie
 from genrec_jax.decoding.exhaustive import Blocks, best_items, score_items
-from genrec_jax.decoding.steps import advance_beams, reorder_beams, start_beams, tree_logits
+from genrec_jax.decoding.steps import advance_beams, reorder_beams, start_beams, tree_states
 from genrec_jax.devices import Devices
 from genrec_jax.model.bart import Memory
-from genrec_jax.model.genrec import GenRec, Params, merge
-from genrec_jax.model.inputs import DeviceTable, append_mask, encoder_input
+from genrec_jax.model.device_trie import DeviceTrie
+from genrec_jax.model.genrec import Params, merge
+from genrec_jax.model.heads import Head, ItemHead, head_of
+from genrec_jax.model.inputs import DeviceTable
+from genrec_jax.model.item_inputs import read_history
 
 CHUNK = 16_384  # examples
 
@@ -35,8 +38,8 @@ class RankedLists(NamedTuple):
     scores: Float[np.ndarray, "n k"]  # log-probabilities in nats
 
 
-# (model, what it read, seen items [B, W] or None, the catalogue) → items [B, k], scores [B, k]
-Find = Callable[[GenRec, Memory, Any, Any], tuple[jax.Array, jax.Array]]
+# (head, what it read, seen items [B, W] or None, the catalogue) → items [B, k], scores [B, k]
+Find = Callable[[Head, Memory, Any, Any], tuple[jax.Array, jax.Array]]
 # (params, batch, seen items [B, W] or None, T) → items [B, k], scores [B, k]
 Rank = Callable[[Params, Batch, Any, int], tuple[jax.Array, jax.Array]]
 Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
@@ -46,10 +49,14 @@ def find_by_beams(spec: SearchSpec, top_k: int) -> Find:
     """Beam search over a DeviceTrie."""
 
     def find(
-        model: GenRec, memory: Memory, seen: Int[Array, "B W"] | None, trie: DeviceTrie
+        head: Head, memory: Memory, seen: Int[Array, "B W"] | None, trie: DeviceTrie
     ) -> tuple[jax.Array, jax.Array]:
+        assert not isinstance(head, ItemHead)
         decoder = Decoder(
-            partial(start_beams, model, memory), partial(advance_beams, model), reorder_beams
+            start=partial(start_beams, head, memory),
+            advance=partial(advance_beams, head),
+            reorder=reorder_beams,
+            log_probs=head.log_probs,
         )
         found = beam_search(decoder, trie, spec, seen)
         return found.items[:, :top_k], found.scores[:, :top_k]
@@ -61,12 +68,27 @@ def find_exhaustively(spec: SearchSpec, top_k: int) -> Find:
     """The exact best of all items; the catalogue comes as Blocks. Of `spec` its final scores."""
 
     def find(
-        model: GenRec, memory: Memory, seen: Int[Array, "B W"] | None, blocks: Blocks
+        head: Head, memory: Memory, seen: Int[Array, "B W"] | None, blocks: Blocks
     ) -> tuple[jax.Array, jax.Array]:
-        scores = score_items(partial(tree_logits, model, memory), blocks)
+        scores = _score_all(head, memory, blocks)
         return best_items(spec.final_score(scores, blocks.leaf_levels), top_k, seen)
 
     return find
+
+
+def score_all(
+    head: Head, memory: Memory, seen: Int[Array, "B W"] | None, blocks: Blocks
+) -> tuple[jax.Array, jax.Array]:
+    """A Find that ranks nothing: all items in their own order, with their log-probabilities."""
+    scores = _score_all(head, memory, blocks)
+    items = jnp.arange(scores.shape[1], dtype=jnp.int32)
+    return jnp.broadcast_to(items, scores.shape), scores
+
+
+def _score_all(head: Head, memory: Memory, blocks: Blocks) -> Float[Array, "B N"]:
+    if isinstance(head, ItemHead):
+        return head.log_probs(memory)[:, 0]
+    return score_items(partial(tree_states, head, memory), head.edge_log_probs, blocks)
 
 
 def make_ranker(
@@ -76,16 +98,18 @@ def make_ranker(
     find: Find,
     catalogue: DeviceTrie | Blocks,
     devices: Devices | None = None,
+    causal: bool = False,
 ) -> Rank:
     """`rank(params, batch, seen, n_tokens)`, jitted; each batch shape compiles once.
 
     Args:
         graph: of the model.
         dtype: of its arithmetic.
-        table: the tokens of all names.
+        table: the tokens of all names, and the trie for a model that scores its nodes.
         find: the search.
         catalogue: what `find` searches.
         devices: each ranks its share of a batch, and the lists come together on all; None: all.
+        causal: how an encoder of one vector an item reads (model/item_inputs.py).
     """
     on = devices or Devices.all()
     catalogue, table = on.put_whole((catalogue, table))
@@ -102,14 +126,15 @@ def make_ranker(
         # Cast once a batch what every step would cast again. Norms stay float32.
         cast = jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, params)
         model = merge(graph, cast)
-        items = append_mask(batch.histories, table.mask_row)
-        memory = model.read(encoder_input(table, batch.users, items, n_tokens))
+        unit = model.shape.encoder_unit
+        read = read_history(table, unit, batch.users, batch.histories, n_tokens, causal)
+        memory = model.read(read)
 
-        def search(params: Params, examples: Any, catalogue: Any) -> tuple[jax.Array, jax.Array]:
-            memory, seen = examples
-            return find(merge(graph, params), memory, seen, catalogue)
+        def search(params: Params, examples: Any, whole: Any) -> tuple[jax.Array, jax.Array]:
+            (memory, seen), (trie, catalogue) = examples, whole
+            return find(head_of(merge(graph, params), trie), memory, seen, catalogue)
 
-        return on.apart(search, cast)(cast, (memory, seen), catalogue)
+        return on.apart(search, cast)(cast, (memory, seen), (table.trie, catalogue))
 
     def rank_on_devices(
         params: Params, batch: Batch, seen: Any, n_tokens: int

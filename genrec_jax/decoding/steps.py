@@ -1,4 +1,6 @@
-"""GenRec as what the searches ask for: logits behind beams of tokens, and behind trees of tokens.
+"""GenRec as what the searches ask for: states behind beams of tokens, and behind trees of tokens.
+
+A state is what the model's head makes of a decoder's vector (model/heads.py).
 
 All names of a catalogue begin alike (`</s> Ġitem _`), so those tokens are read once a user, not
 once a beam. Later tokens are kept in the order they were written, a slot a beam and step, and
@@ -7,7 +9,7 @@ hypothesis is. Attention looks at all slots and masks those of other hypotheses,
 times the scores, little beside the layers, and copies nothing.
 
 Axes: B users, K beams, P tokens of the shared beginning, R later tokens, n nodes of a tree,
-V vocabulary, h heads, d width of a head.
+h heads, d width of a head.
 """
 
 from typing import NamedTuple
@@ -16,7 +18,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from genrec_jax.model.bart import KeyValue, Memory
-from genrec_jax.model.genrec import GenRec
+from genrec_jax.model.heads import TrieHead, VocabularyHead
+
+Head = TrieHead | VocabularyHead
 
 
 class BeamCache(NamedTuple):
@@ -28,10 +32,14 @@ class BeamCache(NamedTuple):
 
 
 def start_beams(
-    model: GenRec, memory: Memory, beginning: tuple[int, ...], beams: int, later: int
-) -> tuple[Float[Array, "B P V"], BeamCache]:
-    """The logits behind each token of the shared beginning, with room for R = `later` more."""
-    users, n = memory.mask.shape[0], len(beginning)
+    head: Head, memory: Memory, beginning: tuple[int, ...], beams: int, later: int
+) -> tuple[Float[Array, "B P _"], BeamCache]:
+    """The states behind each token of the shared beginning, with room for R = `later` more.
+
+    The trie's nodes down the beginning have the numbers 0 … P - 1.
+    """
+    users, n = memory.look.shape[0], len(beginning)
+    model = head.model
     shape = model.shape
     width = shape.d_model // shape.decoder_heads
     room = n + later * beams
@@ -39,17 +47,21 @@ def start_beams(
     cache = [KeyValue(empty, empty) for _ in model.decoder.layers]
     tokens = jnp.broadcast_to(jnp.array(beginning, jnp.int32), (users, n))
     causal = jnp.arange(room) <= jnp.arange(n)[:, None]
-    x, own = model.decoder(
-        model.embed(tokens), jnp.arange(n), causal[None], memory, cache=cache, slot=0
-    )
+    nodes = jnp.broadcast_to(jnp.arange(n), tokens.shape)
+    x = head.embed(tokens, nodes, memory)
+    x, own = model.decoder(x, jnp.arange(n), causal[None], memory, cache=cache, slot=0)
     ancestors = jnp.zeros((users, beams, later), jnp.int32)
-    return model.logits(x), BeamCache(memory, own, ancestors)
+    return head.states(x), BeamCache(memory, own, ancestors)
 
 
 def advance_beams(
-    model: GenRec, tokens: Int[Array, "B K"], position: Int[Array, ""], cache: BeamCache
-) -> tuple[Float[Array, "B K V"], BeamCache]:
-    """The logits behind `tokens`, which stand at `position`; it counts the beginning's tokens."""
+    head: Head,
+    tokens: Int[Array, "B K"],
+    nodes: Int[Array, "B K"],
+    position: Int[Array, ""],
+    cache: BeamCache,
+) -> tuple[Float[Array, "B K _"], BeamCache]:
+    """The states behind `tokens`, which stand at `position`; it counts the beginning's tokens."""
     users, beams, later = cache.ancestors.shape
     n_before = cache.own[0].keys.shape[1] - later * beams  # P
     step = position - n_before
@@ -58,15 +70,15 @@ def advance_beams(
     is_ancestor &= (jnp.arange(later) <= step)[:, None]
     beginning = jnp.ones((users, beams, n_before), dtype=bool)
     visible = jnp.concatenate([beginning, is_ancestor.reshape(users, beams, -1)], axis=2)
-    x, own = model.decoder(
-        model.embed(tokens),
+    x, own = head.model.decoder(
+        head.embed(tokens, nodes, cache.memory),
         position[None],
         visible,
         cache.memory,
         cache=cache.own,
         slot=n_before + step * beams,
     )
-    return model.logits(x), BeamCache(cache.memory, own, ancestors)
+    return head.states(x), BeamCache(cache.memory, own, ancestors)
 
 
 def reorder_beams(cache: BeamCache, parents: Int[Array, "B K"]) -> BeamCache:
@@ -75,23 +87,25 @@ def reorder_beams(cache: BeamCache, parents: Int[Array, "B K"]) -> BeamCache:
     return cache._replace(ancestors=ancestors)
 
 
-def tree_logits(
-    model: GenRec,
+def tree_states(
+    head: Head,
     memory: Memory,
     tokens: Int[Array, " n"],
+    nodes: Int[Array, " n"],
     levels: Int[Array, " n"],
     visible: Bool[Array, "n n"],
-) -> Float[Array, "B n V"]:
-    """The logits behind each node of a token tree, the same for every user.
+) -> Float[Array, "B n _"]:
+    """The states behind some nodes of the trie, the same for every user.
 
     Args:
-        model: with its parameters.
+        head: of the model with its parameters.
         memory: of the users' sentences.
-        tokens: of the nodes.
+        tokens: that lead to the nodes.
+        nodes: of the trie.
         levels: how many tokens stand before each.
         visible: for each node itself and its ancestors.
     """
-    users = memory.mask.shape[0]
-    x = model.embed(jnp.broadcast_to(tokens, (users, len(tokens))))
-    x, _ = model.decoder(x, levels, visible[None], memory)
-    return model.logits(x)
+    shape = (memory.look.shape[0], len(tokens))
+    x = head.embed(jnp.broadcast_to(tokens, shape), jnp.broadcast_to(nodes, shape), memory)
+    x, _ = head.model.decoder(x, levels, visible[None], memory)
+    return head.states(x)

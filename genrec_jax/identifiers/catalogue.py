@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -63,16 +64,18 @@ class Catalogue:
         if self.names is not None:
             save_names(folder, self.names, self.indexing.item_texts)
         save_tokenizer(self.vocabulary, folder / TOKENIZER)
-        np.savez_compressed(
-            folder / ARRAYS,
-            kind=self.indexing.kind,
-            user_ids=self.user_ids,
-            item_ids=self.item_ids,
-            user_numbers=self.indexing.user_numbers,
-            item_numbers=self.indexing.item_numbers,
-            tokens=self.table.tokens,
-            lengths=self.table.lengths,
-        )
+        codes = {} if self.indexing.codes is None else {"codes": self.indexing.codes}
+        arrays: dict[str, Any] = {
+            "kind": self.indexing.kind,
+            "user_ids": self.user_ids,
+            "item_ids": self.item_ids,
+            "user_numbers": self.indexing.user_numbers,
+            "item_numbers": self.indexing.item_numbers,
+            "tokens": self.table.tokens,
+            "lengths": self.table.lengths,
+            **codes,
+        }
+        np.savez_compressed(folder / ARRAYS, **arrays)
 
     @classmethod
     def load(cls, folder: Path) -> "Catalogue":
@@ -87,7 +90,7 @@ class Catalogue:
             with np.load(path) as arrays:
                 saved = {name: arrays[name] for name in arrays.files}
             numbers = (saved["user_numbers"], saved["item_numbers"])
-            indexing = Indexing(str(saved["kind"]), *numbers, texts)
+            indexing = Indexing(str(saved["kind"]), *numbers, texts, saved.get("codes"))
             rows = (saved["tokens"], saved["lengths"], len(saved["item_ids"]))
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(f"{path}: cannot be read as a run's identifiers: {error}") from None

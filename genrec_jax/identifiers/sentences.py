@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 FRAME = 2  # <s> and </s>
 MASK = 1
+BEGINNING = 1  # the slot of the user, where an item is one slot
 
 
 def plan_batches(
@@ -23,9 +24,11 @@ def plan_batches(
     batch_size: int,
     buckets: int,
     label: str,
+    unit: str = "token",
 ) -> BatchPlan:
     """Cut histories to `max_tokens` encoder tokens from the oldest end, and group them by length.
 
+    With another unit than `token` the encoder reads one vector an item, behind one for the user.
     An example without a user (-1) has no user's name. Room for the mask is always kept:
     pretraining, where the mask takes an item's place, needs no more than that either. What was
     cut, and the padding, is logged under `label`.
@@ -33,16 +36,21 @@ def plan_batches(
     Raises:
         InputError: `max_tokens` cannot hold a user's name and one item.
     """
-    user_tokens = np.where(examples.users >= 0, table.user_lengths[examples.users], 0)
-    framed: Int[np.ndarray, " n"] = FRAME + MASK + user_tokens
-    longest = int(framed.max() + table.item_lengths.max())
+    if unit == "token":
+        item_lengths = table.item_lengths
+        user_tokens = np.where(examples.users >= 0, table.user_lengths[examples.users], 0)
+        framed: Int[np.ndarray, " n"] = FRAME + MASK + user_tokens
+    else:
+        item_lengths = np.ones_like(table.item_lengths)
+        framed = np.full(len(examples), BEGINNING + MASK)
+    longest = int(framed.max() + item_lengths.max())
     if longest > max_tokens:
         raise InputError(
             f"config.model.max_tokens: found {max_tokens}, expected at least {longest}, which the "
             "longest user name, one item and the mask take"
         )
-    fitting, cut = cut_histories(examples, table.item_lengths, max_tokens - framed)
-    n_tokens = framed + history_tokens(fitting, table.item_lengths)
+    fitting, cut = cut_histories(examples, item_lengths, max_tokens - framed)
+    n_tokens = framed + history_tokens(fitting, item_lengths)
     plan = BatchPlan(fitting, n_tokens, batch_size, buckets, whole=examples)
     shapes = ", ".join(f"{b.n_tokens}" for b in plan.buckets)
     log.info(

@@ -6,27 +6,33 @@ into the first token (`Ġitem`), so that a name has the same tokens wherever it 
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from genrec_jax.errors import InputError
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+_SYMBOL = re.compile(r"<[a-z]_[0-9]+>")
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A tokenizer and the ids of its special tokens. `size` rows of embeddings are needed."""
+    """A tokenizer and the ids of its special tokens. `size` rows of embeddings are needed.
+
+    The tokens that `with_symbols` added come last, from `n_words` on: no checkpoint knows them.
+    """
 
     tokenizer: Tokenizer
     bos: int
     pad: int
     eos: int
     mask: int
+    n_words: int
     size: int
 
     def encode(self, names: list[str]) -> list[list[int]]:
@@ -59,6 +65,18 @@ def train_tokenizer(names: list[str], vocab_size: int, by_word: bool = False) ->
     )
     tokenizer.train_from_iterator(names, trainer)
     return _vocabulary(tokenizer, "the trained tokenizer")
+
+
+def with_symbols(vocabulary: Vocabulary, symbols: list[str]) -> Vocabulary:
+    """The same and a token for each of `symbols`, which look like `<a_5>`, behind all others.
+
+    A symbol takes the space before it along, as `<mask>` does in BART.
+    """
+    tokenizer = Tokenizer.from_str(
+        vocabulary.tokenizer.to_str()
+    )  # a copy: the next line changes it
+    tokenizer.add_tokens([AddedToken(one, lstrip=True, normalized=False) for one in symbols])
+    return _vocabulary(tokenizer, "the tokenizer with the symbols of codes")
 
 
 def load_bart_tokenizer(folder: Path) -> Vocabulary:
@@ -127,11 +145,15 @@ def _vocabulary(tokenizer: Tokenizer, source: str) -> Vocabulary:
     missing = [token for token in SPECIAL_TOKENS if token not in ids]
     if missing:
         raise InputError(f"{source}: the tokenizer lacks the special tokens {', '.join(missing)}")
+    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    added = tokenizer.get_added_tokens_decoder()
+    symbols = [token_id for token_id, token in added.items() if _SYMBOL.fullmatch(token.content)]
     return Vocabulary(
         tokenizer=tokenizer,
         bos=ids["<s>"],
         pad=ids["<pad>"],
         eos=ids["</s>"],
         mask=ids["<mask>"],
-        size=tokenizer.get_vocab_size(with_added_tokens=True),
+        n_words=min(symbols, default=size),
+        size=size,
     )

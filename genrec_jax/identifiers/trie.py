@@ -85,6 +85,45 @@ def build_trie(
     )
 
 
+def decided(trie: Trie) -> Trie:
+    """The same items, each path cut behind the first node that one item alone lies below.
+
+    What would follow is certain: with codes the `</s>`, with other names all that follows.
+    """
+    is_kept = np.concatenate([[True], trie.n_items_below[trie.parents[1:]] > 1])
+    is_end = is_kept & (trie.n_items_below == 1)
+    number = (np.cumsum(is_kept) - 1).astype(np.int32)
+    ends, levels = trie.leaves.copy(), trie.leaf_levels.copy()
+    while not is_kept[ends].all():
+        levels -= ~is_kept[ends]
+        ends = np.where(is_kept[ends], ends, trie.parents[ends])
+    items = np.full(trie.n_nodes, -1, np.int32)
+    items[ends] = np.arange(len(ends))
+    n_children = np.where(is_end, 0, trie.n_children)[is_kept]
+    starts = np.searchsorted(np.flatnonzero(is_kept), _level_starts(trie))
+    widths = np.maximum.reduceat(n_children, starts[: levels.max()])
+    return Trie(
+        tokens=trie.tokens[is_kept],
+        parents=np.concatenate([[-1], number[trie.parents[is_kept][1:]]]).astype(np.int32),
+        first_child=(1 + np.cumsum(n_children) - n_children).astype(np.int32),
+        n_children=n_children.astype(np.int32),
+        items=items[is_kept],
+        n_items_below=trie.n_items_below[is_kept],
+        leaves=number[ends],
+        leaf_levels=levels,
+        widths=tuple(int(width) for width in widths),
+        prefix=trie.prefix,
+    )
+
+
+def _level_starts(trie: Trie) -> Int[np.ndarray, " levels"]:
+    """The first node of every level; those of a level stand behind those of the one above."""
+    starts = [0, 1]
+    while starts[-1] < trie.n_nodes:
+        starts.append(starts[-1] + int(trie.n_children[starts[-2] : starts[-1]].sum()))
+    return np.array(starts[:-1])
+
+
 def _common_prefix(tokens: Int[np.ndarray, " M"], levels: list[int]) -> tuple[int, ...]:
     """The tokens of the levels of one node each, as far as a level follows.
 

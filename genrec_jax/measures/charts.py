@@ -1,4 +1,4 @@
-"""Two charts as inline SVG: lines over steps, and bars with intervals.
+"""Charts as inline SVG: lines over steps, bars with intervals, and dots on named lines.
 
 Hand-made, since a report needs no more than these: matplotlib would bring ten packages into every
 installation, and an SVG of its own fonts and colours that no style sheet can darken.
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT = 640, 320
 LEFT, RIGHT, TOP, BOTTOM = 88, 44, 16, 64  # room for text that is still read on a phone
+DOT_ROW = 60  # height of a row of dots with its label
 
 Points = Sequence[tuple[float, float]]
 
@@ -62,6 +63,42 @@ def bar_chart(bars: Sequence[tuple[str, float, float, float]], name: str) -> str
     return _svg("".join(parts), name)
 
 
+def dot_chart(rows: Sequence[tuple[str, Sequence[float]]], name: str) -> str:
+    """A line a row under its label: a dot for each value, a whisker at their mean.
+
+    Args:
+        rows: (label, values), at least one value in each.
+        name: of what is on the axis.
+    """
+    x_ticks = ticks(min(min(values) for _, values in rows), max(max(v) for _, v in rows))
+    places = [_across(x, x_ticks) for x in x_ticks]
+    height = TOP + len(rows) * DOT_ROW + BOTTOM
+    floor = height - BOTTOM
+    parts = [
+        f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{floor}"/>'
+        f'<text x="{x:.1f}" y="{floor + 26}" text-anchor="middle">{tick:.6g}</text>'
+        for x, tick in zip(places, x_ticks, strict=True)
+    ]
+    for number, (label, values) in enumerate(rows):
+        top = TOP + number * DOT_ROW
+        level, middle = top + 42, _across(sum(values) / len(values), x_ticks)
+        parts.append(
+            f'<text x="0" y="{top + 22}">{html.escape(label)}</text>'
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level}" y2="{level}"/>'
+            f'<line class="whisker" x1="{middle:.1f}" x2="{middle:.1f}" y1="{level - 9}"'
+            f' y2="{level + 9}"/>'
+        )
+        parts += [
+            f'<circle class="dot-0" cx="{_across(x, x_ticks):.1f}" cy="{level}" r="5"/>'
+            for x in values
+        ]
+    parts.append(
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{height - 8}" text-anchor="middle">'
+        f"{html.escape(name)}</text>"
+    )
+    return _svg("".join(parts), name, height)
+
+
 def ticks(low: float, high: float) -> list[float]:
     """Three to seven round numbers from at or below low to at or above high."""
     span = high - low or abs(high) or 1.0
@@ -103,8 +140,8 @@ def _up(y: float, y_ticks: Sequence[float]) -> float:
     return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
 
-def _svg(inside: str, name: str) -> str:
+def _svg(inside: str, name: str, height: int = HEIGHT) -> str:
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(name)}">'
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{html.escape(name)}">'
         f"{inside}</svg>"
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from genrec_jax.identifiers.indexing import writing
 from genrec_jax.measures.breakdown import METRICS
 from genrec_jax.measures.charts import bar_chart, line_chart
 from genrec_jax.measures.leak import LABELS
@@ -276,7 +277,7 @@ def _title(text: str) -> str:
 
 
 def _written(indexing: str) -> str:
-    return "titles as names" if indexing == "title" else f"{_text(indexing)} numbers"
+    return "titles as names" if indexing == "title" else _text(writing(indexing))
 
 
 def _seconds(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,6 +83,28 @@ def transition_counts(
     return csr_array(total + backward * total.T)
 
 
+class TransitionKNN:
+    """T and the counts of a training part, ready to score histories.
+
+    Attributes:
+        counts: of each item, [N].
+    """
+
+    def __init__(self, sequences: UserSequences, settings: TransitionSettings, holdout: int = 2):
+        """T and the counts are from all but the last `holdout` items of every user."""
+        self.settings = settings
+        self.counts = training_counts(sequences, holdout)
+        self._table = transition_counts(sequences, settings.window, settings.backward, holdout)
+
+    def scores(self, examples: Examples) -> csr_array:
+        """[n, N], above 0 for the items that T leads to; without those seen if `repeats` is off."""
+        votes = _scores(self._table, examples, self.settings)
+        scores = _discount(votes, self.counts, self.settings.popularity)
+        if self.settings.repeats:
+            return scores
+        return _without(scores, seen_items(examples, len(self.counts)))
+
+
 def transition_lists(
     sequences: UserSequences,
     examples: Examples,
@@ -100,17 +122,13 @@ def transition_lists(
         holdout: T and the counts are from all but the last so many items of every user: 2, what
             training may see; 1 counts the validation items too (for the test split only).
     """
-    counts = training_counts(sequences, holdout)
-    order = by_popularity(counts)
-    table = transition_counts(sequences, settings.window, settings.backward, holdout)
+    knn = TransitionKNN(sequences, settings, holdout)
+    order = by_popularity(knn.counts)
     lists = []
     for chunk in _chunks(examples):
-        seen = _seen(chunk, sequences.n_items)
-        scores = _discount(_scores(table, chunk, settings), counts, settings.popularity)
-        if not settings.repeats:
-            scores = _without(scores, seen)
-        ranked = top_items(scores, order, top_k)
-        lists.append(fill_up(ranked, order, None if settings.repeats else seen))
+        seen = None if settings.repeats else seen_items(chunk, sequences.n_items)
+        ranked = top_items(knn.scores(chunk), order, top_k)
+        lists.append(fill_up(ranked, order, seen))
     return np.concatenate(lists)
 
 
@@ -147,7 +165,7 @@ def _ranks(
     Lists are not needed for that: the rank is one more than the scores above the target's.
     """
     raw = _scores(table, examples, voting)
-    without = _without(raw, _seen(examples, len(counts)))
+    without = _without(raw, seen_items(examples, len(counts)))
     for popularity, repeats in itertools.product(POPULARITIES, (False, True)):
         scores = _discount(raw if repeats else without, counts, popularity)
         targets = np.asarray(scores[np.arange(len(examples)), examples.targets])
@@ -177,7 +195,7 @@ def _discount(scores: csr_array, counts: Int[np.ndarray, " N"], exponent: float)
     return csr_array((data, scores.indices, scores.indptr), shape=scores.shape)
 
 
-def _seen(examples: Examples, n_items: int) -> csr_array:
+def seen_items(examples: Examples, n_items: int) -> csr_array:
     """[n, N], an entry for every item of a history."""
     rows, items, _ = history_entries(examples)
     return csr_array((np.ones(len(rows)), (rows, items)), shape=(len(examples), n_items))

@@ -128,7 +128,7 @@ class EncoderLayer(nnx.Module):
         self.final_norm = layer_norm(shape, rngs)
 
     def __call__(
-        self, x: Float[Array, "B T D"], mask: Bool[Array, "B 1 T"], key: Key
+        self, x: Float[Array, "B T D"], mask: Bool[Array, "B #T T"], key: Key
     ) -> Float[Array, "B T D"]:
         keys = split(key, 4)
         attended = self.attention(x, self.attention.key_value(x), mask, keys[0])
@@ -152,14 +152,18 @@ class DecoderLayer(nnx.Module):
         self,
         x: Float[Array, "B S D"],
         own: KeyValue,
-        visible: Bool[Array, "#B S length"],
+        visible: Bool[Array, "#n #s length"],
         memory: KeyValue,
-        memory_mask: Bool[Array, "B 1 T"],
+        memory_mask: Bool[Array, "B #S T"],
         key: Key,
     ) -> Float[Array, "B S D"]:
-        """`own` are the keys and values of the decoder's tokens, `memory` those of the encoder."""
+        """`own` are the keys and values of the decoder's tokens, `memory` those of the encoder.
+
+        Where x holds several names one after the other, `own` has a row for each.
+        """
         keys = split(key, 6)
-        attended = self.self_attention(x, own, visible, keys[0])
+        names = x.reshape(len(own.keys), -1, x.shape[-1])
+        attended = self.self_attention(names, own, visible, keys[0]).reshape(x.shape)
         x = self.self_attention_norm(x + dropout(attended, self.rate, keys[1]))
         attended = self.cross_attention(x, memory, memory_mask, keys[2])
         x = self.cross_attention_norm(x + dropout(attended, self.rate, keys[3]))
@@ -193,24 +197,32 @@ class Encoder(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        mask: Bool[Array, "B T"],
+        look: Bool[Array, "B #T T"],
         key: Key,
         rematerialise: bool = False,
     ) -> Float[Array, "B T D"]:
-        """With `rematerialise` the backward pass computes the layers' inner values again."""
+        """`look` is True where a token may look, the same for all in BART.
+
+        With `rematerialise` the backward pass computes the layers' inner values again.
+        """
         keys = split(key, 1 + len(self.layers))
         x = self.embedding(x, jnp.arange(x.shape[1]), keys[0])
         for layer, layer_key in zip(self.layers, keys[1:], strict=True):
             run = jax.checkpoint(layer) if rematerialise else layer
-            x = run(x, mask[:, None, :], layer_key)
+            x = run(x, look, layer_key)
         return x
 
 
 class Memory(NamedTuple):
-    """What the decoder sees of each sentence: computed once, however many tokens it decodes."""
+    """What the decoder sees of each sentence: computed once, however many tokens it decodes.
+
+    A sentence asks G questions, one in the paper: an item each.
+    """
 
     layers: list[KeyValue]  # of each layer's cross-attention, [B, T, h, d]
-    mask: Bool[Array, "B T"]  # False at padding
+    look: Bool[Array, "B #Q T"]  # where each question (or token) may look, False at padding
+    # The encoder's vectors at the questions, where the decoder's input or the output needs them.
+    states: Float[Array, "B G D"] | None = None
 
 
 class Decoder(nnx.Module):
@@ -220,19 +232,20 @@ class Decoder(nnx.Module):
         self.embedding = Embedding(shape, rngs)
         self.layers = nnx.List([DecoderLayer(shape, rngs) for _ in range(shape.decoder_layers)])
 
-    def memory(self, encoded: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Memory:
-        return Memory([layer.cross_attention.key_value(encoded) for layer in self.layers], mask)
+    def memory(self, encoded: Float[Array, "B T D"]) -> list[KeyValue]:
+        return [layer.cross_attention.key_value(encoded) for layer in self.layers]
 
     def __call__(
         self,
         x: Float[Array, "B S D"],
         positions: Int[Array, " #S"],
-        visible: Bool[Array, "#B S length"],
+        visible: Bool[Array, "#n #s length"],
         memory: Memory,
         key: Key = None,
         cache: list[KeyValue] | None = None,
         slot: Int[Array, ""] | int = 0,
         rematerialise: bool = False,
+        names: int = 1,
     ) -> tuple[Float[Array, "B S D"], list[KeyValue]]:
         """The vectors of S tokens, and the keys and values of all tokens so far.
 
@@ -246,18 +259,19 @@ class Decoder(nnx.Module):
                 and length = S.
             slot: where in the cache these tokens' keys and values go.
             rematerialise: the backward pass computes the layers' inner values again.
+            names: that the tokens of a row are, one after the other and equally long (n = B * names
+                of s tokens each). A token sees those of its own name alone.
         """
         keys = split(key, 1 + len(self.layers))
         x = self.embedding(x, positions, keys[0])
         all_own = []
         for i, layer in enumerate(self.layers):
-            own = layer.self_attention.key_value(x)
+            own = layer.self_attention.key_value(x.reshape(names * len(x), -1, x.shape[-1]))
             if cache is not None:
                 own = KeyValue(*(_write(*pair, slot) for pair in zip(cache[i], own, strict=True)))
             all_own.append(own)
-            mask = memory.mask[:, None, :]
             run = jax.checkpoint(layer) if rematerialise else layer
-            x = run(x, own, visible, memory.layers[i], mask, keys[1 + i])
+            x = run(x, own, visible, memory.layers[i], memory.look, keys[1 + i])
         return x, all_own
 
 

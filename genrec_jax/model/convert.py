@@ -17,7 +17,7 @@ from typing import NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import Catalogue
@@ -126,6 +126,23 @@ def load_params(
         converted |= {name: jnp.array(table) for name, table in tables.items()}
         log.info("%s: the id tables go on from there too", folder)
     return converted
+
+
+def with_tokens(params: Params, first: int, vectors: Float[Array, "tokens D"]) -> Params:
+    """The same parameters and tokens that no checkpoint knows, from row `first` on.
+
+    The table grows where it must, and so does the output's bias, by zeros. The logits of the tokens
+    that were there stay what they are.
+    """
+    if not len(vectors):
+        return params
+    stop = first + len(vectors)
+    known, bias = params["token_embedding"], params[BIAS]
+    return {
+        **params,
+        "token_embedding": jnp.concatenate([known[:first], vectors, known[stop:]]),
+        BIAS: jnp.concatenate([bias[:first], jnp.zeros(len(vectors)), bias[stop:]]),
+    }
 
 
 class _Reader:

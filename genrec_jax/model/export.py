@@ -27,7 +27,7 @@ from genrec_jax.identifiers.token_table import build_token_table
 from genrec_jax.identifiers.tokenizer import Vocabulary, read_tokenizer
 from genrec_jax.model.bart import BartShape
 from genrec_jax.model.convert import SHAPE_KEYS, load_params, read_shape
-from genrec_jax.model.genrec import Params
+from genrec_jax.model.genrec import GenRecShape, Params
 from genrec_jax.model.id_tables import TABLES, read_id_tables, write_id_tables
 from genrec_jax.model.model_card import model_card
 from genrec_jax.model.names import leaf, name_table
@@ -61,12 +61,20 @@ def write_folder(
 
     Raises:
         InputError: `output` holds something, cannot be written, or reads back differently; or the
-            items are written by titles, which the exported files have no place for.
+            items are written by titles or codes, which the exported files have no place for.
     """
-    if catalogue.indexing.item_texts is not None:
+    indexing = catalogue.indexing
+    if indexing.item_texts is not None or indexing.codes is not None:
+        what = "titles" if indexing.codes is None else "codes"
         raise InputError(
-            f"{origin.run}: its items are written by titles (config.indexing=title), expected a "
-            "run whose items are written by numbers: the exported id tables tell items by these"
+            f"{origin.run}: its items are written by {what} (config.indexing={indexing.kind}), "
+            "expected a run whose items are written by numbers: the exported id tables tell items "
+            "by these"
+        )
+    if isinstance(shape, GenRecShape) and not shape.is_papers:
+        raise InputError(
+            f"{origin.run}: its model has another encoder or output than BART's "
+            "(config.model.encoder_unit, config.model.head), expected token and vocabulary"
         )
     draft = _make_draft(output)
     try:

@@ -6,10 +6,17 @@ where IDEMB is the user table for tokens of a user's name, the item table for to
 name, and zero for `<s>`, `</s>`, `<pad>` and `<mask>`. The two tables are separate and as large as
 the data. The decoder has no ids. The token embedding is tied to the output.
 
-Axes: B users, T encoder tokens, S decoder tokens, V vocabulary, D width, U users, N items.
+Two things may differ from the paper. The encoder may read one vector an item instead of one a token
+(item_inputs.py). And the decoder may score the children of a trie node instead of the vocabulary
+(trie_head.py), or be left out: an item's probability is then the softmax, over all items, of the
+encoder's vector at the question with the items' id vectors.
+
+Axes: B users, G questions a user, T encoder tokens, S decoder tokens, V vocabulary, D width,
+U users, N items.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +25,37 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from genrec_jax.model.bart import BartShape, Decoder, Encoder, Memory
+from genrec_jax.model.device_trie import DeviceTrie
 from genrec_jax.model.dropout import Key, split
 from genrec_jax.model.inputs import EncoderInput, table_lookup
+from genrec_jax.model.item_inputs import Sentence, Unit
+from genrec_jax.model.trie_head import node_vectors
 
 Params = dict[str, Any]  # the nested dict of arrays that is trained and saved
+Head = Literal["vocabulary", "trie", "item"]
+
+
+@dataclass(frozen=True)
+class GenRecShape(BartShape):
+    """BART's sizes, and in what a model differs from the paper's; the defaults are the paper's."""
+
+    encoder_unit: Unit = "token"
+    head: Head = "vocabulary"
+    residual: bool = (
+        False  # with head=trie: the encoder's vector is added to what the decoder reads
+    )
+    inner_nodes: int = 0  # with head=trie: nodes of the trie that are no items
+
+    @property
+    def is_papers(self) -> bool:
+        return self.encoder_unit == "token" and self.head == "vocabulary"
 
 
 class GenRec(nnx.Module):
     """Embedding tables, encoder, decoder, and the tied output."""
 
     def __init__(self, shape: BartShape, n_users: int, n_items: int, rngs: nnx.Rngs):
-        self.shape = shape
+        self.shape = shape if isinstance(shape, GenRecShape) else GenRecShape(**vars(shape))
         normal = nnx.initializers.normal(shape.init_std)
 
         def table(rows: int) -> nnx.Param[jax.Array]:
@@ -37,13 +64,17 @@ class GenRec(nnx.Module):
         self.token_embedding = table(shape.vocab_size)
         self.user_embedding = table(n_users)
         self.item_embedding = table(n_items)
-        self.final_logits_bias = nnx.Param(jnp.zeros(shape.vocab_size))
+        if self.shape.head == "vocabulary":
+            self.final_logits_bias = nnx.Param(jnp.zeros(shape.vocab_size))
+        if self.shape.head == "trie":
+            self.node_embedding = table(self.shape.inner_nodes)
         self.encoder = Encoder(shape, rngs)
-        self.decoder = Decoder(shape, rngs)
+        if self.shape.head != "item":
+            self.decoder = Decoder(shape, rngs)
 
     def __call__(
         self,
-        sentence: EncoderInput,
+        sentence: Sentence,
         decoder_tokens: Int[Array, "B S"],
         key: Key = None,
         rematerialise: bool = False,
@@ -67,16 +98,33 @@ class GenRec(nnx.Module):
         )
         return self.logits(x)
 
-    def read(self, sentence: EncoderInput, key: Key = None, rematerialise: bool = False) -> Memory:
+    def read(self, sentence: Sentence, key: Key = None, rematerialise: bool = False) -> Memory:
         """The encoder, and what every layer of the decoder will look up of its vectors."""
         encoded = self.encode(sentence, key, rematerialise)
-        return self.decoder.memory(encoded, sentence.mask)
+        look, states = sentence.look, None
+        if self.shape.head == "item" or self.shape.residual:
+            states = jnp.take_along_axis(encoded, sentence.questions[..., None], axis=1)
+        if look.shape[1] > 1:
+            look = jnp.take_along_axis(look, sentence.questions[..., None], axis=1)
+        layers = [] if self.shape.head == "item" else self.decoder.memory(encoded)
+        return Memory(layers, look, states)
 
     def encode(
-        self, sentence: EncoderInput, key: Key = None, rematerialise: bool = False
+        self, sentence: Sentence, key: Key = None, rematerialise: bool = False
     ) -> Float[Array, "B T D"]:
-        x = self.embed(sentence.tokens) + self.id_vectors(sentence).astype(self.shape.dtype)
-        return self.encoder(x, sentence.mask, key, rematerialise)
+        return self.encoder(self.vectors(sentence), sentence.look, key, rematerialise)
+
+    def vectors(self, sentence: Sentence) -> Float[Array, "B T D"]:
+        """What the encoder reads, but for the positions."""
+        if isinstance(sentence, EncoderInput):
+            ids = self.id_vectors(sentence)
+            return self.embed(sentence.tokens) + ids.astype(self.shape.dtype)
+        tokens = self.token_embedding[...]
+        begin = jnp.sum(table_lookup(tokens, sentence.user_tokens), axis=1)
+        begin += table_lookup(self.user_embedding[...], sentence.users)
+        items = jnp.sum(table_lookup(tokens, sentence.item_tokens), axis=2)
+        items += table_lookup(self.item_embedding[...], sentence.items)
+        return jnp.concatenate([begin[:, None], items], axis=1).astype(self.shape.dtype)
 
     def embed(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S D"]:
         return self.token_embedding[...][tokens].astype(self.shape.dtype)
@@ -97,6 +145,20 @@ class GenRec(nnx.Module):
             preferred_element_type=jnp.float32,
         )
         return scores + jax.lax.stop_gradient(self.final_logits_bias[...])
+
+    def node_vectors(self, trie: DeviceTrie) -> Float[Array, "M_padded D"]:
+        """Of the trie's nodes, an item's id vector at its leaf."""
+        vectors = node_vectors(trie, self.node_embedding[...], self.item_embedding[...])
+        return vectors.astype(self.shape.dtype)
+
+    def item_logits(self, states: Float[Array, "B G D"]) -> Float[Array, "B G N"]:
+        """Float32, of every item."""
+        return jnp.einsum(
+            "bgd,nd->bgn",
+            states,
+            self.item_embedding[...].astype(states.dtype),
+            preferred_element_type=jnp.float32,
+        )
 
 
 def abstract_model(shape: BartShape, n_users: int, n_items: int) -> tuple[Any, Params]:

@@ -33,6 +33,7 @@ from jaxtyping import Array, Bool, Int
 
 from genrec_jax.devices import look_up
 from genrec_jax.identifiers.token_table import TokenTable
+from genrec_jax.model.device_trie import DeviceTrie
 
 
 @jax.tree_util.register_dataclass
@@ -51,13 +52,14 @@ class DeviceTable:
     bos: int = field(metadata={"static": True})
     pad: int = field(metadata={"static": True})
     eos: int = field(metadata={"static": True})
+    trie: DeviceTrie | None = None  # where the output scores its nodes
 
     @property
     def mask_row(self) -> int:
         return self.n_items
 
 
-def put_on_device(table: TokenTable) -> DeviceTable:
+def put_on_device(table: TokenTable, trie: DeviceTrie | None = None) -> DeviceTable:
     return DeviceTable(
         tokens=jnp.asarray(table.tokens),
         lengths=jnp.asarray(table.lengths),
@@ -66,6 +68,7 @@ def put_on_device(table: TokenTable) -> DeviceTable:
         bos=table.bos,
         pad=table.pad,
         eos=table.eos,
+        trie=trie,
     )
 
 
@@ -77,6 +80,12 @@ class EncoderInput(NamedTuple):
     users: Int[Array, " B"]  # row of the user id table, -1: none
     items: Int[Array, "B H"]  # rows of the item id table, -1: none (padding and the mask)
     mask: Bool[Array, "B T"]  # False at padding
+    questions: Int[Array, "B G"]  # where an item is asked for: at the one mask
+
+    @property
+    def look(self) -> Bool[Array, "B 1 T"]:
+        """Where a token may look: all may look everywhere."""
+        return self.mask[:, None, :]
 
 
 class DecoderInput(NamedTuple):
@@ -123,6 +132,7 @@ def encoder_input(
         users=users,
         items=jnp.where(items < table.n_items, items, -1),
         mask=position <= last,
+        questions=jnp.sum(jnp.where(items == table.mask_row, starts[:, 1:], 0), 1, keepdims=True),
     )
 
 
@@ -145,9 +155,14 @@ def decoder_input(table: DeviceTable, targets: Int[Array, " B"]) -> DecoderInput
 
 def append_mask(histories: Int[Array, "B H"], mask_row: int) -> Int[Array, "B H+1"]:
     """The next item is asked for: `<mask>` behind the last item of each history (section 4.3)."""
+    return append(histories, jnp.full(len(histories), mask_row))
+
+
+def append(histories: Int[Array, "B H"], items: Int[Array, " B"]) -> Int[Array, "B H+1"]:
+    """One more item behind the last of each history."""
     length = jnp.sum(histories >= 0, axis=1, keepdims=True)
     longer = jnp.pad(histories, ((0, 0), (0, 1)), constant_values=-1)
-    return jnp.where(jnp.arange(longer.shape[1]) == length, mask_row, longer)
+    return jnp.where(jnp.arange(longer.shape[1]) == length, items[:, None], longer)
 
 
 def table_lookup(table: jax.Array, rows: Int[Array, "..."]) -> jax.Array:

@@ -1,7 +1,8 @@
 """What is hidden: which item is masked (sections 4.2 and 4.3, Figure 2), and which users.
 
 Pretraining replaces one random item of the training part by the mask; finetuning puts the mask
-behind the last item. Both ask the decoder for the one item that belongs there.
+behind the last item. Both ask the decoder for the one item that belongs there. Beyond the paper, an
+encoder that looks back only is asked for every next item at once.
 """
 
 from typing import Literal
@@ -10,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from genrec_jax.model.inputs import append_mask
+from genrec_jax.model.inputs import append, append_mask
 
-Objective = Literal["random_item", "next_item"]
+Objective = Literal["random_item", "next_item", "every_item"]
 
 
 def mask_random_item(
@@ -43,8 +44,14 @@ def mask_items(
     histories: Int[Array, "B H"],
     targets: Int[Array, " B"],
     mask_row: int,
-) -> tuple[Int[Array, "B H_masked"], Int[Array, " B"]]:
-    """The histories with their mask, and the item that each mask stands for."""
+) -> tuple[Int[Array, "B H_masked"], Int[Array, "B *n"]]:
+    """The histories with their mask, and the item that each mask stands for.
+
+    With `every_item` there is no mask: the histories, and each item again as a target before it
+    comes, the one that comes next at the end, [B, H+1].
+    """
     if objective == "random_item":
         return mask_random_item(key, histories, mask_row)
+    if objective == "every_item":
+        return histories, append(histories, targets)
     return append_mask(histories, mask_row), targets

@@ -11,6 +11,10 @@ sequence of T encoder and S decoder tokens, width D, feed-forward width F, vocab
                     + 2 · 2 S² D  +  2 · 2 S T D
     output          2 S D V
 
+Where every slot of the encoder asks for an item, the decoder's tokens and the output come T times;
+where the output scores trie nodes or items, their number stands for S V; without a decoder its
+layers are out.
+
 The backward pass does each product twice, once for either factor: a training step is 3 times that.
 Padding is computed, so T and S are the padded lengths. Rematerialisation computes more than this;
 that is no work for the model and does not count.
@@ -42,25 +46,33 @@ PEAKS = {
 }
 
 
-def sequence_flops(shape: BartShape, n_tokens: int, n_decoder_tokens: int) -> float:
+def sequence_flops(
+    shape: BartShape,
+    n_tokens: int,
+    n_decoder_tokens: int,
+    scored: int | None = None,
+    every: bool = False,
+) -> float:
     """Operations of one training sequence, forward and backward.
 
     Args:
         shape: of the model.
         n_tokens: T, padding included.
-        n_decoder_tokens: S, padding included.
+        n_decoder_tokens: S, padding included; 0 without a decoder.
+        scored: vectors that the output compares a question's states with; None: the vocabulary, at
+            every decoder token.
+        every: whether each of the T slots is a question, or there is one.
     """
     t, s, d = n_tokens, n_decoder_tokens, shape.d_model
+    questions = t if every else 1
     square = 2 * d * d
     encoder = t * (4 * square + 4 * d * shape.encoder_ffn_dim) + 4 * t * t * d
-    decoder = (
-        s * (6 * square + 4 * d * shape.decoder_ffn_dim)
-        + t * 2 * square
-        + 4 * s * s * d
-        + 4 * s * t * d
+    decoder = t * 2 * square + questions * (
+        s * (6 * square + 4 * d * shape.decoder_ffn_dim) + 4 * s * s * d + 4 * s * t * d
     )
-    output = 2 * s * d * shape.vocab_size
-    return 3.0 * (shape.encoder_layers * encoder + shape.decoder_layers * decoder + output)
+    output = 2 * questions * d * (s * shape.vocab_size if scored is None else scored)
+    decoder_layers = shape.decoder_layers if s else 0
+    return 3.0 * (shape.encoder_layers * encoder + decoder_layers * decoder + output)
 
 
 def device_peak(dtype: str) -> float | None:

@@ -30,11 +30,14 @@ from jaxtyping import Array, Int
 from genrec_jax.data.batches import Batch, Bucket
 from genrec_jax.data.sequences import Examples
 from genrec_jax.devices import Devices
+from genrec_jax.errors import InputError
 from genrec_jax.model.inputs import DeviceTable
 from genrec_jax.training.calls import Call
 from genrec_jax.training.step import Step, StepMetrics, TrainState
 
 log = logging.getLogger(__name__)
+
+MOST_INTERACTIONS = 2**31 - 1
 
 
 class DeviceExamples(NamedTuple):
@@ -48,6 +51,12 @@ class DeviceExamples(NamedTuple):
 
 
 def put_examples(examples: Examples) -> DeviceExamples:
+    """Raises InputError for more interactions than 32 bits can number."""
+    if len(examples.items) > MOST_INTERACTIONS:
+        raise InputError(
+            f"the dataset: found {len(examples.items)} interactions, expected at most "
+            f"{MOST_INTERACTIONS}, which the devices number with 32 bits"
+        )
     return DeviceExamples(
         *(jnp.asarray(getattr(examples, name), jnp.int32) for name in DeviceExamples._fields)
     )

@@ -13,20 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from genrec_jax.data.batches import Batch
 from genrec_jax.devices import Devices, split_rows
 from genrec_jax.model.dropout import Key
 from genrec_jax.model.genrec import Params, merge
-from genrec_jax.model.inputs import (
-    DecoderInput,
-    DeviceTable,
-    EncoderInput,
-    decoder_input,
-    encoder_input,
-)
+from genrec_jax.model.inputs import DeviceTable
+from genrec_jax.model.item_inputs import Sentence, sentence_input, targets_by_slot
 from genrec_jax.training.cloze import Objective, drop_users, mask_items
+from genrec_jax.training.losses import Answer, answer_losses, right_answer
 
 
 class TrainState(NamedTuple):
@@ -41,7 +37,7 @@ class StepMetrics(NamedTuple):
     """Sums, so that they add up over batches, devices and hosts; [n] each for n steps."""
 
     loss_sum: Float[Array, "*n"]  # nats, over the weighted decoder tokens
-    tokens: Int[Array, "*n"]  # weighted decoder tokens
+    tokens: Int[Array, "*n"]  # weighted decoder tokens, steps of paths, or items
     exact: Int[Array, "*n"]  # targets whose every token had the highest logit
     targets: Int[Array, "*n"]
     gradient_norm: Float[Array, "*n"]
@@ -68,14 +64,6 @@ def start_state(
     places = devices.placement(jax.eval_shape(optimizer.init, params))
     opt_state = jax.jit(optimizer.init, out_shardings=places)(params)
     return TrainState(devices.put_whole(np.zeros((), np.int32)), params, opt_state)
-
-
-def token_loss(
-    logits: Float[Array, "B S V"], labels: Int[Array, "B S"], weights: Bool[Array, "B S"]
-) -> Float[Array, ""]:
-    """Sum of the cross-entropy over the weighted tokens, in nats."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return jnp.sum(jnp.where(weights, losses, 0.0))
 
 
 def make_step(
@@ -111,17 +99,23 @@ def make_step(
             objective, mask_key, batch.histories, batch.targets, table.mask_row
         )
         users = drop_users(user_key, batch.users, user_dropout)
-        sentence = encoder_input(table, users, items, n_tokens)
-        answer = decoder_input(table, targets)
+        shape = merge(graph, state.params).shape
+        every = objective == "every_item"
+        sentence = sentence_input(
+            table, shape.encoder_unit, users, items, n_tokens, causal=every, every=every
+        )
+        if every:
+            targets = targets_by_slot(shape.encoder_unit, targets, n_tokens)
+        answer = right_answer(shape.head, table, targets)
         tokens = jnp.sum(answer.weights)
 
         def loss_of(
-            params: Params, sentence: EncoderInput, answer: DecoderInput, key: Key
+            params: Params, sentence: Sentence, answer: Answer, key: Key
         ) -> tuple[jax.Array, Sums]:
-            logits = merge(graph, params)(sentence, answer.tokens, key, rematerialise)
-            loss_sum = token_loss(logits, answer.labels, answer.weights)
-            right = (jnp.argmax(logits, axis=-1) == answer.labels) | ~answer.weights
-            exact = jnp.sum(jnp.all(right, axis=1) & answer.weights[:, 0])
+            model = merge(graph, params)
+            losses = answer_losses(model, table, sentence, answer, key, rematerialise)
+            loss_sum = jnp.sum(losses.nats)
+            exact = jnp.sum(jnp.all(losses.right, axis=-1) & answer.weights[..., 0])
             # Over the tokens of the whole batch, so that the parts' gradients add up.
             return loss_sum / jnp.maximum(tokens, 1), Sums(loss_sum, exact)
 
@@ -164,8 +158,8 @@ def _accumulated(
     gradient: Gradient,
     parts: int,
     params: Params,
-    sentence: EncoderInput,
-    answer: DecoderInput,
+    sentence: Sentence,
+    answer: Answer,
     key: jax.Array,
 ) -> tuple[Params, Sums]:
     """The gradient of a batch as the sum over its parts; the memory of one part's forward pass."""

@@ -58,7 +58,7 @@ CSV_FAULTS = {
     GOOD + "u1,i2,2019-01-01\n": "line 27: found time '2019-01-01', expected seconds",
     GOOD + "u1,i2,1356739200000\n": "line 27: found time '1356739200000', expected seconds",
     GOOD + 'u1,"i2,3\nu4,i3,2\n': "line 27: found 2 columns",
-    GOOD + "u1,i2,3": "the file ends in mid-line, in b'u1,i2,3'",
+    GOOD + "u1,i2,3": "line 27: the file ends in mid-line, in b'u1,i2,3'",
     GOOD + '\n"u\n1",i2,x\n': "line 28: found time 'x'",  # behind an empty line, two lines long
 }
 

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec_jax.decoding.beam_search import Decoder, SearchSpec, beam_search
-from genrec_jax.decoding.device_trie import find_items, put_on_device
 from genrec_jax.decoding.exhaustive import best_items, make_blocks, score_items
+from genrec_jax.decoding.seen import find_items
 from genrec_jax.identifiers.trie import Trie, build_trie
+from genrec_jax.model.device_trie import put_on_device
+from genrec_jax.model.heads import VocabularyHead
 
 PAD, EOS, V, LONGEST = 1, 2, 9, 3
 LETTERS = range(3, V)
@@ -34,21 +36,21 @@ def fake_logits(seed: int, users: int) -> tuple[np.ndarray, Decoder]:
         cache = jnp.full((users, beams), written[-1])
         return on_device[:, written], cache
 
-    def advance(tokens, position, cache):
+    def advance(tokens, nodes, position, cache):
         written = cache * V + tokens
         return on_device[jnp.arange(users)[:, None], written], written
 
     def reorder(cache, parents):
         return jnp.take_along_axis(cache, parents, axis=1)
 
-    return table.astype(np.float32), Decoder(start, advance, reorder)
+    return table.astype(np.float32), Decoder(start, advance, reorder, VocabularyHead.log_probs)
 
 
 def fake_tree(table: np.ndarray):
     """The same table for exhaustive scoring: what each node has written follows from its row."""
     on_device = jnp.asarray(table)
 
-    def logits_of(tokens, levels, visible):
+    def logits_of(tokens, nodes, levels, visible):
         # The digits of a node are the tokens of the nodes it sees, the root's `</s>` left out.
         power = jnp.where(visible, levels[:, None] - levels[None, :], -1)
         digits = jnp.where(visible & (levels > 0)[None, :], tokens[None, :], 0)
@@ -146,8 +148,8 @@ def test_exhaustive_scores_are_brute_force_however_the_trie_is_cut(
     users = 2
     table, _ = fake_logits(seed, users)
     blocks = make_blocks(trie_of(names), EOS, size)
-    run = jax.jit(score_items, static_argnums=0, compiler_options=COMPILE_FAST)
-    scores = run(fake_tree(table), blocks)
+    run = jax.jit(score_items, static_argnums=(0, 1), compiler_options=COMPILE_FAST)
+    scores = run(fake_tree(table), VocabularyHead.edge_log_probs, blocks)
     scores = SearchSpec(1, EOS, PAD, length_penalty=penalty).final_score(scores, blocks.leaf_levels)
     gone, rows = random_seen(seed, users, len(names))
     for seen, left_out in ((None, [set()] * users), (rows, gone)):

@@ -10,12 +10,13 @@ import torch
 from oracle import save, small_bart
 
 from genrec_jax.decoding.beam_search import Decoder, SearchSpec, beam_search
-from genrec_jax.decoding.device_trie import put_on_device
 from genrec_jax.decoding.exhaustive import best_items, make_blocks, score_items
-from genrec_jax.decoding.steps import advance_beams, reorder_beams, start_beams, tree_logits
+from genrec_jax.decoding.steps import advance_beams, reorder_beams, start_beams, tree_states
 from genrec_jax.identifiers.trie import Trie, build_trie
 from genrec_jax.model.convert import load_params, read_shape
+from genrec_jax.model.device_trie import put_on_device
 from genrec_jax.model.genrec import GenRec, abstract_model, init_params, merge
+from genrec_jax.model.heads import VocabularyHead
 from genrec_jax.model.inputs import EncoderInput
 
 USERS, ITEMS, B, H, T = 5, 7, 4, 3, 12
@@ -52,6 +53,7 @@ def sentence() -> EncoderInput:
         users=jnp.array([0, 4, 2, -1]),
         items=jnp.array([[0, 6, 3], [1, 1, -1], [5, -1, -1], [-1, -1, -1]]),
         mask=jnp.asarray(np.arange(T) < np.array([[12], [9], [5], [2]])),
+        questions=jnp.zeros((B, 1), jnp.int32),
     )
 
 
@@ -98,8 +100,12 @@ def torch_log_probs(bart, torch_inputs, names: list[tuple[int, ...]]) -> np.ndar
 
 def decoder_of(model: GenRec, sentence: EncoderInput) -> Decoder:
     memory = model.read(sentence)
+    head = VocabularyHead(model)
     return Decoder(
-        partial(start_beams, model, memory), partial(advance_beams, model), reorder_beams
+        partial(start_beams, head, memory),
+        partial(advance_beams, head),
+        reorder_beams,
+        head.log_probs,
     )
 
 
@@ -120,7 +126,8 @@ def test_beams_step_by_step_give_the_logits_of_the_whole_decoder(model, sentence
         tokens = rng.integers(3, V, (B, beams))
         cache = decoder.reorder(cache, jnp.asarray(parents))
         position = jnp.asarray(len(beginning) + step)
-        logits, cache = advance(jnp.asarray(tokens), position, cache)
+        nodes = jnp.zeros_like(tokens)  # not looked at by this head
+        logits, cache = advance(jnp.asarray(tokens), nodes, position, cache)
         written = np.take_along_axis(written, parents[..., None], axis=1)
         written = np.concatenate([written, tokens[..., None]], axis=2)
         for beam in range(beams):
@@ -166,9 +173,12 @@ def test_exhaustive_search_is_one_pass_of_torch_a_name(
     bart, model, sentence, torch_inputs, names, trie
 ) -> None:
     expected = torch_log_probs(bart, torch_inputs, names)
+    head = VocabularyHead(model)
+    score = compiled(
+        lambda s, b: score_items(partial(tree_states, head, model.read(s)), head.edge_log_probs, b)
+    )
     for size in (5, 1000):
         blocks = make_blocks(trie, EOS, size)
-        score = compiled(lambda s, b: score_items(partial(tree_logits, model, model.read(s)), b))
         scores = score(sentence, blocks)
         np.testing.assert_allclose(scores, expected, atol=5e-5)
     items, best = best_items(scores, 20)

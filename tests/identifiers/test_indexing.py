@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from genrec_jax.data.sequences import UserSequences, from_lists
-from genrec_jax.identifiers.indexing import KINDS, make_indexing
+from genrec_jax.identifiers.indexing import NUMBER_KINDS, make_indexing
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NUMBER_KINDS)
 def test_the_same_numbers_each_once(kind: str, sequences: UserSequences) -> None:
     indexing = make_indexing(kind, sequences, seed=3)
     assert indexing.kind == kind
@@ -15,7 +15,7 @@ def test_the_same_numbers_each_once(kind: str, sequences: UserSequences) -> None
     assert sorted(indexing.item_numbers) == sequences.item_ids.tolist()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NUMBER_KINDS)
 def test_the_seed_decides(kind: str, sequences: UserSequences) -> None:
     one, same, other = (make_indexing(kind, sequences, seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(one.user_numbers, same.user_numbers)

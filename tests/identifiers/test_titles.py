@@ -14,8 +14,7 @@ from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
 from genrec_jax.identifiers.titles import TitleNames, clean_title, title_names
 from genrec_jax.identifiers.tokenizer import Vocabulary, load_bart_tokenizer, train_tokenizer
-from genrec_jax.model.bart import BartShape
-from genrec_jax.model.genrec import init_params
+from genrec_jax.model.genrec import GenRecShape, init_params
 from genrec_jax.recommender import Recommender
 
 LIMIT = 12
@@ -163,7 +162,7 @@ def test_the_catalogue_keeps_names_and_titles(dataset, vocabulary: Vocabulary, t
 
 
 def make_recommender(catalogue: Catalogue, evaluate: EvaluateConfig) -> Recommender:
-    shape = BartShape(
+    shape = GenRecShape(
         vocab_size=catalogue.vocabulary.size,
         d_model=16,
         encoder_layers=1,
@@ -180,7 +179,9 @@ def make_recommender(catalogue: Catalogue, evaluate: EvaluateConfig) -> Recommen
 
 
 @pytest.mark.parametrize(
-    ("vocabulary", "exclude"), [("trained", True), ("bart", False)], indirect=["vocabulary"]
+    ("vocabulary", "exclude"),
+    [("trained", True), pytest.param("bart", False, marks=pytest.mark.slow)],
+    indirect=["vocabulary"],
 )
 def test_every_list_is_full(dataset, vocabulary: Vocabulary, exclude: bool) -> None:
     """Names of 1 to 15 tokens, some the beginning of others."""
@@ -199,6 +200,7 @@ def test_every_list_is_full(dataset, vocabulary: Vocabulary, exclude: bool) -> N
             assert not set(items.tolist()) & set(examples.history(row).tolist())
 
 
+@pytest.mark.slow
 def test_as_many_beams_as_items_find_the_exact_lists(dataset) -> None:
     catalogue = make_catalogue(dataset, trained(CLEAN))
     examples = next_item_examples(dataset[0], holdout=0).take(np.arange(4))

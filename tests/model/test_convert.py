@@ -26,7 +26,7 @@ from genrec_jax.experiment import model_shape
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.model.bart import BartShape
 from genrec_jax.model.convert import SHAPE_KEYS, load_params, read_shape
-from genrec_jax.model.genrec import Params, abstract_model, init_params
+from genrec_jax.model.genrec import GenRecShape, Params, abstract_model, init_params
 from genrec_jax.model.hub import checkpoint_folder
 from genrec_jax.model.names import leaf, name_table
 
@@ -440,22 +440,22 @@ def test_configs_of_other_models(folder: Path, key: str, value: object, expected
 def test_the_shape_is_the_checkpoints(saved: Path, catalogue: Catalogue) -> None:
     """Unequal depths, heads and widths, without a flag; what the flags say must be true."""
     config = ModelConfig(max_tokens=64, dropout=0.2, dtype="bfloat16")
-    shape = model_shape(config, catalogue.vocabulary, saved)
+    shape = model_shape(config, catalogue, saved)
     expected = read_shape(saved)
     assert (expected.encoder_layers, expected.decoder_layers) == (2, 3)
     assert all(getattr(shape, name) == getattr(expected, name) for name in SHAPE_KEYS)
     assert (shape.dropout, shape.dtype) == (0.2, "bfloat16")
 
-    model_shape(ModelConfig(max_tokens=64, decoder_layers=3), catalogue.vocabulary, saved)
+    model_shape(ModelConfig(max_tokens=64, decoder_layers=3), catalogue, saved)
     wrong = ModelConfig(max_tokens=64, decoder_layers=2, attention_heads=4)
     with pytest.raises(InputError) as error:
-        model_shape(wrong, catalogue.vocabulary, saved)
+        model_shape(wrong, catalogue, saved)
     assert str(error.value) == (
         f"config.model: {saved} is a checkpoint of another shape: "
         "decoder_layers is 3 there and 2 here; encoder_heads is 2 there and 4 here"
     )
-    scratch = model_shape(ModelConfig(), catalogue.vocabulary, None)
-    assert scratch == BartShape(vocab_size=catalogue.vocabulary.size, max_positions=512)
+    scratch = model_shape(ModelConfig(), catalogue, None)
+    assert scratch == GenRecShape(vocab_size=catalogue.vocabulary.size, max_positions=512)
 
 
 # ------------------------------------------------------------------------------------ the hub

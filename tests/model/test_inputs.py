@@ -14,14 +14,13 @@ import pytest
 from genrec_jax.data.batches import Batch
 from genrec_jax.data.sequences import from_lists
 from genrec_jax.decoding.beam_search import SearchSpec
-from genrec_jax.decoding.device_trie import put_on_device as put_trie_on_device
 from genrec_jax.decoding.ranking import find_by_beams, make_ranker
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
 from genrec_jax.identifiers.tokenizer import load_bart_tokenizer
 from genrec_jax.model import inputs
-from genrec_jax.model.bart import BartShape
-from genrec_jax.model.genrec import abstract_model, init_params, merge
+from genrec_jax.model.device_trie import put_on_device as put_trie_on_device
+from genrec_jax.model.genrec import GenRecShape, abstract_model, init_params, merge
 from genrec_jax.model.inputs import (
     DecoderInput,
     DeviceTable,
@@ -134,7 +133,7 @@ def test_decoding(catalogue: Catalogue, table: DeviceTable) -> None:
     long_seen = ["</s>", "Ġitem", "_", "12", "34"]
     long_written = ["Ġitem", "_", "12", "34", "</s>"]
 
-    shape = BartShape(
+    shape = GenRecShape(
         vocab_size=50265,
         d_model=16,
         encoder_layers=1,
@@ -164,6 +163,7 @@ def test_decoding(catalogue: Catalogue, table: DeviceTable) -> None:
         users=jnp.array([0]),
         items=jnp.array([[ITEM_1234, ITEM_87]]),
         mask=jnp.array([[True] * 13 + [False]]),
+        questions=jnp.array([[11]]),
     )
     logits_of = jax.jit(model)
     for item, before, after in (

@@ -44,7 +44,7 @@ class Computed(NamedTuple):
     gradients64: Params  # PyTorch's in float64
 
 
-@pytest.fixture(scope="module", params=["small", "bart-base"])
+@pytest.fixture(scope="module", params=["small", pytest.param("bart-base", marks=pytest.mark.slow)])
 def case(request: pytest.FixtureRequest) -> Case:
     return small_case() if request.param == "small" else base_case()
 

@@ -10,8 +10,7 @@ from genrec_jax.data.batches import BatchPlan
 from genrec_jax.data.sequences import UserSequences, pretraining_examples
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.sentences import plan_batches
-from genrec_jax.model.bart import BartShape
-from genrec_jax.model.genrec import abstract_model, init_params
+from genrec_jax.model.genrec import GenRecShape, abstract_model, init_params
 from genrec_jax.model.inputs import put_on_device
 from genrec_jax.training.calls import Call, plan_calls
 from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
@@ -27,14 +26,14 @@ class Small:
 
     catalogue: Catalogue
     plan: BatchPlan
-    shape: BartShape
+    shape: GenRecShape
 
     @classmethod
     def build(cls, sequences: UserSequences, catalogue: Catalogue, rate: float) -> "Small":
         examples = pretraining_examples(sequences).take(np.arange(58))  # the last batch has 2
         plan = plan_batches(examples, catalogue.table, 80, 4, buckets=2, label="test")
         sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_heads": 2, "decoder_heads": 2}
-        shape = BartShape(
+        shape = GenRecShape(
             **sizes,
             vocab_size=catalogue.vocabulary.size,
             d_model=16,

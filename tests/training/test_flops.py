@@ -11,7 +11,7 @@ from genrec_jax.model.bart import BartShape
 from genrec_jax.model.genrec import abstract_model, merge
 from genrec_jax.model.inputs import DecoderInput, EncoderInput
 from genrec_jax.training.flops import PEAKS, device_peak, sequence_flops
-from genrec_jax.training.step import token_loss
+from genrec_jax.training.losses import token_loss
 
 
 def test_bart_base_at_64_and_8_tokens() -> None:
@@ -40,7 +40,7 @@ def test_xla_counts_the_same(t: int, s: int) -> None:
     graph, like = abstract_model(shape, 10, 10)
     ints = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.int32)  # noqa: E731
     bools = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.bool_)  # noqa: E731
-    sentence = EncoderInput(ints(b, t), ints(b, t), ints(b), ints(b, 9), bools(b, t))
+    sentence = EncoderInput(ints(b, t), ints(b, t), ints(b), ints(b, 9), bools(b, t), ints(b, 1))
     answer = DecoderInput(ints(b, s), ints(b, s), bools(b, s))
 
     def loss(params: dict, sentence: EncoderInput, answer: DecoderInput) -> jax.Array:

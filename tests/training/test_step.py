@@ -7,6 +7,7 @@ import torch
 from small_training import Small
 from transformers import get_linear_schedule_with_warmup
 
+from genrec_jax.training.losses import token_loss
 from genrec_jax.training.optimizer import (
     OptimizerSpec,
     decays,
@@ -14,7 +15,6 @@ from genrec_jax.training.optimizer import (
     make_optimizer,
 )
 from genrec_jax.training.resident import ResidentTrainer
-from genrec_jax.training.step import token_loss
 
 STEPS = 40
 SPEC = OptimizerSpec(steps=STEPS, learning_rate=3e-3, weight_decay=0.1, warmup=0.1, clip_norm=1.0)

@@ -1,67 +1,13 @@
-"""The trie on the device: children, whole names, and which nodes lead only to items already seen.
-
-24 bytes a node and 8 an item on the device (`identifiers.trie`). A search step gathers, for each of
-B * K hypotheses, as many children as the widest node of that level has: B * K * W tokens and
-logits, whatever the number of items. W is at most the vocabulary and in practice the number of
-continuations of one prefix, about 1,000 for BART's digits.
+"""Which item a row of tokens spells, and which nodes of the trie lead only to items already seen.
 
 Axes: B users, K beams, H items of history, S tokens of the longest path, M nodes, N items,
 W children of the widest node of a level.
 """
 
-from dataclasses import dataclass, field, fields
-from typing import NamedTuple
-
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from genrec_jax.identifiers.trie import Trie
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class DeviceTrie:
-    """`identifiers.trie.Trie` on the device; widths and prefix are compiled in."""
-
-    tokens: Int[Array, " M"]
-    parents: Int[Array, " M"]
-    first_child: Int[Array, " M"]
-    n_children: Int[Array, " M"]
-    items: Int[Array, " M"]
-    n_items_below: Int[Array, " M"]
-    leaves: Int[Array, " N"]
-    leaf_levels: Int[Array, " N"]
-    widths: tuple[int, ...] = field(metadata={"static": True})
-    prefix: tuple[int, ...] = field(metadata={"static": True})
-
-    @property
-    def depth(self) -> int:
-        """S: tokens of the longest path, `</s>` included."""
-        return len(self.widths)
-
-
-def put_on_device(trie: Trie) -> DeviceTrie:
-    arrays = {f.name: getattr(trie, f.name) for f in fields(trie) if f.type != tuple[int, ...]}
-    on_device = {name: jnp.asarray(array) for name, array in arrays.items()}
-    return DeviceTrie(**on_device, widths=trie.widths, prefix=trie.prefix)
-
-
-class Children(NamedTuple):
-    """The children of some nodes, in as many columns as the widest has; the rest do not exist."""
-
-    nodes: Int[Array, "B K W"]
-    tokens: Int[Array, "B K W"]
-    exist: Bool[Array, "B K W"]
-
-
-def children(trie: DeviceTrie, nodes: Int[Array, "B K"], width: int) -> Children:
-    """`width` is that of the nodes' level."""
-    column = jnp.arange(width)
-    found = trie.first_child[nodes][..., None] + column
-    exist = column < trie.n_children[nodes][..., None]
-    found = jnp.where(exist, found, 0)
-    return Children(found, jnp.where(exist, trie.tokens[found], 0), exist)
+from genrec_jax.model.device_trie import DeviceTrie
 
 
 def find_items(trie: DeviceTrie, tokens: Int[Array, "B K S"]) -> Int[Array, "B K"]:

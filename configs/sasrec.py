@@ -1,0 +1,47 @@
+"""SASRec (Kang and McAuley 2018), the learned line to beat, in the same harness.
+
+    python -m genrec_jax.main --config=configs/sasrec.py[:beauty|sports|yelp]
+
+An encoder of one id vector an item that looks back only, and a softmax over all items at every
+place, tied to the id vectors: two post-norm layers of width 64, as S3-Rec and its followers have
+them, with the full cross-entropy that makes it strong. No user, no names, no decoder. Items of the
+history are left out, but on Yelp, where they may come again.
+"""
+
+from ml_collections import ConfigDict
+
+from genrec_jax.config import Config, check_variant
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    check_variant(variant, ("beauty", "sports", "yelp"))
+    config = ConfigDict(Config().to_dict())
+    config.data.name = variant or "beauty"
+    config.data.buckets = 4
+    config.indexing = "random"
+
+    config.model.encoder_unit = "id"
+    config.model.head = "item"
+    config.model.vocab_size = 32
+    config.model.d_model = 64
+    config.model.encoder_layers = 2
+    config.model.attention_heads = 2
+    config.model.ffn_dim = 256
+    config.model.dropout = 0.5
+    config.model.attention_dropout = 0.5
+    config.model.activation_dropout = 0.5
+    config.model.max_tokens = 56
+
+    config.pretrain.epochs = 0
+    config.finetune.targets = "every"
+    config.finetune.epochs = 60
+    config.finetune.batch_size = 256
+    config.finetune.learning_rate = 1e-3
+    config.finetune.weight_decay = 0.0
+    config.finetune.validate_every_epochs = 10
+
+    config.evaluate.search = "exhaustive"
+    config.evaluate.exclude_history = config.data.name != "yelp"
+    config.evaluate.batch_size = 256
+    config.log_every_steps = 88
+    return config

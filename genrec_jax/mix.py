@@ -1,0 +1,173 @@
+"""A finished run's probabilities mixed with those of the item-transition kNN.
+
+    python -m genrec_jax.mix --workdir=RUN [--config.evaluate.KEY=VALUE …]
+
+Scores every item for the validation users, chooses way and weight there (measures/mixing.py), then
+ranks the test users once. `RUN/results_mixed.json` holds the result with the whole validation
+curve, `RUN/predictions/mixed_test.parquet` the lists; what a run was mixed with before is written
+over. GenRec's own row is that of exact ranking, whatever search the run's config names.
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from genrec_jax import fingerprints
+from genrec_jax.config import Config
+from genrec_jax.data.datasets import cache_dir
+from genrec_jax.data.sequences import Examples, UserSequences
+from genrec_jax.decoding.ranking import RankedLists
+from genrec_jax.devices import Devices
+from genrec_jax.errors import DiskError, InputError
+from genrec_jax.evaluate import MODEL, split_examples, watch
+from genrec_jax.experiment import load_names, load_sequences
+from genrec_jax.main import CODES, check_arguments, define_flags, leave, parse
+from genrec_jax.measures import mixing
+from genrec_jax.measures.findings import findings
+from genrec_jax.measures.mixing import Mix, ScoreChunks, choose_mix, mixed_lists
+from genrec_jax.measures.references import reference_lists
+from genrec_jax.measures.report import format_table
+from genrec_jax.measures.transitions import CHOSEN_BY, TransitionSettings, choose_settings
+from genrec_jax.predictions import check_writable, write_lists
+from genrec_jax.progress import ConsoleHandler
+from genrec_jax.recommender import Recommender
+from genrec_jax.run_folder import RunFolder, write_atomically
+
+log = logging.getLogger(__name__)
+
+RESULTS = "results_mixed.json"
+MIXED = f"{MODEL} + kNN"
+
+
+def mix_run(config: Config, folder: RunFolder) -> dict[str, Any]:
+    """Choose on validation, rank the test, write both files; returns what the JSON file holds.
+
+    Raises:
+        InputError: no finished run there, other data, or files that cannot be written.
+    """
+    path = folder.predictions / "mixed_test.parquet"
+    check_writable(path, "--workdir")
+    if folder.read_results() is None:
+        raise InputError(f"--workdir={folder.path}: the run is not finished, expected results.json")
+    sequences = load_sequences(config.data)
+    folder.check_fingerprints(fingerprints.of_dataset(sequences))
+    devices = Devices.all(config.model_parallel)
+    recommender = Recommender.load(folder.path, None, config.evaluate, devices)
+    recommender.catalogue.check_same_dataset(sequences, load_names(config.data))
+
+    settings = choose_settings(sequences)
+    exclude = config.evaluate.exclude_history
+    validation = split_examples(config, sequences, "validation")
+    started = time.monotonic()
+    mix, curve = choose_mix(
+        _scores(recommender, validation, "validation"), sequences, validation, settings, exclude
+    )
+    log.info("chosen on %d validation users: %s, %.5f", len(validation), mix, curve[mix])
+    examples = split_examples(config, sequences, "test")
+    mixes = (Mix(mixing.MODEL), mix)
+    lists = mixed_lists(
+        *(_scores(recommender, examples, "test"), sequences, examples, settings, exclude),
+        *(mixes, config.evaluate.top_k),
+    )
+    seconds = time.monotonic() - started
+    write_lists(path, recommender, examples, RankedLists(*lists[mix]))
+    result = {
+        "dataset": sequences.name,
+        "indexing": config.indexing,
+        "split": "test",
+        "exclude_history": exclude,
+        "mix": dataclasses.asdict(mix),
+        "kNN": str(settings),
+        "validation": {
+            "users": len(validation),
+            "metrics": {CHOSEN_BY: curve[mix]},
+            "curve": [dataclasses.asdict(one) | {CHOSEN_BY: curve[one]} for one in curve],
+        },
+        **_findings(recommender, sequences, examples, settings, lists[mix][0], lists[mixes[0]][0]),
+        "counts": {"users": len(examples)},
+        "seconds": {"scoring and mixing": round(seconds, 2)},
+    }
+    write_atomically(folder.path / RESULTS, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def _scores(recommender: Recommender, examples: Examples, label: str) -> ScoreChunks:
+    return recommender.score_chunks(recommender.plan(examples, label), label, watch)
+
+
+def _findings(
+    recommender: Recommender,
+    sequences: UserSequences,
+    examples: Examples,
+    settings: TransitionSettings,
+    ours: Any,
+    alone: Any,
+) -> dict[str, Any]:
+    """The mixed lists beside those of the model alone and the lines to beat."""
+    numbers = recommender.catalogue.indexing.item_numbers
+    beat = reference_lists(sequences, examples, numbers, settings, ours.shape[1])
+    return findings(sequences, examples, ours, {MODEL: alone} | beat)
+
+
+def mixed_table(result: dict[str, Any]) -> str:
+    """What the command prints."""
+    title = f"{result['dataset']}, {result['split']}, {result['counts']['users']} users"
+    doubt = {metric: (high - low) / 2 for metric, (low, high) in result["intervals"].items()}
+    rows = {MIXED: result["metrics"], "  ± half of the 95 % interval": doubt}
+    curve = result["validation"]["curve"]
+    lines = [
+        format_table(rows | result["references"], title),
+        f"{Mix(**result['mix'])}; kNN: {result['kNN']}",
+        f"chosen by {CHOSEN_BY} of {result['validation']['users']} validation users:",
+    ]
+    fields = [field.name for field in dataclasses.fields(Mix)]
+    for one in sorted(curve, key=lambda one: -one[CHOSEN_BY])[:5]:
+        mix = Mix(**{name: one[name] for name in fields})
+        lines.append(f"  {one[CHOSEN_BY]:.5f}  {mix}")
+    return "\n".join(lines)
+
+
+def run(argv: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="genrec_jax.mix", description=(__doc__ or "").partition("\n")[0], allow_abbrev=False
+    )
+    parser.add_argument("--workdir", required=True, type=Path, metavar="RUN")
+    found, changes = parser.parse_known_args(argv)
+    for flag in changes:
+        if not flag.startswith("--config.evaluate."):
+            raise InputError(f"{flag}: not a flag, expected --config.evaluate.KEY=VALUE")
+    flags = ["mix", f"--workdir={found.workdir}", *changes]
+    check_arguments(flags)
+    config = parse(define_flags(flags), flags)
+    assert config is not None  # the run's own
+    log.info("\n%s", mixed_table(mix_run(config, RunFolder(found.workdir))))
+
+
+def main(argv: Sequence[str]) -> int:
+    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
+    logger = logging.getLogger("genrec_jax")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    console = ConsoleHandler()
+    logger.addHandler(console)
+    try:
+        run(argv)
+    except (DiskError, InputError) as error:
+        return leave(
+            CODES[DiskError if isinstance(error, DiskError) else InputError], f"error: {error}"
+        )
+    finally:
+        logger.removeHandler(console)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,77 @@
+"""The trie on the device, and the children of its nodes.
+
+24 bytes a node and 8 an item on the device (`identifiers.trie`). Looking at the children of nodes
+gathers as many columns as the widest node of their level has: W is at most the vocabulary and in
+practice the number of continuations of one prefix, about 1,000 for BART's digits and the size of
+the alphabet for codes.
+
+Axes: B users, K nodes a user, M nodes, N items, W children of the widest node of a level.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from genrec_jax.identifiers.trie import Trie
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DeviceTrie:
+    """`identifiers.trie.Trie` on the device; widths and prefix are compiled in."""
+
+    # int32, as said there; shapes instead of arrays while a program is lowered.
+    tokens: Any  # [M]
+    parents: Any  # [M]
+    first_child: Any  # [M]
+    n_children: Any  # [M]
+    items: Any  # [M]
+    n_items_below: Any  # [M]
+    leaves: Any  # [N]
+    leaf_levels: Any  # [N]
+    widths: tuple[int, ...] = field(metadata={"static": True})
+    prefix: tuple[int, ...] = field(metadata={"static": True})
+
+    @property
+    def depth(self) -> int:
+        """S: tokens of the longest path."""
+        return len(self.widths)
+
+
+def put_on_device(trie: Trie) -> DeviceTrie:
+    arrays = {f.name: getattr(trie, f.name) for f in fields(trie) if f.type != tuple[int, ...]}
+    on_device = {name: jnp.asarray(array) for name, array in arrays.items()}
+    return DeviceTrie(**on_device, widths=trie.widths, prefix=trie.prefix)
+
+
+class Children(NamedTuple):
+    """The children of some nodes, in as many columns as the widest has; the rest do not exist."""
+
+    nodes: Int[Array, "B K W"]
+    tokens: Int[Array, "B K W"]
+    exist: Bool[Array, "B K W"]
+
+
+def children(trie: DeviceTrie, nodes: Int[Array, "B K"], width: int) -> Children:
+    """`width` is that of the nodes' level."""
+    column = jnp.arange(width)
+    found = trie.first_child[nodes][..., None] + column
+    exist = column < trie.n_children[nodes][..., None]
+    found = jnp.where(exist, found, 0)
+    return Children(found, jnp.where(exist, trie.tokens[found], 0), exist)
+
+
+def paths(trie: DeviceTrie, items: Int[Array, "B G"]) -> Int[Array, "B G path"]:
+    """The nodes from the root, at 0, to each item's leaf; -1 behind it and for items of -1."""
+    node = jnp.where(items >= 0, trie.leaves[items], -1)
+    level = jnp.where(items >= 0, trie.leaf_levels[items], -1)
+    by_level = []
+    for target in range(trie.depth, -1, -1):
+        is_here = level == target
+        by_level.append(jnp.where(is_here, node, -1))
+        node = jnp.where(is_here, trie.parents[node], node)
+        level = jnp.where(is_here, level - 1, level)
+    return jnp.stack(by_level[::-1], axis=-1)

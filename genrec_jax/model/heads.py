@@ -1,0 +1,122 @@
+"""The outputs of a model, as searches and training ask them: tokens, nodes of the trie, or items.
+
+The first two write a name from the root of the trie, one node a step, and say how probable the
+children of a node are. The vocabulary head knows the tokens that lead there, the trie head the
+nodes themselves. The item head writes nothing: it says how probable the items are.
+
+Axes: B users, Q nodes of a user, M nodes of the trie, W children of the widest node of a level,
+E edges, V vocabulary, D width, G questions, N items.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from genrec_jax.model.bart import Memory
+from genrec_jax.model.device_trie import Children, DeviceTrie
+from genrec_jax.model.genrec import GenRec
+from genrec_jax.model.trie_head import child_scores
+
+
+class VocabularyHead(NamedTuple):
+    """The paper's: a softmax over all tokens. A state is the logits."""
+
+    model: GenRec
+
+    def embed(
+        self, tokens: Int[Array, "B Q"], nodes: Int[Array, "B Q"], memory: Memory
+    ) -> Float[Array, "B Q D"]:
+        """What the decoder reads at some nodes, which these tokens lead to."""
+        return self.model.embed(tokens)
+
+    def states(self, x: Float[Array, "B Q D"]) -> Float[Array, "B Q V"]:
+        return self.model.logits(x)
+
+    @staticmethod
+    def log_probs(
+        states: Float[Array, "B Q V"], nodes: Int[Array, "B Q"], found: Children
+    ) -> Float[Array, "B Q W"]:
+        """Of the children of `nodes` under the full softmax; anything where there is no child."""
+        chosen = jnp.take_along_axis(states, found.tokens, axis=2)
+        return chosen - jax.nn.logsumexp(states, axis=2, keepdims=True)
+
+    @staticmethod
+    def edge_log_probs(
+        states: Float[Array, "B n V"],
+        nodes: Int[Array, " n"],
+        slots: Int[Array, " E"],
+        ends: Int[Array, " E"],
+        tokens: Int[Array, " E"],
+    ) -> Float[Array, "B E"]:
+        """Of the edges from node number slots[e] of `nodes` to the node ends[e]."""
+        return states[:, slots, tokens] - jax.nn.logsumexp(states, axis=2)[:, slots]
+
+
+class TrieHead(NamedTuple):
+    """A softmax over the children of a node. A state is the decoder's vector."""
+
+    model: GenRec
+    trie: DeviceTrie
+    vectors: Float[Array, "M_padded D"]
+
+    def embed(
+        self, tokens: Int[Array, "B Q"], nodes: Int[Array, "B Q"], memory: Memory
+    ) -> Float[Array, "B Q D"]:
+        """The token's embedding and the node's vector; the encoder's vector with `residual`.
+
+        The Q nodes of a user are those of G questions, one after the other.
+        """
+        x = self.model.embed(tokens) + self.vectors[nodes]
+        if memory.states is None:
+            return x
+        return x + jnp.repeat(memory.states, x.shape[1] // memory.states.shape[1], axis=1)
+
+    def states(self, x: Float[Array, "B Q D"]) -> Float[Array, "B Q D"]:
+        return x
+
+    def log_probs(
+        self, states: Float[Array, "B Q D"], nodes: Int[Array, "B Q"], found: Children
+    ) -> Float[Array, "B Q W"]:
+        return jax.nn.log_softmax(self.scores(states, nodes, found.nodes.shape[-1]), axis=-1)
+
+    def scores(
+        self, states: Float[Array, "B Q D"], nodes: Int[Array, "#B Q"], width: int
+    ) -> Float[Array, "B Q W"]:
+        """Logits of the children of nodes whose widest has `width`."""
+        return child_scores(states, nodes, self.trie, self.vectors, width)
+
+    def edge_log_probs(
+        self,
+        states: Float[Array, "B n D"],
+        nodes: Int[Array, " n"],
+        slots: Int[Array, " E"],
+        ends: Int[Array, " E"],
+        tokens: Int[Array, " E"],
+    ) -> Float[Array, "B E"]:
+        found = jax.nn.log_softmax(self.scores(states, nodes[None], max(self.trie.widths)), axis=-1)
+        return found[:, slots, ends - self.trie.first_child[nodes[slots]]]
+
+
+class ItemHead(NamedTuple):
+    """A softmax over all items, of what the encoder says at a question."""
+
+    model: GenRec
+
+    def log_probs(self, memory: Memory) -> Float[Array, "B G N"]:
+        assert memory.states is not None
+        return jax.nn.log_softmax(self.model.item_logits(memory.states), axis=-1)
+
+
+Head = VocabularyHead | TrieHead | ItemHead
+
+
+def head_of(model: GenRec, trie: DeviceTrie | None) -> Head:
+    """The model's; the trie is that of `identifiers.trie.decided`, where the model has nodes."""
+    if model.shape.head == "vocabulary":
+        return VocabularyHead(model)
+    if model.shape.head == "item":
+        return ItemHead(model)
+    assert trie is not None
+    return TrieHead(model, trie, model.node_vectors(trie))

@@ -1,0 +1,71 @@
+"""An output that scores the children of a trie node, in place of the whole vocabulary.
+
+    log p(child | node) = log softmax over the node's children of  h · v(child)
+
+h is the decoder's vector behind the node, v the vector of a node of the trie: the item's row of the
+item id table for a leaf, a row of `node_embedding` for the others. An item's probability is the
+product down its path, so that the probabilities of all items add up to 1. What the decoder reads at
+a node is its token's embedding and the same vector v; with `residual` the encoder's vector at the
+mask is added to that.
+
+Paths end where one item alone is left (`identifiers.trie.decided`): what would follow is certain.
+
+Axes: B users, G questions a user, S steps of the longest path, Q = G * S or K beams, M nodes,
+W children of the widest node of a level, D width.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from genrec_jax.model.device_trie import DeviceTrie
+
+
+class TreeAnswer(NamedTuple):
+    """The path to the target of each question; `weights` is False behind it and without a target.
+
+    A step of a node with one child is certain, and none.
+    """
+
+    nodes: Int[Array, "B G S+1"]  # from the root
+    weights: Bool[Array, "B G S"]
+
+
+def node_vectors(
+    trie: DeviceTrie, inner: Float[Array, "inner D"], items: Float[Array, "N D"]
+) -> Float[Array, "M_padded D"]:
+    """v of every node in the order of the nodes, and rows of zeros that fill the last window.
+
+    Searches round a window's width up to a power of two.
+    """
+    is_leaf = trie.items >= 0
+    rank = jnp.cumsum(~is_leaf) - 1
+    rows = jnp.where(is_leaf, len(inner) + trie.items, rank)
+    vectors = jnp.concatenate([inner, items])[rows]
+    return jnp.pad(vectors, ((0, 2 * max(trie.widths)), (0, 0)))
+
+
+def child_scores(
+    states: Float[Array, "B Q D"],
+    nodes: Int[Array, "#B Q"],
+    trie: DeviceTrie,
+    vectors: Float[Array, "M_padded D"],
+    width: int,
+) -> Float[Array, "B Q W"]:
+    """Logits of the children of `nodes`, of which the widest has W = `width`.
+
+    Where there is no child they are the lowest number and not -inf, so that the gradient of a row
+    without children is no NaN. The nodes may be the same for all users: one row.
+    """
+    # The children of a node stand one behind the other: a window of the vectors, and no row-by-row
+    # gather, whose gradient would be a scatter of as many rows.
+    window = jax.vmap(jax.vmap(lambda at: jax.lax.dynamic_slice_in_dim(vectors, at, width)))
+    found = window(trie.first_child[nodes])  # [#B, Q, W, D]
+    if len(found) == 1:
+        scores = jnp.einsum("bqd,qwd->bqw", states, found[0], preferred_element_type=jnp.float32)
+    else:
+        scores = jnp.einsum("bqd,bqwd->bqw", states, found, preferred_element_type=jnp.float32)
+    exist = jnp.arange(width) < trie.n_children[nodes][..., None]
+    return jnp.where(exist, scores, jnp.finfo(jnp.float32).min)

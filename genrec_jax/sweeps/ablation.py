@@ -1,0 +1,75 @@
+"""Named settings, each with every seed: the trials, and how far they have come."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from genrec_jax.errors import InputError
+from genrec_jax.sweeps.pool import Ended
+from genrec_jax.sweeps.spec import SEED_KEYS, Ablation, Value, folder_name
+from genrec_jax.sweeps.trials import Trial, check_folder, config_of, flags_of
+
+log = logging.getLogger(__name__)
+
+
+def ablation_trials(sweep: Ablation, config: str, common: Sequence[str], runs: Path) -> list[Trial]:
+    """All trials, the first seed of every setting before the second of any.
+
+    Args:
+        sweep: the settings.
+        config: FILE[:variant] of settings that name none.
+        common: flags `--config.k=v` for all; a setting's own changes go over them.
+        runs: folder of the runs' folders.
+
+    Raises:
+        InputError: a config that cannot be, a folder with another run, more than one dataset.
+    """
+    trials = []
+    for seed in sweep.seeds:
+        for label, setting in sweep.settings.items():
+            name = f"{folder_name(label)}-seed{seed}"
+            seeds: dict[str, Value] = dict.fromkeys(SEED_KEYS, seed)
+            flags = flags_of(setting.config or config, common, sweep.base, setting.changes, seeds)
+            trials.append(Trial(name, label, seed, flags, runs / name, setting.mix))
+    datasets = {}
+    for trial in trials:
+        where = f"settings[{trial.label!r}]"
+        check_folder(trial, where)
+        datasets[config_of(trial.flags, where).data.name] = trial.label
+    if len(datasets) > 1:
+        found = ", ".join(f"{data} in {label!r}" for data, label in datasets.items())
+        raise InputError(f"settings: found the datasets {found}, expected one for all")
+    return trials
+
+
+class AblationRuns:
+    """A Source: each trial that is not finished, once."""
+
+    def __init__(self, trials: Sequence[Trial]):
+        self.trials = trials
+        self.waiting = [trial for trial in trials if not trial.is_finished]
+        self.failures: dict[str, str] = {}  # name → reason
+        if there := len(trials) - len(self.waiting):
+            log.info("%d of %d runs are finished", there, len(trials))
+
+    def next(self) -> Trial | None:
+        if not self.waiting:
+            return None
+        trial = self.waiting.pop(0)
+        log.info("%s, seed %s: %s", trial.label, trial.seed, trial.path)
+        return trial
+
+    def is_hopeless(self, trial: Trial) -> bool:
+        return False
+
+    def ended(self, end: Ended) -> None:
+        trial = end.trial
+        head = f"{trial.label}, seed {trial.seed}"
+        if end.code == 0:
+            log.info("%s: validation NDCG@10 %.5f, %.0f s", head, trial.score(), end.seconds)
+        elif end.stopped:
+            log.info("%s: stopped, to go on with", head)
+        else:
+            log.info("%s: FAILED with exit code %d: %s", head, end.code, end.reason)
+        if end.code != 0:
+            self.failures[trial.name] = end.reason

@@ -1,0 +1,167 @@
+"""What a sweep file holds: an ablation or a search, and how it is read.
+
+    from genrec_jax.sweeps.spec import Ablation, Setting
+
+    def get_sweep() -> Ablation:
+        return Ablation(
+            seeds=(0, 1, 2),
+            settings={
+                "random codes": Setting({"indexing": "random"}),
+                "no dropout": Setting({"indexing": "random", "model.dropout": 0.0}),
+            },
+        )
+
+Keys are those of the config, without `config.` in front. What they hold is checked with the whole
+config of each run, before the first one starts.
+"""
+
+import dataclasses
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genrec_jax.errors import InputError
+
+Value = str | int | float | bool
+SEED_KEYS = ("seed", "indexing_seed")  # a seed of an ablation sets both
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of an ablation."""
+
+    changes: Mapping[str, Any] = field(default_factory=dict)  # key → a Value
+    config: str = ""  # FILE[:variant] that the changes are made to; "": the command's --config
+    # Mix the finished runs with the kNN too (genrec_jax.mix): one line more, `NAME + kNN`.
+    mix: bool = False
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Named settings, each with every seed."""
+
+    settings: Mapping[str, Setting]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    base: Mapping[str, Any] = field(default_factory=dict)  # changes common to all
+
+
+@dataclass(frozen=True)
+class Range:
+    """All numbers from low to high, both included; whole ones where both are."""
+
+    low: int | float
+    high: int | float
+    log: bool = False  # even on a logarithmic scale
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values, in no order."""
+
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Search:
+    """Optuna's TPE over ranges, for the highest validation NDCG@10; the median rule cuts trials."""
+
+    ranges: Mapping[str, Range | Choice]
+    trials: int = 30
+    # Trials that are run to their end before one is cut for being below the median at the same
+    # validation; the first so many are also drawn at random.
+    first_trials: int = 8
+    base: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0  # of the sampler
+
+
+Sweep = Ablation | Search
+
+
+def load_sweep(path: Path) -> Sweep:
+    """What get_sweep() of a sweep file gives, checked as far as one can without a config.
+
+    Raises:
+        InputError: no such file, a fault in it, or a sweep without a trial.
+    """
+    name = f"--sweep={path}"
+    if not path.is_file():
+        there = ", ".join(str(file) for file in sorted(Path("configs/sweeps").glob("*.py")))
+        raise InputError(f"{name}: found no such file" + (f", there are {there}" * bool(there)))
+    spec = importlib.util.spec_from_file_location("sweep_file", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{name}: expected a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        sweep = module.get_sweep()
+    except Exception as error:  # it is code, and may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{name}: {reason}") from None
+    if isinstance(sweep, Ablation):
+        _check_ablation(sweep, name)
+    elif isinstance(sweep, Search):
+        _check_search(sweep, name)
+    else:
+        raise InputError(f"{name}: get_sweep() gave {sweep!r}, expected an Ablation or a Search")
+    return sweep
+
+
+def _check_ablation(sweep: Ablation, name: str) -> None:
+    if not sweep.settings or not sweep.seeds:
+        raise InputError(f"{name}: found no settings or no seeds, expected one of each at least")
+    if len(set(sweep.seeds)) < len(sweep.seeds):
+        raise InputError(f"{name}: found the seeds {sweep.seeds}, expected each once")
+    _check_values(sweep.base, f"{name}: base", SEED_KEYS)
+    folders: dict[str, str] = {}
+    for label, setting in sweep.settings.items():
+        where = f"{name}: settings[{label!r}]"
+        if not isinstance(setting, Setting):
+            raise InputError(f"{where}: found {setting!r}, expected a Setting")
+        _check_values(setting.changes, where, SEED_KEYS)
+        other = folders.setdefault(folder_name(label), label)
+        if not folder_name(label) or other != label:
+            raise InputError(
+                f"{where}: expected a name of letters and digits that is not as {other!r} without "
+                "its other characters"
+            )
+
+
+def _check_search(sweep: Search, name: str) -> None:
+    if not sweep.ranges or sweep.trials < 1:
+        raise InputError(f"{name}: found no ranges or no trials, expected one of each at least")
+    _check_values(sweep.base, f"{name}: base", tuple(sweep.ranges))
+    for key, span in sweep.ranges.items():
+        where = f"{name}: ranges[{key!r}]"
+        if isinstance(span, Choice):
+            for value in span.values:
+                _check_values({key: value}, where, ())
+            if not span.values:
+                raise InputError(f"{where}: found no values")
+        elif not isinstance(span, Range):
+            raise InputError(f"{where}: found {span!r}, expected a Range or a Choice")
+        elif not span.low < span.high or (span.log and span.low <= 0):
+            raise InputError(
+                f"{where}: found {span}, expected low below high, and above 0 on a logarithmic "
+                "scale"
+            )
+
+
+def _check_values(changes: Mapping[str, Any], where: str, taken: tuple[str, ...]) -> None:
+    for key, value in changes.items():
+        if key in taken:
+            raise InputError(f"{where}: {key} is set by the sweep itself")
+        if not isinstance(value, Value):
+            raise InputError(f"{where}: {key} is {value!r}, expected text, a number or a bool")
+
+
+def folder_name(label: str) -> str:
+    """`+ trie-node output` → `trie-node-output`."""
+    kept = "".join(c if c.isascii() and c.isalnum() else "-" for c in label.lower())
+    return "-".join(part for part in kept.split("-") if part)
+
+
+def ends(span: Range | Choice) -> list[Value]:
+    """The values whose configs are checked before a search starts."""
+    return list(span.values) if isinstance(span, Choice) else list(dataclasses.astuple(span)[:2])

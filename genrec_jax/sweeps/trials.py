@@ -1,0 +1,113 @@
+"""One trial of a sweep: an ordinary run in a folder of its own, and what that folder says of it."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genrec_jax.config import Config
+from genrec_jax.errors import InputError
+from genrec_jax.main import check_arguments, define_flags, parse
+from genrec_jax.run_folder import VALIDATION, RunFolder
+from genrec_jax.sweeps.spec import Value
+from genrec_jax.train import SAME_RESULT
+from genrec_jax.training.checkpoint import METRIC
+
+MIXED = "results_mixed.json"  # what genrec_jax.mix leaves in a run's folder
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run, the flags that make it, and where its folder is."""
+
+    name: str  # of its folder
+    label: str  # of its setting, for people
+    seed: int | None  # of an ablation
+    flags: tuple[str, ...]  # --config=… --config.k=v …
+    path: Path
+    mix: bool = False
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """What it takes to finish it; each does nothing, or goes on, where it was run before."""
+        train = [*self.flags, f"--workdir={self.path}"]
+        commands = [[sys.executable, "-m", "genrec_jax.main", *train]]
+        if self.mix:
+            commands.append([sys.executable, "-m", "genrec_jax.mix", f"--workdir={self.path}"])
+        return commands
+
+    @property
+    def is_finished(self) -> bool:
+        done = RunFolder(self.path).read_results() is not None
+        return done and (not self.mix or (self.path / MIXED).is_file())
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """results.json, of a run that is trained and tested."""
+        return RunFolder(self.path).read_results()
+
+    @property
+    def mixed(self) -> dict[str, Any] | None:
+        """The mixed lists' result, of a run that was mixed."""
+        path = self.path / MIXED
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def validations(self) -> list[tuple[int, float]]:
+        """(step, NDCG@10) of each validation so far, in the order of the steps."""
+        path = RunFolder(self.path).metrics
+        if not path.is_file():
+            return []
+        found = {}
+        for line in path.read_text().splitlines(keepends=True):
+            if line.endswith("\n"):  # else it is being written
+                figures = json.loads(line)
+                if figures["phase"] == VALIDATION:
+                    found[figures["step"]] = figures[METRIC]
+        return sorted(found.items())
+
+    def score(self) -> float:
+        """The validation NDCG@10 of the checkpoint that was tested; of a finished run."""
+        result = self.result
+        assert result is not None
+        return dict(self.validations())[result["counts"]["best_step"]]
+
+
+def flags_of(config: str, common: Sequence[str], *changes: Mapping[str, Value]) -> tuple[str, ...]:
+    """--config=FILE and a flag for each key; of several changes to a key the last counts.
+
+    Args:
+        config: FILE[:variant].
+        common: flags `--config.k=v` as they were given.
+        changes: key → value.
+    """
+    given: dict[str, str] = {}
+    for flag in common:
+        key, _, value = flag.partition("=")
+        given[key] = value
+    for change in changes:
+        given |= {f"--config.{key}": str(value) for key, value in change.items()}
+    return (f"--config={config}", *(f"{key}={value}" for key, value in given.items()))
+
+
+def config_of(flags: Sequence[str], where: str) -> Config:
+    """The config that a run with these flags has, checked as that run would.
+
+    Raises:
+        InputError: with `where` in front.
+    """
+    argv = ["sweep", *flags]
+    try:
+        check_arguments(argv)
+        config = parse(define_flags(argv), argv)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    assert config is not None  # there is a --config
+    return config
+
+
+def check_folder(trial: Trial, where: str) -> None:
+    """Raise InputError if the trial's flags are wrong or its folder holds another run."""
+    config = config_of(trial.flags, where)
+    RunFolder(trial.path).check_usable(config, ignored=SAME_RESULT)

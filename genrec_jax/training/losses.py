@@ -1,0 +1,128 @@
+"""What each output of a model answers with, and how wrong it is.
+
+    vocabulary   every token of the target's name and `</s>`: cross-entropy over the vocabulary
+    trie         every step of the target's path: cross-entropy over the children of its node
+    item         the target: cross-entropy over all items
+
+Axes: B users, G questions a user, S tokens or steps, V vocabulary, N items.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from genrec_jax.model.bart import Memory
+from genrec_jax.model.device_trie import paths
+from genrec_jax.model.dropout import Key, split
+from genrec_jax.model.genrec import GenRec, Head
+from genrec_jax.model.heads import ItemHead, TrieHead, head_of
+from genrec_jax.model.inputs import DecoderInput, DeviceTable, decoder_input
+from genrec_jax.model.item_inputs import Sentence
+from genrec_jax.model.trie_head import TreeAnswer
+
+
+class ItemAnswer(NamedTuple):
+    """The targets as they are; `weights` is False where there is none."""
+
+    items: Int[Array, "B G"]
+    weights: Bool[Array, "B G 1"]
+
+
+Answer = DecoderInput | TreeAnswer | ItemAnswer
+
+
+class Losses(NamedTuple):
+    """Of everything that is answered, 0 and True where the answer's weights are False."""
+
+    nats: Float[Array, "*axes"]
+    right: Bool[Array, "*axes"]  # it had the highest score
+
+
+def right_answer(head: Head, table: DeviceTable, targets: Int[Array, "B *G"]) -> Answer:
+    """What the model should say.
+
+    Args:
+        head: of the model.
+        table: the tokens of every name, and the trie.
+        targets: item rows, -1 for none; G questions a user where the head is not the vocabulary.
+    """
+    if head == "vocabulary":
+        return decoder_input(table, targets)
+    targets = targets.reshape(len(targets), -1)
+    if head == "item":
+        return ItemAnswer(targets, (targets >= 0)[..., None])
+    assert table.trie is not None
+    nodes = paths(table.trie, targets)
+    return TreeAnswer(nodes, nodes[..., 1:] >= 0)
+
+
+def answer_losses(
+    model: GenRec,
+    table: DeviceTable,
+    sentence: Sentence,
+    answer: Answer,
+    key: Key,
+    rematerialise: bool,
+) -> Losses:
+    """How far the model is from the answer; dropout is on if a key is given."""
+    if isinstance(answer, DecoderInput):
+        logits = model(sentence, answer.tokens, key, rematerialise)
+        return _losses(logits, answer.labels, answer.weights)
+    encoder_key, decoder_key = split(key, 2)
+    memory = model.read(sentence, encoder_key, rematerialise)
+    head = head_of(model, table.trie)
+    if isinstance(head, ItemHead):
+        assert isinstance(answer, ItemAnswer)
+        logits = head.log_probs(memory)[:, :, None]
+        return _losses(logits, answer.items[..., None], answer.weights)
+    assert isinstance(head, TrieHead)
+    assert isinstance(answer, TreeAnswer)
+    return _path_losses(head, memory, table.eos, answer, decoder_key, rematerialise)
+
+
+def token_loss(
+    logits: Float[Array, "B S V"], labels: Int[Array, "B S"], weights: Bool[Array, "B S"]
+) -> Float[Array, ""]:
+    """Sum of the cross-entropy over the weighted tokens, in nats."""
+    return jnp.sum(_losses(logits, labels, weights).nats)
+
+
+def _path_losses(
+    head: TrieHead, memory: Memory, eos: int, answer: TreeAnswer, key: Key, rematerialise: bool
+) -> Losses:
+    users, questions, steps = answer.weights.shape
+    model, trie = head.model, head.trie
+    nodes = jnp.maximum(answer.nodes[..., :-1], 0)  # what each step leaves from
+    tokens = jnp.where(nodes > 0, trie.tokens[nodes], eos)
+    flat = (users, questions * steps)
+    look = memory.look
+    if look.shape[1] > 1:
+        look = jnp.repeat(look, steps, axis=1)
+    x, _ = model.decoder(
+        head.embed(tokens.reshape(flat), nodes.reshape(flat), memory),
+        jnp.tile(jnp.arange(steps), questions),
+        jnp.tril(jnp.ones((1, steps, steps), dtype=bool)),
+        memory._replace(look=look),
+        key,
+        rematerialise=rematerialise,
+        names=questions,
+    )
+    x = x.reshape(*nodes.shape, -1)  # [B, G, S, D]
+    by_step = []
+    for step, width in enumerate(trie.widths):
+        scores = head.scores(x[:, :, step], nodes[:, :, step], width)
+        column = answer.nodes[..., step + 1] - trie.first_child[nodes[:, :, step]]
+        by_step.append(_losses(scores, column, answer.weights[..., step]))
+    return Losses(*(jnp.stack(parts, axis=-1) for parts in zip(*by_step, strict=True)))
+
+
+def _losses(
+    logits: Float[Array, "*axes V"], labels: Int[Array, "*axes"], weights: Bool[Array, "*axes"]
+) -> Losses:
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+    return Losses(
+        nats=jnp.where(weights, nats, 0.0),
+        right=(jnp.argmax(logits, axis=-1) == labels) | ~weights,
+    )

@@ -1,0 +1,63 @@
+"""One of several processes that agree, without devices: ADDRESS COUNT NUMBER. Prints JSON."""
+
+import json
+import random
+import sys
+import time
+from typing import Any
+
+from genrec_jax import processes
+from genrec_jax.errors import DiskError, NotFiniteError
+
+
+def failure_of(work: Any) -> Exception:
+    try:
+        work()
+    except Exception as error:
+        return error
+    raise AssertionError("it did not fail")
+
+
+def main(address: str, count: int, number: int) -> None:
+    processes.SECONDS_BETWEEN_LOOKS = 0.05
+    processes.join(address, count, number)
+    found: dict[str, Any] = {
+        "once": processes.once(lambda: (1, 2.5)),
+        "together": processes.together(lambda: number),
+        "failures": [],
+    }
+    for first in range(count):
+
+        def fail(first: int = first) -> None:
+            if number >= first:
+                raise DiskError(f"from {number}")
+
+        found["failures"].append(str(failure_of(lambda fail=fail: processes.together(fail))))
+
+    def diverge() -> None:
+        raise NotFiniteError(3, "loss inf")
+
+    found["not finite"] = failure_of(lambda: processes.once(diverge)).args
+    found["unknown"] = str(failure_of(lambda: processes.once(lambda: {}["x"])))
+    found["nested"] = processes.once(lambda: processes.once(lambda: 5))
+
+    stop, save = processes.Agreement(), processes.Agreement()
+    dice = random.Random(number)
+    found["saved"] = []
+    for place in range(10_000):
+        time.sleep(dice.random() * 0.004)
+        if number == count - 1 and place == 120:
+            stop.ask("SIGTERM")
+        if number == 0 and place in (10, 60):
+            save.ask()
+        if save.reached() is not None:
+            found["saved"].append(place)
+            save.start_over()
+        if (what := stop.reached()) is not None:
+            found["stopped"] = [place, what]
+            break
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,272 @@
+"""Beyond the paper: one vector an item, and an output that scores the children of a trie node.
+
+Whatever the model says of an item's steps in training, the searches must say of it too; and its
+probabilities must be one distribution over the catalogue.
+"""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genrec_jax.decoding.beam_search import Decoder, SearchSpec, beam_search
+from genrec_jax.decoding.exhaustive import best_items, make_blocks, score_items
+from genrec_jax.decoding.steps import advance_beams, reorder_beams, start_beams, tree_states
+from genrec_jax.identifiers.token_table import TokenTable
+from genrec_jax.identifiers.trie import Trie, build_trie, decided
+from genrec_jax.model.device_trie import paths
+from genrec_jax.model.device_trie import put_on_device as put_trie_on_device
+from genrec_jax.model.genrec import GenRec, GenRecShape, abstract_model, init_params, merge
+from genrec_jax.model.heads import ItemHead, TrieHead, head_of
+from genrec_jax.model.inputs import DeviceTable, put_on_device
+from genrec_jax.model.item_inputs import read_history, sentence_input, targets_by_slot
+from genrec_jax.training.cloze import mask_items
+from genrec_jax.training.losses import Losses, answer_losses, right_answer
+
+BOS, PAD, EOS, MASK, WORDS = 0, 1, 2, 4, 5
+N, U, B, T = 23, 5, 4, 8
+HISTORIES = np.array([[3, 9, 21, 0], [7, 7, -1, -1], [1, -1, -1, -1], [-1, -1, -1, -1]])
+USERS = np.array([4, 0, -1, 2])
+TARGETS = np.array([5, 22, 0, 11])
+
+
+def token_table(codes: bool) -> TokenTable:
+    """Names of three symbols, or numbers of unequal length behind a word that all share."""
+    if codes:
+        names = [(WORDS + i // 9, WORDS + 3 + i // 3 % 3, WORDS + 6 + i % 3) for i in range(N)]
+    else:
+        names = [(WORDS, *(WORDS + 1 + int(digit) for digit in str(i))) for i in range(N)]
+    rows = [*names, (MASK,), *[(WORDS + 11, WORDS + 12)[: 1 + u % 2] for u in range(U)]]
+    lengths = np.array([len(name) for name in rows], np.int32)
+    tokens = np.full((len(rows), lengths.max()), PAD, np.int32)
+    for row, name in enumerate(rows):
+        tokens[row, : len(name)] = name
+    return TokenTable(tokens, lengths, N, BOS, PAD, EOS)
+
+
+def whole_trie(codes: bool) -> Trie:
+    table = token_table(codes)
+    return build_trie(table.item_tokens, table.item_lengths, EOS)
+
+
+@cache
+def small(codes: bool, unit: str, residual: bool) -> tuple[GenRec, DeviceTable, Trie]:
+    trie = decided(whole_trie(codes))
+    shape = GenRecShape(
+        vocab_size=WORDS + 13,
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_heads=2,
+        decoder_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_positions=16,
+        init_std=0.3,
+        encoder_unit=unit,
+        head="trie",
+        residual=residual,
+        inner_nodes=int((trie.items < 0).sum()),
+    )
+    graph, _ = abstract_model(shape, U, N)
+    model = merge(graph, init_params(shape, U, N, seed=1))
+    return model, put_on_device(token_table(codes), put_trie_on_device(trie)), trie
+
+
+compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+MODELS = pytest.mark.parametrize(
+    ("codes", "unit", "residual", "causal"),
+    [
+        (True, "item", True, True),
+        (True, "item", False, False),
+        (False, "item", True, False),
+        (True, "token", True, False),
+    ],
+)
+
+
+def sentence_of(table: DeviceTable, unit: str, causal: bool):
+    n = 20 if unit == "token" else T
+    return read_history(table, unit, jnp.asarray(USERS), jnp.asarray(HISTORIES), n, causal)
+
+
+def losses_of_all(model: GenRec, table: DeviceTable, unit: str, causal: bool) -> np.ndarray:
+    """[B, N]: what training would lose on each item as the target."""
+
+    @compiled
+    def losses(item: jax.Array) -> jax.Array:
+        answer = right_answer("trie", table, jnp.full(B, item))
+        sentence = sentence_of(table, unit, causal)
+        return answer_losses(model, table, sentence, answer, None, False).nats.sum((1, 2))
+
+    return np.stack([losses(jnp.array(item)) for item in range(N)], axis=1)
+
+
+# ------------------------------------------------------------------ the trie
+
+
+@pytest.mark.parametrize("codes", [True, False])
+def test_paths_end_where_one_item_is_left(codes: bool) -> None:
+    table, trie = token_table(codes), decided(whole_trie(codes))
+    rows = zip(table.item_tokens, table.item_lengths, strict=True)
+    names = [(*tuple(row[:n]), EOS) for row, n in rows]
+    on_device = put_trie_on_device(trie)
+    nodes = np.asarray(paths(on_device, jnp.arange(-1, N)[None]))[0]
+    assert (nodes[0] == -1).all()
+    for item, path in enumerate(nodes[1:]):
+        path = path[path >= 0]
+        written = tuple(trie.tokens[path[1:]])
+        shortest = next(
+            names[item][:n]
+            for n in range(1, len(names[item]) + 1)
+            if sum(name[:n] == names[item][:n] for name in names) == 1
+        )
+        assert written == shortest
+        assert path[-1] == trie.leaves[item]
+        assert len(written) == trie.leaf_levels[item]
+        assert trie.items[path[-1]] == item
+    assert sorted(trie.items[trie.items >= 0]) == list(range(N))
+    inner = np.flatnonzero(trie.items < 0)
+    for node in inner:
+        children = np.arange(trie.n_children[node]) + trie.first_child[node]
+        assert (trie.parents[children] == node).all()
+    level = np.zeros(trie.n_nodes, int)
+    for node in range(1, trie.n_nodes):
+        level[node] = level[trie.parents[node]] + 1
+    for n, width in enumerate(trie.widths):
+        assert width == trie.n_children[level == n].max()
+
+
+# ------------------------------------------------------------------ one distribution
+
+
+@MODELS
+def test_training_exhaustive_search_and_beams_agree(
+    codes: bool, unit: str, residual: bool, causal: bool
+) -> None:
+    model, table, trie = small(codes, unit, residual)
+    losses = losses_of_all(model, table, unit, causal)
+    np.testing.assert_allclose(np.exp(-losses).sum(1), 1.0, rtol=1e-5)
+
+    memory = compiled(lambda: model.read(sentence_of(table, unit, causal)))()
+    head = head_of(model, table.trie)
+    assert isinstance(head, TrieHead)
+    score = compiled(
+        lambda b: score_items(partial(tree_states, head, memory), head.edge_log_probs, b)
+    )
+    for size in (3, 99) if causal else (5,):
+        scores = score(make_blocks(trie, EOS, size))
+        np.testing.assert_allclose(scores, -losses, atol=2e-5)
+
+    decoder = Decoder(
+        partial(start_beams, head, memory),
+        partial(advance_beams, head),
+        reorder_beams,
+        head.log_probs,
+    )
+    spec = SearchSpec(beams=N, eos=EOS, pad=PAD)
+    search = compiled(lambda seen: beam_search(decoder, table.trie, spec, seen))
+    for left_out in (None, jnp.asarray(HISTORIES)) if causal else (None,):
+        found = search(left_out)
+        items, best = best_items(scores, N, left_out)
+        np.testing.assert_array_equal(found.items, items)
+        there = np.asarray(items) >= 0
+        np.testing.assert_allclose(
+            np.asarray(found.scores)[there], np.asarray(best)[there], atol=2e-5
+        )
+
+
+def test_the_residual_is_the_encoders_vector_at_the_question() -> None:
+    """Without cross-attention's way, the history reaches the decoder by the residual alone."""
+    model, table, _ = small(True, "item", True)
+    lengths = (HISTORIES >= 0).sum(1)
+    for causal, slots in ((True, lengths), (False, 1 + lengths)):
+        sentence = sentence_of(table, "item", causal)
+        states = compiled(model.read)(sentence).states
+        encoded = compiled(model.encode)(sentence)
+        np.testing.assert_allclose(states[:, 0], encoded[np.arange(B), slots], atol=1e-6)
+
+
+# ------------------------------------------------------------------ every item in one pass
+
+
+@pytest.mark.parametrize("head", ["trie", "item"])
+@pytest.mark.parametrize("unit", ["item", "id"])
+def test_every_item_in_one_pass_is_one_pass_an_item(head: str, unit: str) -> None:
+    """Causal targets at all slots lose what a history cut before each target loses."""
+    model, table, _ = small(True, "item", True)
+    shape = GenRecShape(
+        **{**vars(model.shape), "head": head, "encoder_unit": unit, "residual": head == "trie"}
+    )
+    graph, _ = abstract_model(shape, U, N)
+    model = merge(graph, init_params(shape, U, N, seed=2))
+    users, histories = jnp.asarray(USERS), jnp.asarray(HISTORIES)
+    items, targets = mask_items(
+        "every_item", jax.random.key(0), histories, jnp.asarray(TARGETS), table.mask_row
+    )
+    by_slot = targets_by_slot(unit, targets, T)
+    sentence = sentence_input(table, unit, users, items, T, causal=True, every=True)
+    answer = right_answer(head, table, by_slot)
+    every: Losses = compiled(lambda: answer_losses(model, table, sentence, answer, None, False))()
+
+    @compiled
+    def loss_of(user: jax.Array, history: jax.Array, target: jax.Array) -> jax.Array:
+        alone = read_history(table, unit, user, history, T, True)
+        one = right_answer(head, table, target)
+        return answer_losses(model, table, alone, one, None, False).nats.sum()
+
+    nats = np.asarray(every.nats.sum(-1))
+    first = 1 if unit == "id" else 0
+    for user, history in enumerate(HISTORIES):
+        whole = [*history[history >= 0], TARGETS[user]]
+        assert list(np.asarray(by_slot)[user][first : len(whole)]) == whole[first:]
+        assert (nats[user, len(whole) :] == 0).all()
+        for n in range(first, len(whole)):
+            cut = np.full((1, 4), -1)
+            cut[0, :n] = whole[:n]
+            loss = loss_of(users[user : user + 1], jnp.asarray(cut), jnp.array([whole[n]]))
+            np.testing.assert_allclose(nats[user, n], loss, atol=2e-5)
+
+
+def test_an_item_is_its_id_alone_and_nobody_is_anybody() -> None:
+    """The unit `id` looks at neither names nor users: what SASRec reads."""
+    model, table, _ = small(True, "item", True)
+    shape = GenRecShape(**{**vars(model.shape), "encoder_unit": "id", "head": "item"})
+    shape = GenRecShape(**{**vars(shape), "residual": False})
+    graph, _ = abstract_model(shape, U, N)
+    params = init_params(shape, U, N, seed=2)
+    other = {**params, "user_embedding": params["user_embedding"] + 1}
+    other["token_embedding"] = params["token_embedding"] + 1
+    found = []
+    for some in (params, other):
+        model = merge(graph, some)
+        head = head_of(model, None)
+        assert isinstance(head, ItemHead)
+        found.append(np.asarray(head.log_probs(model.read(sentence_of(table, "id", True)))))
+    np.testing.assert_array_equal(found[0][:3], found[1][:3])  # the last has no history
+    np.testing.assert_allclose(np.exp(found[0]).sum(-1), 1.0, rtol=1e-5)
+
+
+def test_an_item_is_the_sum_of_its_tokens_and_its_id() -> None:
+    model, table, _ = small(False, "item", True)
+    sentence = sentence_of(table, "item", False)
+    found = np.asarray(model.vectors(sentence))
+    tokens, users, items = (
+        np.asarray(one[...])
+        for one in (model.token_embedding, model.user_embedding, model.item_embedding)
+    )
+    names = token_table(False)
+    expected = np.zeros_like(found)
+    for row, (user, history) in enumerate(zip(USERS, HISTORIES, strict=True)):
+        expected[row, 0] = tokens[BOS]
+        if user >= 0:
+            name = names.tokens[N + 1 + user, : names.lengths[N + 1 + user]]
+            expected[row, 0] += tokens[name].sum(0) + users[user]
+        there = history[history >= 0]
+        for slot, item in enumerate(there, start=1):
+            expected[row, slot] = tokens[names.tokens[item, : names.lengths[item]]].sum(0)
+            expected[row, slot] += items[item]
+        expected[row, 1 + len(there)] = tokens[MASK]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
