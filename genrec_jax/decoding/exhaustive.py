@@ -70,7 +70,7 @@ def block_size(users: int, vocabulary: int) -> int:
 
 def make_blocks(trie: Trie, eos: int, size: int) -> Blocks:
     """Cut the trie into blocks of `size` nodes and the path that leads to them."""
-    level_stops = _level_stops(trie)
+    level_stops = trie.level_starts[1:]
     order = _inner_preorder(trie, level_stops)
     level = np.repeat(np.arange(len(level_stops)), np.diff([0, *level_stops]))
     reads = np.where(trie.tokens >= 0, trie.tokens, eos)  # the decoder starts with `</s>`
@@ -162,15 +162,6 @@ def _visible(parents: Int[Array, " n"], depth: int) -> Array:
         ancestor = jnp.where(ancestor >= 0, parents[ancestor], -1)
         visible |= ancestor[:, None] == slots
     return visible
-
-
-def _level_stops(trie: Trie) -> tuple[int, ...]:
-    """Nodes are numbered level by level: a level's children are the next level."""
-    stops, start = [1], 0
-    while stops[-1] < trie.n_nodes:
-        start, stop = stops[-1], stops[-1] + int(trie.n_children[start : stops[-1]].sum())
-        stops.append(stop)
-    return tuple(stops)
 
 
 def _inner_preorder(trie: Trie, level_stops: tuple[int, ...]) -> Int[np.ndarray, " inner"]:

@@ -38,6 +38,14 @@ class Trie:
     def n_nodes(self) -> int:
         return len(self.tokens)
 
+    @property
+    def level_starts(self) -> tuple[int, ...]:
+        """The first node of every level, 0 for the root's, and behind them the number of nodes."""
+        starts = [0, 1]
+        while starts[-1] < self.n_nodes:
+            starts.append(starts[-1] + int(self.n_children[starts[-2] : starts[-1]].sum()))
+        return tuple(starts)
+
 
 def build_trie(
     item_tokens: Int[np.ndarray, "N P"], item_lengths: Int[np.ndarray, " N"], eos: int
@@ -100,7 +108,7 @@ def decided(trie: Trie) -> Trie:
     items = np.full(trie.n_nodes, -1, np.int32)
     items[ends] = np.arange(len(ends))
     n_children = np.where(is_end, 0, trie.n_children)[is_kept]
-    starts = np.searchsorted(np.flatnonzero(is_kept), _level_starts(trie))
+    starts = np.searchsorted(np.flatnonzero(is_kept), trie.level_starts[:-1])
     widths = np.maximum.reduceat(n_children, starts[: levels.max()])
     return Trie(
         tokens=trie.tokens[is_kept],
@@ -114,14 +122,6 @@ def decided(trie: Trie) -> Trie:
         widths=tuple(int(width) for width in widths),
         prefix=trie.prefix,
     )
-
-
-def _level_starts(trie: Trie) -> Int[np.ndarray, " levels"]:
-    """The first node of every level; those of a level stand behind those of the one above."""
-    starts = [0, 1]
-    while starts[-1] < trie.n_nodes:
-        starts.append(starts[-1] + int(trie.n_children[starts[-2] : starts[-1]].sum()))
-    return np.array(starts[:-1])
 
 
 def _common_prefix(tokens: Int[np.ndarray, " M"], levels: list[int]) -> tuple[int, ...]:

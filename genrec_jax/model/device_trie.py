@@ -34,6 +34,7 @@ class DeviceTrie:
     leaf_levels: Any  # [N]
     widths: tuple[int, ...] = field(metadata={"static": True})
     prefix: tuple[int, ...] = field(metadata={"static": True})
+    level_starts: tuple[int, ...] = field(metadata={"static": True})
 
     @property
     def depth(self) -> int:
@@ -44,7 +45,8 @@ class DeviceTrie:
 def put_on_device(trie: Trie) -> DeviceTrie:
     arrays = {f.name: getattr(trie, f.name) for f in fields(trie) if f.type != tuple[int, ...]}
     on_device = {name: jnp.asarray(array) for name, array in arrays.items()}
-    return DeviceTrie(**on_device, widths=trie.widths, prefix=trie.prefix)
+    static = {"widths": trie.widths, "prefix": trie.prefix, "level_starts": trie.level_starts}
+    return DeviceTrie(**on_device, **static)
 
 
 class Children(NamedTuple):

@@ -33,6 +33,11 @@ class TreeAnswer(NamedTuple):
     weights: Bool[Array, "B G S"]
 
 
+# A level of so few nodes is scored as a whole, one matrix product, and masked: cheaper than a
+# window for each question.
+SMALL_LEVEL = 1024
+
+
 def node_vectors(
     trie: DeviceTrie, inner: Float[Array, "inner D"], items: Float[Array, "N D"]
 ) -> Float[Array, "M_padded D"]:
@@ -69,3 +74,25 @@ def child_scores(
         scores = jnp.einsum("bqd,bqwd->bqw", states, found, preferred_element_type=jnp.float32)
     exist = jnp.arange(width) < trie.n_children[nodes][..., None]
     return jnp.where(exist, scores, jnp.finfo(jnp.float32).min)
+
+
+def level_scores(
+    states: Float[Array, "B G D"],
+    nodes: Int[Array, "B G"],
+    trie: DeviceTrie,
+    vectors: Float[Array, "M_padded D"],
+    level: int,
+) -> tuple[Float[Array, "B G C"], Int[Array, "#B #G"]]:
+    """As `child_scores`, of nodes that all stand at `level`.
+
+    Returns the scores and, for each question, the node that stands in the first of the C columns.
+    """
+    start, stop = trie.level_starts[level + 1 : level + 3]
+    if stop - start > SMALL_LEVEL:
+        scores = child_scores(states, nodes, trie, vectors, trie.widths[level])
+        return scores, trie.first_child[nodes]
+    scores = jnp.einsum(
+        "bgd,cd->bgc", states, vectors[start:stop], preferred_element_type=jnp.float32
+    )
+    is_child = trie.parents[start:stop] == nodes[..., None]
+    return jnp.where(is_child, scores, jnp.finfo(jnp.float32).min), jnp.full((1, 1), start)

@@ -20,7 +20,7 @@ from genrec_jax.model.genrec import GenRec, Head
 from genrec_jax.model.heads import ItemHead, TrieHead, head_of
 from genrec_jax.model.inputs import DecoderInput, DeviceTable, decoder_input
 from genrec_jax.model.item_inputs import Sentence
-from genrec_jax.model.trie_head import TreeAnswer
+from genrec_jax.model.trie_head import TreeAnswer, level_scores
 
 
 class ItemAnswer(NamedTuple):
@@ -111,9 +111,9 @@ def _path_losses(
     )
     x = x.reshape(*nodes.shape, -1)  # [B, G, S, D]
     by_step = []
-    for step, width in enumerate(trie.widths):
-        scores = head.scores(x[:, :, step], nodes[:, :, step], width)
-        column = answer.nodes[..., step + 1] - trie.first_child[nodes[:, :, step]]
+    for step in range(trie.depth):
+        scores, first = level_scores(x[:, :, step], nodes[:, :, step], trie, head.vectors, step)
+        column = answer.nodes[..., step + 1] - first
         by_step.append(_losses(scores, column, answer.weights[..., step]))
     return Losses(*(jnp.stack(parts, axis=-1) for parts in zip(*by_step, strict=True)))
 
