@@ -15,6 +15,8 @@ Tables are split along the width because that works for any number of rows, and 
 then touches every device alike, whichever users are the busy ones.
 """
 
+import logging
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +27,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from genrec_jax.errors import InputError
+
+log = logging.getLogger(__name__)
 
 DATA, MODEL = "data", "model"
 ROWS = (DATA, MODEL)  # what the examples of a batch are split over
@@ -60,6 +64,17 @@ class Devices:
         shape = (len(found) // model_parallel, model_parallel)
         # Neighbours in the list share a host: the tables' parts stay on one.
         return cls(Mesh(np.array(found).reshape(shape), (DATA, MODEL), (AxisType.Auto,) * 2))
+
+    @classmethod
+    def to_rank(cls, model_parallel: int) -> "Devices":
+        """All, for a run that was trained with `model_parallel`, perhaps on more devices."""
+        fitting = math.gcd(model_parallel, jax.device_count())
+        if fitting != model_parallel:
+            log.info(
+                "id tables in %d parts and not in the run's %d, which do not divide %d devices",
+                *(fitting, model_parallel, jax.device_count()),
+            )
+        return cls.all(fitting)
 
     @property
     def count(self) -> int:

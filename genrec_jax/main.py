@@ -182,6 +182,11 @@ def join_others(values: flags.FlagValues, config: Config) -> None:
         return
     elif missing:
         raise InputError(f"{' and '.join(missing)}: missing, expected all of {', '.join(told)}")
+    elif not is_address(values.coordinator):
+        raise InputError(
+            f"--coordinator: found {values.coordinator!r}, expected HOST:PORT with a port from 1 "
+            "to 65535, as in localhost:29500"
+        )
     elif values.process not in range(values.processes):
         raise InputError(
             f"--process: found {values.process}, expected a number from 0 to below "
@@ -191,6 +196,11 @@ def join_others(values: flags.FlagValues, config: Config) -> None:
     if not processes.is_first():
         logging.getLogger("genrec_jax").setLevel(logging.ERROR)
     processes.check_same(config.to_json(), "config")
+
+
+def is_address(text: str) -> bool:
+    match = re.fullmatch(r"[^\s:]+:(\d{1,5})|\[[^\s\]]+\]:(\d{1,5})", text)
+    return match is not None and 0 < int(match[1] or match[2]) < 2**16
 
 
 def default_workdir(values: flags.FlagValues) -> Path:

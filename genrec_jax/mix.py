@@ -41,7 +41,7 @@ from genrec_jax.progress import ConsoleHandler
 from genrec_jax.recommender import Recommender
 from genrec_jax.run_folder import RunFolder, write_atomically
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("genrec_jax.mix")  # as a command too
 
 RESULTS = "results_mixed.json"
 MIXED = f"{MODEL} + kNN"
@@ -59,7 +59,7 @@ def mix_run(config: Config, folder: RunFolder) -> dict[str, Any]:
         raise InputError(f"--workdir={folder.path}: the run is not finished, expected results.json")
     sequences = load_sequences(config.data)
     folder.check_fingerprints(fingerprints.of_dataset(sequences))
-    devices = Devices.all(config.model_parallel)
+    devices = Devices.to_rank(config.model_parallel)
     recommender = Recommender.load(folder.path, None, config.evaluate, devices)
     recommender.catalogue.check_same_dataset(sequences, load_names(config.data))
 
@@ -148,7 +148,8 @@ def run(argv: Sequence[str]) -> None:
     check_arguments(flags)
     config = parse(define_flags(flags), flags)
     assert config is not None  # the run's own
-    log.info("\n%s", mixed_table(mix_run(config, RunFolder(found.workdir))))
+    result = mix_run(config, RunFolder(found.workdir))
+    log.info("\n%s\nwrote %s", mixed_table(result), found.workdir / RESULTS)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -46,7 +46,7 @@ def recommend(
     check_writable(path, "--output")
     if histories is not None and path.exists() and path.samefile(histories):
         raise InputError(f"--output={path}: is the file of histories itself, expected another")
-    devices = Devices.all(config.model_parallel)
+    devices = Devices.to_rank(config.model_parallel)
     recommender = Recommender.load(folder.path, step, config.evaluate, devices)
     if histories is None:
         sequences = load_sequences(config.data)
@@ -55,7 +55,8 @@ def recommend(
     else:
         examples = read_histories(histories, recommender)
     if strangers := int((examples.users < 0).sum()):
-        log.info("%d histories are of no known user%s", strangers, _doubt(config))
+        histories_are = "history is" if strangers == 1 else "histories are"
+        log.info("%d %s of no known user%s", strangers, histories_are, _doubt(config))
     plan = recommender.plan(examples, "recommend")
     for start, lists in rank_to_file(path, recommender, examples, plan, "recommend", watch):
         if start == 0:

@@ -37,6 +37,7 @@ from genrec_jax.decoding.ranking import (
     split_into_chunks,
 )
 from genrec_jax.devices import Devices
+from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.log_ids import Id
 from genrec_jax.identifiers.sentences import plan_batches
@@ -289,6 +290,13 @@ class Recommender:
 
         A user of None has the row -1.
         """
+        for number, history in enumerate(histories):
+            if not (isinstance(history, tuple | list) and len(history) == 2) or isinstance(
+                history[1], str | bytes
+            ):
+                raise InputError(
+                    f"history {number}: found {history!r:.100}, expected (user, [item, item, …])"
+                )
         lengths = np.array([len(items) for _, items in histories], dtype=np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         flat = [item for _, items in histories for item in items]

@@ -38,7 +38,7 @@ from genrec_jax.sweeps.pool import Ended, run_all
 from genrec_jax.sweeps.spec import Ablation, Search, load_sweep
 from genrec_jax.sweeps.trials import Trial
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("genrec_jax.sweep")  # as a command too
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,5 +10,6 @@ launch/venv.sh test
 .venv/bin/python -m ruff check .
 .venv/bin/python -m ruff format --check .
 # Files stay whole: their tests share runs.
-[[ $# -gt 0 ]] || set -- -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
+[[ $# -gt 0 ]] || set -- -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile \
+  --no-loadscope-reorder
 exec .venv/bin/python -m pytest "$@"

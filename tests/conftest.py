@@ -23,6 +23,14 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
+# Files whose few tests take long come first, so that no worker is left alone with one.
+LONG = ("test_resume.py", "test_faults.py", "test_devices.py", "test_main.py", "test_beyond_run.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 def environment_folder(variable: str) -> Path:
     """The folder that a variable names; the test is skipped where it is not set."""
     if not os.environ.get(variable):

@@ -242,6 +242,13 @@ def test_a_second_run_in_the_folder_is_refused_in_both_processes(
     [
         (["--process=1", "--processes=2"], "--coordinator: missing"),
         (["--coordinator=a:1", "--process=2", "--processes=2"], "--process: found 2, expected a"),
+        *(
+            (
+                [f"--coordinator={text}", "--process=0", "--processes=2"],
+                f"--coordinator: found '{text}'",
+            )
+            for text in ("nonsense", "a:b", "a:", "a:99999", "a:0", ":5")
+        ),
         (["--distributed", "--processes=2"], "--distributed: found --coordinator, --processes"),
         (["--mode=audit", "--coordinator=a:1"], "--coordinator: is not for --mode=audit"),
         (["--config.model_parallel=2"], "config.model_parallel: found 2, expected a divisor of"),

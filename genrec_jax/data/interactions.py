@@ -117,7 +117,9 @@ def input_files(file: FileConfig, key: str) -> list[Path]:
     found = [path] if path.is_file() else [Path(name) for name in glob.glob(str(path))]
     found = sorted(path for path in found if path.is_file())
     if not found:
-        raise InputError(f"{key}: found no file {file.file}")
+        if path.is_dir():
+            raise InputError(f"{key}: found the folder {file.file}, expected a file or a pattern")
+        raise InputError(f"{key}: found no such file: {file.file}")
     return found
 
 

@@ -168,8 +168,8 @@ def _move(result: Path, output: Path) -> None:
         _, differ, missing = filecmp.cmpfiles(result, output, [RECORD, *TABLES], shallow=False)
         if differ or missing:
             raise InputError(
-                f"--output: {output} holds another dataset ({', '.join(differ + missing)} differ), "
-                "expected a new folder"
+                f"--output: {output} holds another dataset (other files: "
+                f"{', '.join(differ + missing)}), expected a new folder"
             )
         log.info("%s holds this very dataset already", output)
         return

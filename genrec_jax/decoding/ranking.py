@@ -27,6 +27,7 @@ from genrec_jax.model.genrec import Params, merge
 from genrec_jax.model.heads import Head, ItemHead, head_of
 from genrec_jax.model.inputs import DeviceTable
 from genrec_jax.model.item_inputs import read_history
+from genrec_jax.processes import count, together
 
 CHUNK = 16_384  # examples
 
@@ -140,9 +141,15 @@ def make_ranker(
         params: Params, batch: Batch, seen: Any, n_tokens: int
     ) -> tuple[jax.Array, jax.Array]:
         batch, seen = on.put((batch, seen), on.rows())
+        shapes = (batch.histories.shape, n_tokens, None if seen is None else seen.shape)
         with jax.set_mesh(on.mesh):
+            if count() > 1 and shapes not in ready:  # gloo does not wait for long
+                arguments = (params, batch, seen, n_tokens, table, catalogue)
+                together(lambda: rank.lower(*arguments).compile())
+                ready.add(shapes)
             return rank(params, batch, seen, n_tokens, table, catalogue)
 
+    ready: set[Any] = set()  # what all processes have compiled and find in the cache
     return rank_on_devices
 
 

@@ -3,10 +3,11 @@
     log p(child | node) = log softmax over the node's children of  h · v(child)
 
 h is the decoder's vector behind the node, v the vector of a node of the trie: the item's row of the
-item id table for a leaf, a row of `node_embedding` for the others. An item's probability is the
-product down its path, so that the probabilities of all items add up to 1. What the decoder reads at
-a node is its token's embedding and the same vector v; with `residual` the encoder's vector at the
-mask is added to that.
+item id table for a leaf; for the others the mean of the items below, so that an item which is
+learned draws those that lead to it along, and a row of `node_embedding`. An item's probability is
+the product down its path, so that the probabilities of all items add up to 1. What the decoder
+reads at a node is its token's embedding and the same vector v; with `residual` the encoder's vector
+at the mask is added to that.
 
 Paths end where one item alone is left (`identifiers.trie.decided`): what would follow is certain.
 
@@ -47,8 +48,12 @@ def node_vectors(
     """
     is_leaf = trie.items >= 0
     rank = jnp.cumsum(~is_leaf) - 1
-    rows = jnp.where(is_leaf, len(inner) + trie.items, rank)
-    vectors = jnp.concatenate([inner, items])[rows]
+    sums = jnp.where(is_leaf[:, None], items[trie.items], 0.0)
+    for level in range(trie.depth, 1, -1):  # not into the root, which all items lie below
+        start, stop = trie.level_starts[level : level + 2]
+        sums = sums.at[trie.parents[start:stop]].add(sums[start:stop])
+    means = sums / trie.n_items_below[:, None]
+    vectors = means + jnp.where(is_leaf[:, None], 0.0, inner[rank])
     return jnp.pad(vectors, ((0, 2 * max(trie.widths)), (0, 0)))
 
 

@@ -90,8 +90,8 @@ class SearchRuns:
         if there != asked:
             differing = [key for key in asked if there.get(key) != asked[key]]
             raise InputError(
-                f"--workdir={workdir}: holds another search ({', '.join(differing)} differ); give "
-                "another folder (more trials may be asked for in the same)"
+                f"--workdir={workdir}: holds another search (other in {', '.join(differing)}); "
+                "give another folder (more trials may be asked for in the same)"
             )
         self.study.set_user_attr(ASKED, asked)
 

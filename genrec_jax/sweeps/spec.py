@@ -95,7 +95,11 @@ def load_sweep(path: Path) -> Sweep:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        if not callable(getattr(module, "get_sweep", None)):
+            raise InputError("found no get_sweep(), which gives an Ablation or a Search")
         sweep = module.get_sweep()
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
     except Exception as error:  # it is code, and may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{name}: {reason}") from None

@@ -236,9 +236,18 @@ class Checkpoints:
     def params(self, step: int, like: Params) -> Params:
         """The parameters alone of a checkpoint that is whole, as `like` in shape and placement."""
         self.wait()
-        once(lambda: self.check(step, PARTS[:1]))
+        once(lambda: self._check_to_use(step))
         together(lambda: self._check_shapes(step, like))
         return self._load(step, {"params": _placed(like)})["params"]
+
+    def _check_to_use(self, step: int) -> None:
+        try:
+            self.check(step, PARTS[:1])
+        except InputError as error:
+            others = ", ".join(str(other) for other in self.steps() if other != step) or "none"
+            raise InputError(
+                f"the checkpoint of step {step} is not whole: {error}; of other steps: {others}"
+            ) from None
 
     def state(self, step: int, like: TrainState) -> TrainState:
         """Parameters and optimizer of a checkpoint that `newest_whole` found.

@@ -7,7 +7,8 @@ single step compiled by itself rounds differently from the same step in a `lax.s
 the sums of some norms' gradients otherwise.)
 
 The step is compiled ahead of time for each bucket, so that the log can say how long that took and
-what is called is known to be one program.
+what is called is known to be one program. Several processes wait for each other then: gloo gives
+up on one that comes half a minute late.
 
 On several devices each gets its share of every batch's rows; the dataset's integers are whole on
 each, so that no batch waits for another device's part of the data.
@@ -32,6 +33,7 @@ from genrec_jax.data.sequences import Examples
 from genrec_jax.devices import Devices
 from genrec_jax.errors import InputError
 from genrec_jax.model.inputs import DeviceTable
+from genrec_jax.processes import together
 from genrec_jax.training.calls import Call
 from genrec_jax.training.step import Step, StepMetrics, TrainState
 
@@ -163,7 +165,8 @@ class ResidentTrainer:
             n = jax.ShapeDtypeStruct((), jnp.int32, sharding=self.devices.whole)
             arguments = (state, self.table, self.examples, rows, n, call.bucket)
             with jax.set_mesh(self.devices.mesh):
-                self.programs[call.bucket] = self._jitted.lower(*arguments).compile()
+                program = together(lambda: self._jitted.lower(*arguments).compile())
+            self.programs[call.bucket] = program
             seconds = time.monotonic() - started
             self.compile_seconds += seconds
             log.info(

@@ -136,7 +136,7 @@ def test_files_that_are_cut_damaged_or_not_text(tmp_path: Path) -> None:
     assert "line 27: found ['u1', '\ufffd', '3'], expected text in UTF-8" in refused(path)
     path.write_bytes(bz2.compress(GOOD.encode()))
     refused(path)
-    assert "found no file" in refused(tmp_path / "none.csv")
+    assert "found no such file" in refused(tmp_path / "none.csv")
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match="found no file"):
         prepared(tmp_path / "folder", tmp_path / "out")

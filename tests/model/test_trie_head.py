@@ -181,6 +181,27 @@ def test_training_exhaustive_search_and_beams_agree(
         )
 
 
+@pytest.mark.parametrize("codes", [True, False])
+def test_a_nodes_vector_is_its_own_and_the_mean_of_the_items_below(codes: bool) -> None:
+    model, table, trie = small(codes, "item", True)
+    found = np.asarray(model.node_vectors(table.trie))
+    own = iter(np.asarray(model.node_embedding[...]))
+    items = np.asarray(model.item_embedding[...])
+    for node in range(trie.n_nodes):
+        if trie.items[node] >= 0:
+            np.testing.assert_allclose(found[node], items[trie.items[node]], atol=1e-6)
+            continue
+        below = [item for item in range(N) if node in ancestors(trie, trie.leaves[item])]
+        mean = items[below].mean(0) if node else 0.0  # the root is no child
+        np.testing.assert_allclose(found[node], next(own) + mean, atol=1e-6)
+    assert next(own, None) is None
+    assert not found[trie.n_nodes :].any()
+
+
+def ancestors(trie: Trie, node: int) -> list[int]:
+    return [] if node == 0 else [int(trie.parents[node]), *ancestors(trie, trie.parents[node])]
+
+
 def test_the_residual_is_the_encoders_vector_at_the_question() -> None:
     """Without cross-attention's way, the history reaches the decoder by the residual alone."""
     model, table, _ = small(True, "item", True)
