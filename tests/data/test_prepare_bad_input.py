@@ -138,7 +138,7 @@ def test_files_that_are_cut_damaged_or_not_text(tmp_path: Path) -> None:
     refused(path)
     assert "found no such file" in refused(tmp_path / "none.csv")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match="found no file"):
+    with pytest.raises(InputError, match="found the folder"):
         prepared(tmp_path / "folder", tmp_path / "out")
 
 
