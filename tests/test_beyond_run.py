@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from repository import ROOT
 from test_coded_run import SMALL, command
@@ -38,13 +37,6 @@ def test_a_run_that_scores_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[s
     shape = json.loads((run / "model.json").read_text())
     assert (shape["head"], shape["encoder_unit"], shape["residual"]) == ("trie", "item", True)
     trained = json.loads((run / "results.json").read_text())["metrics"]
-    ranked = pq.read_table(run / "predictions" / "test.parquet").to_pylist()
-
-    exact = ["--config.evaluate.search=exhaustive", "--config.evaluate.beams=40"]
-    assert command("--mode=evaluate", f"--workdir={run}", *exact) == 0
-    again = pq.read_table(run / "predictions" / "evaluate_test.parquet").to_pylist()
-    overlap = [len(set(a["items"]) & set(b["items"])) for a, b in zip(ranked, again, strict=True)]
-    assert sum(overlap) >= 0.8 * 20 * len(ranked)
     capsys.readouterr()
     assert command("--mode=evaluate", f"--workdir={run}") == 0
     assert f"{trained['NDCG@10']:.5f}" in capsys.readouterr().out

@@ -128,7 +128,7 @@ def assert_is(found_items, found_scores, expected: list[tuple[int, float]]) -> N
     assert np.all(np.asarray(found_items[n:]) == -1)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(catalogues, st.integers(0, 10_000), penalties, st.booleans())
 def test_enough_beams_find_the_whole_catalogue_in_order(names, seed, penalty, exclude) -> None:
     users = 2
@@ -140,7 +140,7 @@ def test_enough_beams_find_the_whole_catalogue_in_order(names, seed, penalty, ex
         assert_is(found.items[user], found.scores[user], expected)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(catalogues, st.integers(0, 10_000), penalties, st.sampled_from([1, 2, 7, 99]))
 def test_exhaustive_scores_are_brute_force_however_the_trie_is_cut(
     names, seed, penalty, size
@@ -179,7 +179,7 @@ def plain_beam_search(table: np.ndarray, names: list[tuple[int, ...]], beams: in
     return done
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(catalogues, st.integers(0, 10_000), st.sampled_from([1, 3]))
 def test_few_beams_equal_a_plain_beam_search(names, seed, beams) -> None:
     table, decoder = fake_logits(seed, users=1)
@@ -190,7 +190,7 @@ def test_few_beams_equal_a_plain_beam_search(names, seed, beams) -> None:
     np.testing.assert_allclose(found.scores[0, : len(items)], list(expected.values()), atol=1e-4)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(catalogues, st.integers(0, 10_000), st.sampled_from([1, 3]))
 def test_leaving_items_out_is_searching_the_rest_of_the_catalogue(names, seed, beams) -> None:
     _, decoder = fake_logits(seed, users=1)
@@ -206,7 +206,7 @@ def test_leaving_items_out_is_searching_the_rest_of_the_catalogue(names, seed, b
     np.testing.assert_allclose(found.scores[0], rest.scores[0], rtol=1e-6)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(0, 10_000))
 def test_every_list_is_full_of_different_items_that_were_not_seen(seed) -> None:
     """As many items as beams are left, however unevenly the names branch."""

@@ -44,7 +44,14 @@ def verdict_on(kind: str, sequences: UserSequences, seed: int = 0) -> Verdict:
     return verdict(*both(make_indexing(kind, sequences, seed), sequences))
 
 
-@pytest.mark.parametrize("name", ["beauty", "sports", "yelp"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "beauty",
+        pytest.param("sports", marks=pytest.mark.slow),
+        pytest.param("yelp", marks=pytest.mark.slow),
+    ],
+)
 def test_published_numbers_leak_and_random_ones_do_not(name: str, data_dir: Path) -> None:
     sequences = load_named(name, str(data_dir))
     assert verdict_on("published", sequences) == "leaks"
