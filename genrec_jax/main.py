@@ -36,7 +36,7 @@ from genrec_jax.config_keys import check_key
 from genrec_jax.data.datasets import cache_dir
 from genrec_jax.errors import DiskError, InputError, NotFiniteError, Stopped
 from genrec_jax.evaluate import evaluate
-from genrec_jax.progress import ConsoleHandler
+from genrec_jax.progress import logging_to_console
 from genrec_jax.recommend import recommend
 from genrec_jax.run_folder import RunFolder
 from genrec_jax.train import train
@@ -209,16 +209,12 @@ def default_workdir(values: flags.FlagValues) -> Path:
     return Path("runs") / "_".join([Path(path).stem, *variant.split()])
 
 
+@logging_to_console()
 def main(argv: list[str]) -> int:
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     # Each of orbax's threads tells of a full disk by itself; what counts comes as an exception.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    log = logging.getLogger("genrec_jax")
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    console = ConsoleHandler()
-    log.addHandler(console)
     try:
         run(argv)
     except (Stopped, NotFiniteError, DiskError, InputError) as error:
@@ -240,8 +236,6 @@ def main(argv: list[str]) -> int:
         return leave(2, f"error: the device's memory does not do ({reason}); {text}")
     except KeyboardInterrupt:
         return leave(130, "interrupted; the same command goes on with what is on disk")
-    finally:
-        log.removeHandler(console)
     return 0
 
 

@@ -37,7 +37,7 @@ from genrec_jax.measures.references import reference_lists
 from genrec_jax.measures.report import format_table
 from genrec_jax.measures.transitions import CHOSEN_BY, TransitionSettings, choose_settings
 from genrec_jax.predictions import check_writable, write_lists
-from genrec_jax.progress import ConsoleHandler
+from genrec_jax.progress import logging_to_console
 from genrec_jax.recommender import Recommender
 from genrec_jax.run_folder import RunFolder, write_atomically
 
@@ -152,21 +152,15 @@ def run(argv: Sequence[str]) -> None:
     log.info("\n%s\nwrote %s", mixed_table(result), found.workdir / RESULTS)
 
 
+@logging_to_console()
 def main(argv: Sequence[str]) -> int:
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
-    logger = logging.getLogger("genrec_jax")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    console = ConsoleHandler()
-    logger.addHandler(console)
     try:
         run(argv)
     except (DiskError, InputError) as error:
         return leave(
             CODES[DiskError if isinstance(error, DiskError) else InputError], f"error: {error}"
         )
-    finally:
-        logger.removeHandler(console)
     return 0
 
 

@@ -65,3 +65,17 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stdout)
         sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def logging_to_console() -> Iterator[None]:
+    """The package's log lines on standard output while a command runs; to decorate its main()."""
+    logger = logging.getLogger("genrec_jax")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    console = ConsoleHandler()
+    logger.addHandler(console)
+    try:
+        yield
+    finally:
+        logger.removeHandler(console)

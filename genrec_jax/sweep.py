@@ -28,7 +28,7 @@ import jax
 
 from genrec_jax.errors import DiskError, InputError, Stopped
 from genrec_jax.main import CODES, check_config_file
-from genrec_jax.progress import ConsoleHandler
+from genrec_jax.progress import logging_to_console
 from genrec_jax.run_folder import write_atomically
 from genrec_jax.run_lock import locked
 from genrec_jax.signals import stop_on_signals
@@ -165,13 +165,9 @@ def _trial_line(trial: Trial, source: AblationRuns, times: WallTimes) -> dict[st
     }
 
 
+@logging_to_console()
 def main(argv: Sequence[str]) -> int:
     jax.config.update("jax_platforms", "cpu")  # of this process: the device is the trials'
-    logger = logging.getLogger("genrec_jax")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    console = ConsoleHandler()
-    logger.addHandler(console)
     try:
         asked = arguments(argv)
         check_config_file(Path(asked.config.partition(":")[0]))
@@ -185,8 +181,6 @@ def main(argv: Sequence[str]) -> int:
     except (DiskError, InputError) as error:
         print(f"error: {error}", file=sys.stderr)
         return CODES[DiskError] if isinstance(error, DiskError) else CODES[InputError]
-    finally:
-        logger.removeHandler(console)
 
 
 if __name__ == "__main__":
