@@ -7,15 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tiny_run
 from repository import ROOT
-from tiny_run import ARGUMENTS, EPOCHS, checkpoints, finish, lines, run, start
+from tiny_run import ARGUMENTS, EPOCHS, checkpoints, finish, lines
 
 from genrec_jax.data.sequences import Examples
 from genrec_jax.devices import Devices
@@ -48,12 +48,19 @@ phase.ResidentTrainer = Slow
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def little_effort() -> Iterator[None]:
-    """Of XLA in all processes that are started here: most of their time is compilation."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", LITTLE_EFFORT)
-        yield
+def start(workdir: Path, cache: Path, *changes: str, code: str = "", xla: str = "") -> Any:
+    """A run's process with little effort of XLA, since most of its time is compilation.
+
+    Its own flags, not the tests': this process may not have started XLA yet, and what it compiles
+    for the tests that follow must be what other processes compile.
+    """
+    variables = {"GENREC_CACHE_DIR": str(cache), "XLA_FLAGS": f"{LITTLE_EFFORT} {xla}"}
+    environment = {**os.environ, **variables}
+    return tiny_run.start(workdir, cache, *changes, code=code, env=environment)
+
+
+def run(workdir: Path, cache: Path, *changes: str) -> tuple[int, str, str]:
+    return finish(start(workdir, cache, *changes))
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +95,7 @@ def run_two(workdir: Path, cache: Path, *changes: str) -> list[tuple[int, str, s
 
 def start_on_four(workdir: Path, cache: Path, *changes: str, code: str = "") -> Any:
     """In one process with four devices."""
-    flags = {"GENREC_CACHE_DIR": str(cache), "XLA_FLAGS": f"{LITTLE_EFFORT} {FOUR_DEVICES}"}
-    return start(workdir, cache, *changes, code=code, env={**os.environ, **flags})
+    return start(workdir, cache, *changes, code=code, xla=FOUR_DEVICES)
 
 
 def run_on_four(workdir: Path, cache: Path, *changes: str) -> tuple[int, str, str]:
