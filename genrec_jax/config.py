@@ -69,7 +69,7 @@ class ModelConfig:
     # What the decoder scores: the vocabulary, or the children of a trie node (model/trie_head.py).
     # With `item` there is no decoder: a softmax over all items.
     head: str = "vocabulary"
-    residual: bool = False  # with head=trie: the encoder's vector at the mask goes into the decoder
+    residual: bool = False  # with head=trie: the encoder's vector goes round the decoder too
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def start_beams(
     x = head.embed(tokens, nodes, memory)
     x, own = model.decoder(x, jnp.arange(n), causal[None], memory, cache=cache, slot=0)
     ancestors = jnp.zeros((users, beams, later), jnp.int32)
-    return head.states(x), BeamCache(memory, own, ancestors)
+    return head.states(x, memory), BeamCache(memory, own, ancestors)
 
 
 def advance_beams(
@@ -78,7 +78,7 @@ def advance_beams(
         cache=cache.own,
         slot=n_before + step * beams,
     )
-    return head.states(x), BeamCache(cache.memory, own, ancestors)
+    return head.states(x, cache.memory), BeamCache(cache.memory, own, ancestors)
 
 
 def reorder_beams(cache: BeamCache, parents: Int[Array, "B K"]) -> BeamCache:
@@ -108,4 +108,4 @@ def tree_states(
     shape = (memory.look.shape[0], len(tokens))
     x = head.embed(jnp.broadcast_to(tokens, shape), jnp.broadcast_to(nodes, shape), memory)
     x, _ = head.model.decoder(x, levels, visible[None], memory)
-    return head.states(x)
+    return head.states(x, memory)

@@ -41,9 +41,7 @@ class GenRecShape(BartShape):
 
     encoder_unit: Unit = "token"
     head: Head = "vocabulary"
-    residual: bool = (
-        False  # with head=trie: the encoder's vector is added to what the decoder reads
-    )
+    residual: bool = False  # with head=trie: the encoder's vector goes round the decoder too
     inner_nodes: int = 0  # with head=trie: nodes of the trie that are no items
 
     @property

@@ -31,7 +31,7 @@ class VocabularyHead(NamedTuple):
         """What the decoder reads at some nodes, which these tokens lead to."""
         return self.model.embed(tokens)
 
-    def states(self, x: Float[Array, "B Q D"]) -> Float[Array, "B Q V"]:
+    def states(self, x: Float[Array, "B Q D"], memory: Memory) -> Float[Array, "B Q V"]:
         return self.model.logits(x)
 
     @staticmethod
@@ -55,7 +55,12 @@ class VocabularyHead(NamedTuple):
 
 
 class TrieHead(NamedTuple):
-    """A softmax over the children of a node. A state is the decoder's vector."""
+    """A softmax over the children of a node. A state is the decoder's vector.
+
+    With `residual` the encoder's vector at the question is added to what the decoder reads and to
+    what it says: the decoder writes a correction. The Q nodes of a user are those of G questions,
+    one after the other.
+    """
 
     model: GenRec
     trie: DeviceTrie
@@ -64,17 +69,11 @@ class TrieHead(NamedTuple):
     def embed(
         self, tokens: Int[Array, "B Q"], nodes: Int[Array, "B Q"], memory: Memory
     ) -> Float[Array, "B Q D"]:
-        """The token's embedding and the node's vector; the encoder's vector with `residual`.
+        """The token's embedding and the node's vector."""
+        return self._with_residual(self.model.embed(tokens) + self.vectors[nodes], memory)
 
-        The Q nodes of a user are those of G questions, one after the other.
-        """
-        x = self.model.embed(tokens) + self.vectors[nodes]
-        if memory.states is None:
-            return x
-        return x + jnp.repeat(memory.states, x.shape[1] // memory.states.shape[1], axis=1)
-
-    def states(self, x: Float[Array, "B Q D"]) -> Float[Array, "B Q D"]:
-        return x
+    def states(self, x: Float[Array, "B Q D"], memory: Memory) -> Float[Array, "B Q D"]:
+        return self._with_residual(x, memory)
 
     def log_probs(
         self, states: Float[Array, "B Q D"], nodes: Int[Array, "B Q"], found: Children
@@ -97,6 +96,12 @@ class TrieHead(NamedTuple):
     ) -> Float[Array, "B E"]:
         found = jax.nn.log_softmax(self.scores(states, nodes[None], max(self.trie.widths)), axis=-1)
         return found[:, slots, ends - self.trie.first_child[nodes[slots]]]
+
+    @staticmethod
+    def _with_residual(x: Float[Array, "B Q D"], memory: Memory) -> Float[Array, "B Q D"]:
+        if memory.states is None:
+            return x
+        return x + jnp.repeat(memory.states, x.shape[1] // memory.states.shape[1], axis=1)
 
 
 class ItemHead(NamedTuple):

@@ -7,7 +7,7 @@ item id table for a leaf; for the others the mean of the items below, so that an
 learned draws those that lead to it along, and a row of `node_embedding`. An item's probability is
 the product down its path, so that the probabilities of all items add up to 1. What the decoder
 reads at a node is its token's embedding and the same vector v; with `residual` the encoder's vector
-at the mask is added to that.
+at the mask is added to that, and to h.
 
 Paths end where one item alone is left (`identifiers.trie.decided`): what would follow is certain.
 

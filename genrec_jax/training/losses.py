@@ -109,7 +109,7 @@ def _path_losses(
         rematerialise=rematerialise,
         names=questions,
     )
-    x = x.reshape(*nodes.shape, -1)  # [B, G, S, D]
+    x = head.states(x, memory).reshape(*nodes.shape, -1)  # [B, G, S, D]
     by_step = []
     for step in range(trie.depth):
         scores, first = level_scores(x[:, :, step], nodes[:, :, step], trie, head.vectors, step)
