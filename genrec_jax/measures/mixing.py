@@ -2,13 +2,15 @@
 
     linear        p(j)     = (1 - w) · p_model(j) + w · p_knn(j)
     log-linear    log p(j) = (1 - w) · log p_model(j) + w · log p_knn(j) + a constant of the user
-    p_knn(j)      = (1 - f) · s(j) / Σ s + f · (c(j) + 1) / Σ (c + 1)
+    p_knn(j)      = (1 - o) · [(1 - f) · s(j) / Σ s + f · (c(j) + 1) / Σ (c + 1)] + o · p_own(j)
+    p_own(j)      ∝ Σ over the places of j in the history of 1 / (1 + r), r items after it
 
 with s the kNN's scores (transitions.py) and c the training counts, so that no item has probability
-0: f is the floor's share, 1 for a history that T leads nowhere from. A weight of 0 is the model's
-own order, 1 that of p_knn; ties go to the smaller row.
+0: f is the floor's share, 1 for a history that T leads nowhere from. o is the share of the user's
+own history: 0 where its items are left out. A weight of 0 is the model's own order, 1 that of
+p_knn; ties go to the smaller row.
 
-Way, weight and floor are those with the best validation NDCG@10. For that T is counted without the
+Way, weight and shares are those with the best validation NDCG@10. For that T is counted without the
 last three items of every user, for the test without the last two: either way the newest item of a
 history is in no count, as `transitions.choose_settings` has it.
 
@@ -21,8 +23,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_array
 
 from genrec_jax.data.sequences import Examples, UserSequences
+from genrec_jax.measures.lists import history_entries
 from genrec_jax.measures.metrics import metric_sums
 from genrec_jax.measures.transitions import (
     CHOOSING_HOLDOUT,
@@ -46,17 +50,19 @@ class Mix:
     way: str  # MODEL and KNN are one of the two alone
     weight: float = 0.0  # of the kNN
     floor: float = 0.0  # share of popularity in p_knn; MODEL has none
+    own: float = 0.0  # share of the user's own history in p_knn
 
     def __str__(self) -> str:
         if self.way == MODEL:
             return "the model alone"
         weight = f", weight {self.weight:g}" if self.way in (LINEAR, LOG_LINEAR) else " alone"
-        return f"{self.way}{weight}, floor {self.floor:g}"
+        own = f", own history {self.own:g}" if self.own else ""
+        return f"{self.way}{weight}, floor {self.floor:g}{own}"
 
 
 FLOORS = (0.01, 0.1)
 WEIGHTS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-GRID = (
+NEW_ITEMS = (  # tried where items of the history are left out
     Mix(MODEL),
     *(Mix(KNN, 1.0, floor) for floor in FLOORS),
     *(
@@ -65,6 +71,12 @@ GRID = (
         for floor in FLOORS
         for weight in WEIGHTS
     ),
+)
+OWN = (0.1, 0.2, 0.4)
+ALL_ITEMS = (  # tried where items may come again
+    *NEW_ITEMS,
+    *(Mix(KNN, 1.0, FLOORS[0], own) for own in OWN),
+    *(Mix(LINEAR, weight, FLOORS[0], own) for own in OWN for weight in WEIGHTS),
 )
 
 
@@ -75,7 +87,7 @@ def choose_mix(
     settings: TransitionSettings,
     exclude_history: bool,
 ) -> tuple[Mix, dict[Mix, float]]:
-    """The mix of GRID with the best validation NDCG@10, and that of each.
+    """The mix with the best validation NDCG@10 of those that are tried, and that of each.
 
     Args:
         scores: the model's, for `examples`.
@@ -85,16 +97,18 @@ def choose_mix(
         exclude_history: whether items of the history are left out.
     """
     knn = _knn(sequences, settings, exclude_history, CHOOSING_HOLDOUT)
-    sums = dict.fromkeys(GRID, 0.0)
+    sums = dict.fromkeys(NEW_ITEMS if exclude_history else ALL_ITEMS, 0.0)
+    sides = sorted({(mix.floor, mix.own) for mix in sums if mix.way != MODEL})
     for rows, model in scores:
         chunk = examples.take(rows)
         model = _without_history(model, chunk, exclude_history)
-        for floor in FLOORS:
-            votes = _without_history(knn_distribution(knn, chunk, floor), chunk, exclude_history)
+        for side in sides:
+            votes = knn_distribution(knn, chunk, *side)
+            votes = _without_history(votes, chunk, exclude_history)
             hopeful = _can_be_hits(model, votes, chunk.targets)
             pair = (model[hopeful], votes[hopeful])
-            for mix in GRID:
-                if mix.floor == floor or (mix.way == MODEL and floor == FLOORS[0]):
+            for mix in sums:
+                if (mix.floor, mix.own) == side or (mix.way == MODEL and side == sides[0]):
                     ranks = ranks_among(mixed(*pair, mix), chunk.targets[hopeful])
                     sums[mix] += metric_sums(ranks, CUTOFF)[CHOSEN_BY]
     curve = {mix: total / len(examples) for mix, total in sums.items()}
@@ -132,16 +146,16 @@ def mixed_lists(
         for mix, (items, best) in lists.items():
             votes = model
             if mix.way != MODEL:
-                votes = knn_distribution(knn, chunk, mix.floor)
+                votes = knn_distribution(knn, chunk, mix.floor, mix.own)
                 votes = _without_history(votes, chunk, exclude_history)
             items[rows], best[rows] = best_of_rows(mixed(model, votes, mix), top_k)
     return lists
 
 
 def knn_distribution(
-    knn: TransitionKNN, examples: Examples, floor: float
+    knn: TransitionKNN, examples: Examples, floor: float, own: float = 0.0
 ) -> Float[np.ndarray, "n N"]:
-    """log p_knn; see the formula above."""
+    """log p_knn; see the formulas above."""
     scores = knn.scores(examples)
     popularity = (knn.counts + 1.0) / (knn.counts + 1.0).sum()
     totals = np.asarray(scores.sum(axis=1)).reshape(-1)
@@ -151,6 +165,22 @@ def knn_distribution(
     rows = np.repeat(np.arange(len(examples)), np.diff(scores.indptr))
     found = (1.0 - floors[rows]) * scores.data / totals[rows]
     result[rows, scores.indices] = np.log(found + floors[rows] * popularity[scores.indices])
+    return _with_own_history(result, examples, own) if own else result
+
+
+def _with_own_history(
+    votes: Float[np.ndarray, "n N"], examples: Examples, share: float
+) -> Float[np.ndarray, "n N"]:
+    """log of (1 - share) · p + share · p_own; p for an empty history."""
+    rows, items, recency = history_entries(examples)
+    weights = csr_array((1.0 / (1.0 + recency), (rows, items)), shape=votes.shape)
+    weights.sum_duplicates()
+    totals = np.asarray(weights.sum(axis=1)).reshape(-1)
+    shares = np.where(totals > 0, share, 0.0)
+    rows = np.repeat(np.arange(len(votes)), np.diff(weights.indptr))
+    result = votes + np.log1p(-shares).astype(np.float32)[:, None]
+    again = np.exp(result[rows, weights.indices]) + share * weights.data / totals[rows]
+    result[rows, weights.indices] = np.log(again)
     return result
 
 

@@ -9,6 +9,7 @@ Axes: B users, G questions a user, S tokens or steps, V vocabulary, N items.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
@@ -17,7 +18,7 @@ from genrec_jax.model.bart import Memory
 from genrec_jax.model.device_trie import paths
 from genrec_jax.model.dropout import Key, split
 from genrec_jax.model.genrec import GenRec, Head
-from genrec_jax.model.heads import ItemHead, TrieHead, head_of
+from genrec_jax.model.heads import TrieHead, head_of
 from genrec_jax.model.inputs import DecoderInput, DeviceTable, decoder_input
 from genrec_jax.model.item_inputs import Sentence
 from genrec_jax.model.trie_head import TreeAnswer, level_scores
@@ -72,13 +73,10 @@ def answer_losses(
         return _losses(logits, answer.labels, answer.weights)
     encoder_key, decoder_key = split(key, 2)
     memory = model.read(sentence, encoder_key, rematerialise)
+    if isinstance(answer, ItemAnswer):
+        return _item_losses(model, memory, answer)
     head = head_of(model, table.trie)
-    if isinstance(head, ItemHead):
-        assert isinstance(answer, ItemAnswer)
-        logits = head.log_probs(memory)[:, :, None]
-        return _losses(logits, answer.items[..., None], answer.weights)
     assert isinstance(head, TrieHead)
-    assert isinstance(answer, TreeAnswer)
     return _path_losses(head, memory, table.eos, answer, decoder_key, rematerialise)
 
 
@@ -87,6 +85,26 @@ def token_loss(
 ) -> Float[Array, ""]:
     """Sum of the cross-entropy over the weighted tokens, in nats."""
     return jnp.sum(_losses(logits, labels, weights).nats)
+
+
+def _item_losses(model: GenRec, memory: Memory, answer: ItemAnswer) -> Losses:
+    """One question of all users after the other: the scores of all items are held for that one
+    alone, and made anew in the backward pass. On a CPU that is three times faster."""
+    assert memory.states is not None
+
+    @jax.checkpoint
+    def of_question(
+        asked: tuple[Float[Array, "B D"], Int[Array, " B"]],
+    ) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
+        states, items = asked
+        logits = model.item_logits(states[:, None])[:, 0]
+        target = jnp.take_along_axis(logits, jnp.maximum(items, 0)[:, None], axis=1)[:, 0]
+        nats = jax.nn.logsumexp(logits, axis=1) - target
+        return jnp.where(items >= 0, nats, 0.0), (target >= jnp.max(logits, axis=1)) | (items < 0)
+
+    by_question = (jnp.swapaxes(memory.states, 0, 1), answer.items.T)
+    nats, right = jax.lax.map(of_question, by_question)
+    return Losses(nats.T[..., None], right.T[..., None])
 
 
 def _path_losses(

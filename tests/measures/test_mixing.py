@@ -16,12 +16,13 @@ from genrec_jax.data.sequences import (
 )
 from genrec_jax.measures.lists import training_counts
 from genrec_jax.measures.mixing import (
+    ALL_ITEMS,
     FLOORS,
-    GRID,
     KNN,
     LINEAR,
     LOG_LINEAR,
     MODEL,
+    NEW_ITEMS,
     Mix,
     best_of_rows,
     choose_mix,
@@ -92,6 +93,11 @@ def plain_mix(
     for j, of_model in enumerate(model.tolist()):
         popularity = (counts[j] + 1) / (sum(counts) + len(counts))
         of_knn = floor * popularity + ((1 - floor) * scores[j] / total if total > 0 else 0.0)
+        if history:
+            places = [recency for recency, i in enumerate(reversed(history)) if i == j]
+            harmonic = sum(1 / (1 + recency) for recency in range(len(history)))
+            again = sum(1 / (1 + recency) for recency in places) / harmonic
+            of_knn = (1 - mix.own) * of_knn + mix.own * again
         if exclude and j in history:
             result.append(-math.inf)
         elif mix.way == MODEL:
@@ -125,6 +131,7 @@ def test_lists_are_those_of_the_formulas(
     mixes = [
         *(Mix(MODEL), Mix(KNN, 1.0, 0.1), Mix(LINEAR, 0.3, 0.01)),
         *(Mix(LOG_LINEAR, 0.3, 0.1), Mix(LOG_LINEAR, 0.9, 0.01)),
+        *(Mix(LINEAR, 0.6, 0.01, 0.3), Mix(KNN, 1.0, 0.1, 0.6)),
     ]
     found = mixed_lists(in_chunks(scores), sequences, examples, settings, exclude, mixes, 10)
     plain = TransitionSettings(window=3, popularity=0.25, repeats=repeats and not exclude)
@@ -144,9 +151,9 @@ def test_the_validation_curve_is_that_of_the_formulas(sequences: UserSequences) 
     noise = np.random.default_rng(5).normal(0, 2, (len(examples), sequences.n_items))
     scores = (noise - np.log(np.exp(noise).sum(axis=1, keepdims=True))).astype(np.float32)
     chosen, curve = choose_mix(in_chunks(scores), sequences, examples, SETTINGS, False)
-    assert set(curve) == set(GRID)
+    assert set(curve) == set(ALL_ITEMS)
     assert curve[chosen] == max(curve.values())
-    for mix in (GRID[0], *GRID[1::9]):
+    for mix in (ALL_ITEMS[0], *ALL_ITEMS[1::9]):
         total = 0.0
         for row in range(len(examples)):
             history = examples.history(row).tolist()
@@ -172,6 +179,8 @@ def test_choosing_finds_the_better_of_the_two(sequences: UserSequences) -> None:
     chosen, curve = choose_mix(in_chunks(knows_not), sequences, examples, SETTINGS, False)
     assert curve[Mix(MODEL)] == 0.0
     assert chosen.way != MODEL
+    without_history = choose_mix(in_chunks(knows), sequences, examples, SETTINGS, True)[1]
+    assert set(without_history) == set(NEW_ITEMS)
     assert curve[chosen] >= curve[Mix(KNN, 1.0, FLOORS[0])] > 0.1
 
 
