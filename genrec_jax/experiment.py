@@ -54,11 +54,14 @@ def load_sequences(config: DataConfig) -> UserSequences:
             from genrec_jax.data.tfds_reader import read_tfds  # here: few runs need the library
 
             return read_tfds(path)
+        expected = "expected a prepared dataset, a tensorflow-datasets folder or a sequence file"
         if path.is_dir():
             raise InputError(
                 f"config.data.file: found neither {RECORD} nor {TFDS_RECORD} in the folder {path}, "
-                "expected a prepared dataset, a tensorflow-datasets folder or a sequence file"
+                f"{expected}"
             )
+        if not path.exists():
+            raise InputError(f"config.data.file: found nothing at {path}, {expected}")
         return read_sequence_file(path, path.stem)
     return load_named(config.name, config.dir)
 

@@ -68,7 +68,7 @@ def test_a_dataset_that_is_gone(copy: Path, capsys: pytest.CaptureFixture[str]) 
     (copy / "data.txt").unlink()
     before = content(copy / "run")
     assert train(copy) == 2
-    assert "data.txt: cannot be read" in told(capsys)
+    assert "config.data.file: found nothing at data.txt" in told(capsys)
     assert content(copy / "run") == before
 
 

@@ -339,9 +339,8 @@ def test_missing_and_corrupt_dataset_files(
     assert "expected 1090094 bytes with sha256 226cce9c3105" in line
     missing = tmp_path / "none.txt"
     data = ["--config.data.name=file", f"--config.data.file={missing}"]
-    assert f"{missing}: cannot be read" in fails(
-        capsys, CONFIG, f"--workdir={tmp_path / 'run'}", *data
-    )
+    line = fails(capsys, CONFIG, f"--workdir={tmp_path / 'run'}", *data)
+    assert f"config.data.file: found nothing at {missing}" in line
 
     def no_network(*_: object, **__: object) -> None:
         raise OSError("no route to host")

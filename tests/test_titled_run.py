@@ -130,6 +130,8 @@ def test_titles_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "found neither dataset.json nor dataset_info.json" in fails(
         capsys, CONFIG, workdir, *data
     )
+    data[1] = f"--config.data.file={tmp_path / 'nowhere'}"
+    assert f"found nothing at {tmp_path / 'nowhere'}" in fails(capsys, CONFIG, workdir, *data)
 
 
 def test_another_log_of_the_same_size_is_refused(
