@@ -63,6 +63,6 @@ def best(config: ConfigDict) -> None:
     config.finetune.weight_decay = 0.0
     config.finetune.validate_every_epochs = 10
 
-    config.evaluate.exclude_history = False  # users come again
+    config.evaluate.exclude_history = False  # items come again
     config.evaluate.batch_size = 128
     config.log_every_steps = 119

@@ -193,30 +193,26 @@ def main(argv: list[str]) -> int:
     from absl import flags
     from ml_collections import config_flags
 
+    from genrec_jax.progress import logging_to_console
+
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         "config", None, "The config file.", flag_values=values, sys_argv=argv
     )
     flags.DEFINE_string("output", None, "The folder to write.", values)
     flags.DEFINE_boolean("help", False, "Show this help.", values)
-    logger = logging.getLogger("genrec_jax")
-    handler = logging.StreamHandler(sys.stdout)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.addHandler(handler)
     try:
         if {"--help", "-h", "-help"} & set(argv):
             print(__doc__)
             return 0
-        prepare(*_parsed(values, argv))
+        with logging_to_console():
+            prepare(*_parsed(values, argv))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
-    finally:
-        logger.removeHandler(handler)
     return 0
 
 

@@ -226,34 +226,28 @@ def main(argv: list[str]) -> int:
     the module does not get them.
     """
     from genrec_jax.model.export import Origin, write_folder
-    from genrec_jax.progress import ConsoleHandler
+    from genrec_jax.progress import logging_to_console
     from genrec_jax.run_folder import RunFolder
     from genrec_jax.training.checkpoint import Checkpoints
 
-    logger = logging.getLogger("genrec_jax")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    console = ConsoleHandler()
-    logger.addHandler(console)
     try:
-        flags = _parser().parse_args(argv[1:])
-        folder = RunFolder(flags.workdir)
-        config, shape = folder.read_config(), folder.read_shape()
-        catalogue = Catalogue.load(folder.identifiers)
-        _, like = abstract_model(shape, catalogue.table.n_users, catalogue.table.n_items)
-        with Checkpoints(folder.checkpoints) as checkpoints:
-            step = checkpoints.best() if flags.step is None else flags.step
-            params = checkpoints.params(step, like)
-        origin = Origin(folder.path.resolve().name, step, config.data.name)
-        write_folder(flags.output, catalogue, shape, params, origin)
+        with logging_to_console():
+            flags = _parser().parse_args(argv[1:])
+            folder = RunFolder(flags.workdir)
+            config, shape = folder.read_config(), folder.read_shape()
+            catalogue = Catalogue.load(folder.identifiers)
+            _, like = abstract_model(shape, catalogue.table.n_users, catalogue.table.n_items)
+            with Checkpoints(folder.checkpoints) as checkpoints:
+                step = checkpoints.best() if flags.step is None else flags.step
+                params = checkpoints.params(step, like)
+            origin = Origin(folder.path.resolve().name, step, config.data.name)
+            write_folder(flags.output, catalogue, shape, params, origin)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
-    finally:
-        logger.removeHandler(console)
     return 0
 
 

@@ -89,7 +89,7 @@ def token_loss(
 
 def _item_losses(model: GenRec, memory: Memory, answer: ItemAnswer) -> Losses:
     """One question of all users after the other: the scores of all items are held for that one
-    alone, and made anew in the backward pass. On a CPU that is three times faster."""
+    alone, and made anew in the backward pass."""
     assert memory.states is not None
 
     @jax.checkpoint
