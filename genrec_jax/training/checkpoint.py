@@ -50,6 +50,7 @@ class Checkpoints:
         self._keep = keep
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: tuple[int, Future[None]] | None = None
+        self._drafts = 0
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -157,7 +158,9 @@ class Checkpoints:
         self.wait()
         if not bool(_all_finite((state.params, state.opt_state))):
             raise NotFiniteError(f"the parameters or the optimizer's state after step {step}")
-        draft = self._folder / f"{step}{WRITING}"
+        # A name of its own: threads of a save that failed may write to theirs a little longer.
+        self._drafts += 1
+        draft = self._folder / f"{step}{WRITING}{self._drafts}"
         with self._written(step):
             once(lambda: self._folder.mkdir(parents=True, exist_ok=True))
             copied = ocp.save_checkpointables_async(
