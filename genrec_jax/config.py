@@ -96,8 +96,10 @@ class FinetuneConfig(PhaseConfig):
     # Items hidden at the end of each sequence; the last of the rest is the target. 2: the last
     # item of the training part. 1: the validation target, as the paper's text also allows.
     holdout: int = 2
-    # last: the one target, at a mask (the paper). every: each item of the sequence by those before
-    # it, in one pass of an encoder that looks back only; for encoder_unit item and id.
+    # last: the one target, at a mask (the paper). prefixes: each item of the sequence but the
+    # first, by those before it as a sequence of their own. every: the same in one pass over the
+    # whole sequence, for encoder_unit item and id. With these two units prefixes and every have no
+    # mask: the encoder looks back only, and the last item's vector is asked for what follows.
     targets: str = "last"
 
 
@@ -163,9 +165,19 @@ class Config:
         return config
 
     @property
+    def by_slot(self) -> bool:
+        """Whether the encoder's vectors are of items, and the output reads single ones."""
+        return self.model.encoder_unit != "token" and self.model.head != "vocabulary"
+
+    @property
+    def asks_at_the_last_item(self) -> bool:
+        """And not at a mask behind it, in finetuning."""
+        return self.by_slot and self.finetune.targets != "last"
+
+    @property
     def reads_causally(self) -> bool:
         """How the trained model reads a history: as its last phase did."""
-        return self.finetune.targets == "every" and self.finetune.epochs > 0
+        return self.asks_at_the_last_item and self.finetune.epochs > 0
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -190,7 +202,7 @@ def _check(config: Config) -> None:
         "config.model.encoder_unit": (config.model.encoder_unit, ("token", "item", "id")),
         "config.model.head": (config.model.head, ("vocabulary", "trie", "item")),
         "config.finetune.holdout": (config.finetune.holdout, (1, 2)),
-        "config.finetune.targets": (config.finetune.targets, ("last", "every")),
+        "config.finetune.targets": (config.finetune.targets, ("last", "prefixes", "every")),
         "config.steps_per_call": (config.steps_per_call, (1, 2, 3, 4, 5, 6, 7, 8)),
         **{
             f"config.{name}.first_moment": (phase.first_moment, ("float32", "bfloat16"))
@@ -294,8 +306,7 @@ def _check_head(config: Config) -> None:
             f"{model.encoder_unit!r} and model.head={model.head!r}, expected '' (from scratch), "
             "token or vocabulary"
         )
-    by_slot = model.encoder_unit != "token" and model.head != "vocabulary"
-    if config.finetune.targets == "every" and not by_slot:
+    if config.finetune.targets == "every" and not config.by_slot:
         raise InputError(
             "config.finetune.targets: found 'every' with model.encoder_unit="
             f"{model.encoder_unit!r} and model.head={model.head!r}, expected encoder_unit item or "

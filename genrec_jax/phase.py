@@ -23,6 +23,7 @@ from genrec_jax.data.sequences import (
     Examples,
     UserSequences,
     next_item_examples,
+    prefix_examples,
     pretraining_examples,
 )
 from genrec_jax.errors import NotFiniteError
@@ -41,7 +42,7 @@ from genrec_jax.run_folder import VALIDATION, MetricsWriter
 from genrec_jax.signals import StopRequest
 from genrec_jax.training.calls import Call, plan_calls
 from genrec_jax.training.checkpoint import METRIC, Checkpoints
-from genrec_jax.training.cloze import Objective
+from genrec_jax.training.cloze import CAUSAL, Objective
 from genrec_jax.training.figures import FigureLog
 from genrec_jax.training.flops import device_peak, sequence_flops
 from genrec_jax.training.optimizer import OptimizerSpec, learning_rate_schedule, make_optimizer
@@ -76,10 +77,10 @@ class Phase:
 def make_phases(config: Config, sequences: UserSequences, catalogue: Catalogue) -> Iterator[Phase]:
     """Pretraining and finetuning, or the one of them that has epochs."""
     first_step = 0
-    finetuning = next_item_examples(sequences, config.finetune.holdout)
+    finetuning = finetuning_examples(sequences, config.finetune)
     objectives: list[tuple[str, Objective, PhaseConfig, Examples]] = [
         ("pretrain", "random_item", config.pretrain, pretraining_examples(sequences)),
-        ("finetune", objective_of(config.finetune), config.finetune, finetuning),
+        ("finetune", objective_of(config), config.finetune, finetuning),
     ]
     for name, objective, phase, examples in objectives:
         if phase.epochs == 0:
@@ -100,8 +101,16 @@ def make_phases(config: Config, sequences: UserSequences, catalogue: Catalogue) 
         first_step += steps
 
 
-def objective_of(finetune: FinetuneConfig) -> Objective:
-    return "every_item" if finetune.targets == "every" else "next_item"
+def finetuning_examples(sequences: UserSequences, finetune: FinetuneConfig) -> Examples:
+    split = prefix_examples if finetune.targets == "prefixes" else next_item_examples
+    return split(sequences, finetune.holdout)
+
+
+def objective_of(config: Config) -> Objective:
+    """Of finetuning."""
+    if not config.asks_at_the_last_item:
+        return "next_item"
+    return "every_item" if config.finetune.targets == "every" else "following_item"
 
 
 @dataclass(frozen=True)
@@ -322,7 +331,7 @@ class PhaseRunner:
 
         step = self.progress.step
         self.recommender.params = params
-        self.recommender.causal = self.phase.objective == "every_item"
+        self.recommender.causal = self.phase.objective in CAUSAL
         lists = self.recommender.rank(self.validation, VALIDATION, watch)
         self.recommender.params = None  # the next step donates them
         found = metrics(lists.items, self.validation.examples.targets)

@@ -7,7 +7,11 @@ import pytest
 from repository import ROOT
 from test_coded_run import SMALL, command
 
+from genrec_jax.config import Config
+from genrec_jax.errors import InputError
 from genrec_jax.model.convert import main as convert
+from genrec_jax.phase import objective_of
+from genrec_jax.training.cloze import CAUSAL
 
 CONFIG = f"--config={ROOT / 'configs' / 'quickstart.py'}"
 TRIE = [
@@ -22,7 +26,7 @@ TRIE = [
 SASREC = [
     "--config.model.encoder_unit=id",
     "--config.model.head=item",
-    "--config.finetune.targets=every",
+    "--config.finetune.targets=prefixes",
     "--config.evaluate.search=exhaustive",
 ]
 
@@ -49,6 +53,25 @@ def test_sasrec(tmp_path: Path) -> None:
     assert command(CONFIG, *SMALL, *SASREC, f"--workdir={run}") == 0
     assert json.loads((run / "model.json").read_text())["head"] == "item"
     assert json.loads((run / "results.json").read_text())["counts"]["empty_places"] == 0
+
+
+@pytest.mark.parametrize("targets", ["last", "prefixes", "every"])
+@pytest.mark.parametrize(("unit", "head"), [("token", "vocabulary"), ("item", "trie")])
+def test_what_finetuning_asks_is_what_is_asked_afterwards(
+    unit: str, head: str, targets: str
+) -> None:
+    values = Config().to_dict()
+    values["model"] |= {"pretrained": "", "encoder_unit": unit, "head": head}
+    values["finetune"]["targets"] = targets
+    if unit == "token" and targets == "every":
+        with pytest.raises(InputError, match=r"config\.finetune\.targets"):
+            Config.from_dict(values)
+        return
+    config = Config.from_dict(values)
+    objective = objective_of(config)
+    assert (objective in CAUSAL) == config.reads_causally
+    by_name = {"last": "next_item", "prefixes": "following_item", "every": "every_item"}
+    assert objective == ("next_item" if unit == "token" else by_name[targets])
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from genrec_jax.data.sequences import (
     Examples,
     from_lists,
     next_item_examples,
+    prefix_examples,
     pretraining_examples,
     read_sequence_file,
     whole_histories,
@@ -182,6 +183,13 @@ def test_splits(lists, first_user):
     for hidden in (0, 1, 2):
         found = with_published_ids(sequences, next_item_examples(sequences, hidden))
         assert found == [(user, *paper.next_item(items, hidden)) for user, items in pairs]
+        found = with_published_ids(sequences, prefix_examples(sequences, hidden))
+        expected = [
+            (user, *paper.next_item(items, more))
+            for user, items in pairs
+            for more in range(len(items) - 2, hidden - 1, -1)  # one item more to read each time
+        ]
+        assert found == expected
     found = with_published_ids(sequences, whole_histories(sequences))
     assert found == [(user, items, None) for user, items in pairs]
 
@@ -192,10 +200,11 @@ def test_the_held_out_items_are_never_trained_on(lists):
     """By position, since an item may be repeated: the flat places n-1 and n-2 are never read."""
     sequences = from_lists("drawn", list(range(1, len(lists) + 1)), lists)
     pretraining = pretraining_examples(sequences)
-    finetuning = next_item_examples(sequences, 2)
     last = sequences.offsets[1:]
     assert (pretraining.stops <= last - 2).all()
-    assert (finetuning.stops + 1 <= last - 2).all()  # the target stands at `stops`
+    for finetuning in (next_item_examples(sequences, 2), prefix_examples(sequences, 2)):
+        # The target stands at `stops`.
+        assert (finetuning.stops + 1 <= last[finetuning.users] - 2).all()
 
 
 @relaxed

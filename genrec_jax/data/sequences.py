@@ -104,6 +104,23 @@ def next_item_examples(sequences: UserSequences, holdout: int) -> Examples:
     )
 
 
+def prefix_examples(sequences: UserSequences, holdout: int) -> Examples:
+    """Every item but the first before the hidden `holdout` ones is a target, all before it the
+    history: as many examples of a user as he has targets, one behind the other."""
+    counts = sequences.lengths - holdout - 1
+    users = np.repeat(np.arange(sequences.n_users), counts)
+    nth = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = sequences.offsets[users]
+    stops = starts + 1 + nth
+    return Examples(
+        items=sequences.items,
+        users=users,
+        starts=starts,
+        stops=stops,
+        targets=sequences.items[stops],
+    )
+
+
 def whole_histories(sequences: UserSequences) -> Examples:
     """Everything that is known of every user, to recommend what comes after it."""
     return Examples(

@@ -2,7 +2,8 @@
 
 Pretraining replaces one random item of the training part by the mask; finetuning puts the mask
 behind the last item. Both ask the decoder for the one item that belongs there. Beyond the paper, an
-encoder that looks back only is asked for every next item at once.
+encoder that looks back only is asked, without a mask, for the item that follows the last, or for
+every next item at once.
 """
 
 from typing import Literal
@@ -13,7 +14,8 @@ from jaxtyping import Array, Int
 
 from genrec_jax.model.inputs import append, append_mask
 
-Objective = Literal["random_item", "next_item", "every_item"]
+Objective = Literal["random_item", "next_item", "following_item", "every_item"]
+CAUSAL: tuple[Objective, ...] = ("following_item", "every_item")  # without a mask
 
 
 def mask_random_item(
@@ -47,11 +49,13 @@ def mask_items(
 ) -> tuple[Int[Array, "B H_masked"], Int[Array, "B *n"]]:
     """The histories with their mask, and the item that each mask stands for.
 
-    With `every_item` there is no mask: the histories, and each item again as a target before it
-    comes, the one that comes next at the end, [B, H+1].
+    With `following_item` there is no mask. Nor with `every_item`: the histories, and each item
+    again as a target before it comes, the one that comes next at the end, [B, H+1].
     """
     if objective == "random_item":
         return mask_random_item(key, histories, mask_row)
     if objective == "every_item":
         return histories, append(histories, targets)
+    if objective == "following_item":
+        return histories, targets
     return append_mask(histories, mask_row), targets

@@ -21,7 +21,7 @@ from genrec_jax.model.dropout import Key
 from genrec_jax.model.genrec import Params, merge
 from genrec_jax.model.inputs import DeviceTable
 from genrec_jax.model.item_inputs import Sentence, sentence_input, targets_by_slot
-from genrec_jax.training.cloze import Objective, drop_users, mask_items
+from genrec_jax.training.cloze import CAUSAL, Objective, drop_users, mask_items
 from genrec_jax.training.losses import Answer, answer_losses, right_answer
 
 
@@ -102,7 +102,7 @@ def make_step(
         shape = merge(graph, state.params).shape
         every = objective == "every_item"
         sentence = sentence_input(
-            table, shape.encoder_unit, users, items, n_tokens, causal=every, every=every
+            table, shape.encoder_unit, users, items, n_tokens, objective in CAUSAL, every
         )
         if every:
             targets = targets_by_slot(shape.encoder_unit, targets, n_tokens)
