@@ -66,6 +66,9 @@ class ModelConfig:
     # Beyond the paper. What the encoder reads one vector of: a token; an item, the sum of its
     # tokens and its id, behind one for the user; an item's id alone, without users.
     encoder_unit: str = "token"
+    # Where the encoder's positions are counted from. end, for encoder_unit item and id: the latest
+    # item has the same position whatever the length of the history.
+    count_from: str = "start"
     # What the decoder scores: the vocabulary, or the children of a trie node (model/trie_head.py).
     # With `item` there is no decoder: a softmax over all items.
     head: str = "vocabulary"
@@ -200,6 +203,7 @@ def _check(config: Config) -> None:
         "config.model.dtype": (config.model.dtype, ("auto", "float32", "bfloat16")),
         "config.evaluate.search": (config.evaluate.search, SEARCHES),
         "config.model.encoder_unit": (config.model.encoder_unit, ("token", "item", "id")),
+        "config.model.count_from": (config.model.count_from, ("start", "end")),
         "config.model.head": (config.model.head, ("vocabulary", "trie", "item")),
         "config.finetune.holdout": (config.finetune.holdout, (1, 2)),
         "config.finetune.targets": (config.finetune.targets, ("last", "prefixes", "every")),
@@ -305,6 +309,14 @@ def _check_head(config: Config) -> None:
             f"config.model.pretrained: found {model.pretrained!r} with model.encoder_unit="
             f"{model.encoder_unit!r} and model.head={model.head!r}, expected '' (from scratch), "
             "token or vocabulary"
+        )
+    if model.count_from == "end" and (
+        model.encoder_unit == "token" or config.finetune.targets == "every"
+    ):
+        raise InputError(
+            f"config.model.count_from: found 'end' with model.encoder_unit={model.encoder_unit!r} "
+            f"and finetune.targets={config.finetune.targets!r}, expected encoder_unit item or id, "
+            "targets last or prefixes"
         )
     if config.finetune.targets == "every" and not config.by_slot:
         raise InputError(

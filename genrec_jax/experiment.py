@@ -31,7 +31,14 @@ from genrec_jax.identifiers.tokenizer import (
 from genrec_jax.identifiers.trie import decided
 from genrec_jax.model.bart import BartShape
 from genrec_jax.model.convert import SHAPE_KEYS, load_params, read_shape, with_tokens
-from genrec_jax.model.genrec import GenRecShape, Head, Params, abstract_model, init_params
+from genrec_jax.model.genrec import (
+    CountFrom,
+    GenRecShape,
+    Head,
+    Params,
+    abstract_model,
+    init_params,
+)
 from genrec_jax.model.hub import checkpoint_folder
 from genrec_jax.model.id_tables import FILE as ID_TABLES
 from genrec_jax.model.id_tables import TABLES
@@ -256,6 +263,7 @@ def model_shape(config: ModelConfig, catalogue: Catalogue, pretrained: Path | No
         dtype=_dtype(config.dtype),
         encoder_unit=cast(Unit, config.encoder_unit),
         head=cast(Head, config.head),
+        count_from=cast(CountFrom, config.count_from),
         residual=config.residual,
         inner_nodes=nodes,
         **_sizes(config),

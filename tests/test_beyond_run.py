@@ -27,6 +27,7 @@ SASREC = [
     "--config.model.encoder_unit=id",
     "--config.model.head=item",
     "--config.finetune.targets=prefixes",
+    "--config.model.count_from=end",
     "--config.evaluate.search=exhaustive",
 ]
 
@@ -81,6 +82,8 @@ def test_what_finetuning_asks_is_what_is_asked_afterwards(
         (["--config.model.head=item"], "config.evaluate.search: found 'constrained' with model.h"),
         (["--config.model.residual=True"], "config.model.residual: found True with model.head="),
         (["--config.finetune.targets=every"], "config.finetune.targets: found 'every' with model"),
+        (["--config.model.count_from=end"], "config.model.count_from: found 'end' with model.enc"),
+        (["--config.model.count_from=0"], "config.model.count_from: found '0', expected one of st"),
         (["--config.model.head=leaf"], "config.model.head: found 'leaf', expected one of vocab"),
         (["--config.model.encoder_unit=word"], "config.model.encoder_unit: found 'word', expected"),
         (

@@ -181,7 +181,7 @@ class Embedding(nnx.Module):
         self.rate = shape.dropout
 
     def __call__(
-        self, x: Float[Array, "B S D"], positions: Int[Array, " #S"], key: Key = None
+        self, x: Float[Array, "B S D"], positions: Int[Array, "*#B #S"], key: Key = None
     ) -> Float[Array, "B S D"]:
         rows = self.positions[...][POSITION_OFFSET + positions]
         return dropout(self.norm(x + rows.astype(x.dtype)), self.rate, key)
@@ -200,13 +200,17 @@ class Encoder(nnx.Module):
         look: Bool[Array, "B #T T"],
         key: Key,
         rematerialise: bool = False,
+        positions: Int[Array, "B T"] | None = None,
     ) -> Float[Array, "B T D"]:
         """`look` is True where a token may look, the same for all in BART.
 
-        With `rematerialise` the backward pass computes the layers' inner values again.
+        With `rematerialise` the backward pass computes the layers' inner values again. `positions`
+        are 0, 1, 2, … if not given.
         """
+        if positions is None:
+            positions = jnp.arange(x.shape[1])
         keys = split(key, 1 + len(self.layers))
-        x = self.embedding(x, jnp.arange(x.shape[1]), keys[0])
+        x = self.embedding(x, positions, keys[0])
         for layer, layer_key in zip(self.layers, keys[1:], strict=True):
             run = jax.checkpoint(layer) if rematerialise else layer
             x = run(x, look, layer_key)

@@ -28,11 +28,12 @@ from genrec_jax.model.bart import BartShape, Decoder, Encoder, Memory
 from genrec_jax.model.device_trie import DeviceTrie
 from genrec_jax.model.dropout import Key, split
 from genrec_jax.model.inputs import EncoderInput, table_lookup
-from genrec_jax.model.item_inputs import Sentence, Unit
+from genrec_jax.model.item_inputs import ItemInput, Sentence, Unit
 from genrec_jax.model.trie_head import node_vectors
 
 Params = dict[str, Any]  # the nested dict of arrays that is trained and saved
 Head = Literal["vocabulary", "trie", "item"]
+CountFrom = Literal["start", "end"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class GenRecShape(BartShape):
 
     encoder_unit: Unit = "token"
     head: Head = "vocabulary"
+    count_from: CountFrom = "start"  # the encoder's positions; end: with encoder_unit item and id
     residual: bool = False  # with head=trie: the encoder's vector goes round the decoder too
     inner_nodes: int = 0  # with head=trie: nodes of the trie that are no items
 
@@ -110,7 +112,13 @@ class GenRec(nnx.Module):
     def encode(
         self, sentence: Sentence, key: Key = None, rematerialise: bool = False
     ) -> Float[Array, "B T D"]:
-        return self.encoder(self.vectors(sentence), sentence.look, key, rematerialise)
+        positions = None
+        if self.shape.count_from == "end":
+            assert isinstance(sentence, ItemInput)
+            slots = jnp.arange(sentence.look.shape[-1])
+            positions = jnp.maximum(sentence.last - slots, 0)
+        x = self.vectors(sentence)
+        return self.encoder(x, sentence.look, key, rematerialise, positions)
 
     def vectors(self, sentence: Sentence) -> Float[Array, "B T D"]:
         """What the encoder reads, but for the positions."""

@@ -33,6 +33,7 @@ class ItemInput(NamedTuple):
     items: Int[Array, "B T-1"]
     look: Bool[Array, "B #T T"]
     questions: Int[Array, "B G"]  # slots
+    last: Int[Array, "B 1"]  # the last slot that is no padding
 
 
 Sentence = EncoderInput | ItemInput
@@ -69,10 +70,10 @@ def item_input(
     )
     begin = jnp.full((len(users), 1), table.bos)
     present = jnp.concatenate([jnp.full_like(begin, not by_id), rows >= 0], axis=1).astype(bool)
+    last = jnp.sum(rows >= 0, axis=1, keepdims=True)
     if causal:
         slots = jnp.arange(n_slots)
         look = present[:, None, :] & (slots <= slots[:, None])
-        last = jnp.sum(rows >= 0, axis=1, keepdims=True)
         questions = jnp.broadcast_to(slots, present.shape) if every else last
     else:
         look = present[:, None, :]
@@ -84,6 +85,7 @@ def item_input(
         items=jnp.where(is_mask, -1, rows),
         look=look,
         questions=questions,
+        last=last,
     )
 
 

@@ -17,6 +17,7 @@ from genrec_jax.decoding.steps import advance_beams, reorder_beams, start_beams,
 from genrec_jax.identifiers.token_table import TokenTable
 from genrec_jax.identifiers.trie import Trie, build_trie, decided
 from genrec_jax.model import trie_head
+from genrec_jax.model.bart import POSITION_OFFSET
 from genrec_jax.model.device_trie import paths
 from genrec_jax.model.device_trie import put_on_device as put_trie_on_device
 from genrec_jax.model.genrec import GenRec, GenRecShape, abstract_model, init_params, merge
@@ -252,6 +253,25 @@ def test_every_item_in_one_pass_is_one_pass_an_item(head: str, unit: str) -> Non
             cut[0, :n] = whole[:n]
             loss = loss_of(users[user : user + 1], jnp.asarray(cut), jnp.array([whole[n]]))
             np.testing.assert_allclose(nats[user, n], loss, atol=2e-5)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_positions_counted_from_the_end(causal: bool) -> None:
+    """As counted from the start, in a table turned round at the length of each history."""
+    model, table, _ = small(True, "item", True)
+    shape = GenRecShape(**{**vars(model.shape), "count_from": "end"})
+    graph, params = abstract_model(shape, U, N)[0], init_params(shape, U, N, seed=2)
+    sentence = sentence_of(table, "item", causal)
+    found = compiled(merge(graph, params).encode)(sentence)
+    from_start = abstract_model(model.shape, U, N)[0]
+    slots, offset = jnp.arange(T), POSITION_OFFSET
+    for user, n in enumerate((HISTORIES >= 0).sum(1) + (0 if causal else 1)):
+        turned = jax.tree.map(lambda x: x, params)
+        embedding = turned["encoder"]["embedding"]
+        rows = embedding["positions"][offset + np.maximum(n - slots, 0)]
+        embedding["positions"] = embedding["positions"].at[offset + slots].set(rows)
+        expected = compiled(merge(from_start, turned).encode)(sentence)
+        np.testing.assert_allclose(found[user, : n + 1], expected[user, : n + 1], atol=1e-6)
 
 
 def test_an_item_is_its_id_alone_and_nobody_is_anybody() -> None:
