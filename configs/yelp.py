@@ -43,7 +43,7 @@ def best(config: ConfigDict) -> None:
     config.model.pretrained = ""
     config.model.encoder_unit = "item"
     config.model.head = "trie"
-    config.model.residual = True
+    config.model.residual = "vector"
     config.model.d_model = 64
     config.model.encoder_layers = 2
     config.model.decoder_layers = 1

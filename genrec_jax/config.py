@@ -72,7 +72,10 @@ class ModelConfig:
     # What the decoder scores: the vocabulary, or the children of a trie node (model/trie_head.py).
     # With `item` there is no decoder: a softmax over all items.
     head: str = "vocabulary"
-    residual: bool = False  # with head=trie: the encoder's vector goes round the decoder too
+    # With head=trie, what of the encoder goes round the decoder too. vector: its vector at the
+    # question. items: the probabilities that this vector alone gives all items, with pointers to
+    # those of the history; for encoder_unit item and id, and not for targets=every.
+    residual: str = "none"
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,7 @@ def _check(config: Config) -> None:
         "config.model.dtype": (config.model.dtype, ("auto", "float32", "bfloat16")),
         "config.evaluate.search": (config.evaluate.search, SEARCHES),
         "config.model.encoder_unit": (config.model.encoder_unit, ("token", "item", "id")),
+        "config.model.residual": (config.model.residual, ("none", "vector", "items")),
         "config.model.count_from": (config.model.count_from, ("start", "end")),
         "config.model.head": (config.model.head, ("vocabulary", "trie", "item")),
         "config.finetune.holdout": (config.finetune.holdout, (1, 2)),
@@ -324,9 +328,18 @@ def _check_head(config: Config) -> None:
             f"{model.encoder_unit!r} and model.head={model.head!r}, expected encoder_unit item or "
             "id, head trie or item"
         )
-    if model.residual and model.head != "trie":
+    if model.residual != "none" and model.head != "trie":
         raise InputError(
-            f"config.model.residual: found True with model.head={model.head!r}, expected 'trie'"
+            f"config.model.residual: found {model.residual!r} with model.head={model.head!r}, "
+            "expected 'trie'"
+        )
+    if model.residual == "items" and (
+        model.encoder_unit == "token" or config.finetune.targets == "every"
+    ):
+        raise InputError(
+            f"config.model.residual: found 'items' with model.encoder_unit={model.encoder_unit!r} "
+            f"and finetune.targets={config.finetune.targets!r}, expected encoder_unit item or id, "
+            "targets last or prefixes"
         )
     if model.head == "item" and evaluate.search != "exhaustive":
         raise InputError(

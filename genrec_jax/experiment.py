@@ -36,6 +36,7 @@ from genrec_jax.model.genrec import (
     GenRecShape,
     Head,
     Params,
+    Residual,
     abstract_model,
     init_params,
 )
@@ -264,7 +265,7 @@ def model_shape(config: ModelConfig, catalogue: Catalogue, pretrained: Path | No
         encoder_unit=cast(Unit, config.encoder_unit),
         head=cast(Head, config.head),
         count_from=cast(CountFrom, config.count_from),
-        residual=config.residual,
+        residual=cast(Residual, config.residual),
         inner_nodes=nodes,
         **_sizes(config),
     )

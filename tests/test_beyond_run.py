@@ -19,7 +19,7 @@ TRIE = [
     "--config.codes.dims=8",
     "--config.model.encoder_unit=item",
     "--config.model.head=trie",
-    "--config.model.residual=True",
+    "--config.model.residual=vector",
     "--config.finetune.targets=every",
     "--config.evaluate.exclude_history=True",
 ]
@@ -40,7 +40,7 @@ def test_a_run_that_scores_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[s
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {line["phase"] for line in lines} >= {"pretrain", "finetune", "validation"}
     shape = json.loads((run / "model.json").read_text())
-    assert (shape["head"], shape["encoder_unit"], shape["residual"]) == ("trie", "item", True)
+    assert (shape["head"], shape["encoder_unit"], shape["residual"]) == ("trie", "item", "vector")
     trained = json.loads((run / "results.json").read_text())["metrics"]
     capsys.readouterr()
     assert command("--mode=evaluate", f"--workdir={run}") == 0
@@ -80,7 +80,12 @@ def test_what_finetuning_asks_is_what_is_asked_afterwards(
     [
         (["--config.model.head=trie", "--config.evaluate.search=free"], "evaluate.search: found"),
         (["--config.model.head=item"], "config.evaluate.search: found 'constrained' with model.h"),
-        (["--config.model.residual=True"], "config.model.residual: found True with model.head="),
+        (["--config.model.residual=items"], "config.model.residual: found 'items' with model.hea"),
+        (["--config.model.residual=True"], "config.model.residual: found 'True', expected one of"),
+        (
+            ["--config.model.head=trie", "--config.model.residual=items"],
+            "config.model.residual: found 'items' with model.encoder_unit='token'",
+        ),
         (["--config.finetune.targets=every"], "config.finetune.targets: found 'every' with model"),
         (["--config.model.count_from=end"], "config.model.count_from: found 'end' with model.enc"),
         (["--config.model.count_from=0"], "config.model.count_from: found '0', expected one of st"),

@@ -12,7 +12,7 @@ from genrec_jax.sweeps.spec import Ablation, Setting
 
 EPOCHS = 20  # of all settings
 TOKENS = {"model.encoder_unit": "token", "model.max_tokens": 160}  # as many items as 56 vectors
-NAMES = {"model.head": "vocabulary", "model.residual": False}
+NAMES = {"model.head": "vocabulary", "model.residual": "none"}
 ONE_TARGET = {"finetune.targets": "last"}
 PRETRAINING = {
     "pretrain.epochs": EPOCHS,
@@ -35,7 +35,7 @@ def get_sweep() -> Ablation:
             "random codes": Setting({"indexing": "random_codes", **TOKENS, **NAMES, **ONE_TARGET}),
             "collaborative codes": Setting({**TOKENS, **NAMES, **ONE_TARGET}),
             "+ one vector an item": Setting({**NAMES, **ONE_TARGET}),
-            "+ trie-node output": Setting({"model.residual": False, **ONE_TARGET}),
+            "+ trie-node output": Setting({"model.residual": "none", **ONE_TARGET}),
             "+ residual state": Setting(ONE_TARGET),
             "+ all positions": Setting(mix=True),
             "+ pretraining": Setting(PRETRAINING, mix=True),

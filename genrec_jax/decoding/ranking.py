@@ -88,7 +88,7 @@ def score_all(
 
 def _score_all(head: Head, memory: Memory, blocks: Blocks) -> Float[Array, "B N"]:
     if isinstance(head, ItemHead):
-        return head.log_probs(memory)[:, 0]
+        return head.log_probs()[:, 0]
     return score_items(partial(tree_states, head, memory), head.edge_log_probs, blocks)
 
 
@@ -133,7 +133,7 @@ def make_ranker(
 
         def search(params: Params, examples: Any, whole: Any) -> tuple[jax.Array, jax.Array]:
             (memory, seen), (trie, catalogue) = examples, whole
-            return find(head_of(merge(graph, params), trie), memory, seen, catalogue)
+            return find(head_of(merge(graph, params), trie, memory), memory, seen, catalogue)
 
         return on.apart(search, cast)(cast, (memory, seen), (table.trie, catalogue))
 

@@ -48,10 +48,10 @@ def start_beams(
     tokens = jnp.broadcast_to(jnp.array(beginning, jnp.int32), (users, n))
     causal = jnp.arange(room) <= jnp.arange(n)[:, None]
     nodes = jnp.broadcast_to(jnp.arange(n), tokens.shape)
-    x = head.embed(tokens, nodes, memory)
+    x = head.embed(tokens, nodes)
     x, own = model.decoder(x, jnp.arange(n), causal[None], memory, cache=cache, slot=0)
     ancestors = jnp.zeros((users, beams, later), jnp.int32)
-    return head.states(x, memory), BeamCache(memory, own, ancestors)
+    return head.states(x), BeamCache(memory, own, ancestors)
 
 
 def advance_beams(
@@ -71,14 +71,14 @@ def advance_beams(
     beginning = jnp.ones((users, beams, n_before), dtype=bool)
     visible = jnp.concatenate([beginning, is_ancestor.reshape(users, beams, -1)], axis=2)
     x, own = head.model.decoder(
-        head.embed(tokens, nodes, cache.memory),
+        head.embed(tokens, nodes),
         position[None],
         visible,
         cache.memory,
         cache=cache.own,
         slot=n_before + step * beams,
     )
-    return head.states(x, cache.memory), BeamCache(cache.memory, own, ancestors)
+    return head.states(x), BeamCache(cache.memory, own, ancestors)
 
 
 def reorder_beams(cache: BeamCache, parents: Int[Array, "B K"]) -> BeamCache:
@@ -106,6 +106,6 @@ def tree_states(
         visible: for each node itself and its ancestors.
     """
     shape = (memory.look.shape[0], len(tokens))
-    x = head.embed(jnp.broadcast_to(tokens, shape), jnp.broadcast_to(nodes, shape), memory)
+    x = head.embed(jnp.broadcast_to(tokens, shape), jnp.broadcast_to(nodes, shape))
     x, _ = head.model.decoder(x, levels, visible[None], memory)
-    return head.states(x, memory)
+    return head.states(x)

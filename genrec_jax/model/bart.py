@@ -217,6 +217,13 @@ class Encoder(nnx.Module):
         return x
 
 
+class Pointers(NamedTuple):
+    """Logits, beside those of the items, of saying an item of the history again."""
+
+    items: Int[Array, "B H"]  # rows, -1 for none
+    scores: Float[Array, "B H"]
+
+
 class Memory(NamedTuple):
     """What the decoder sees of each sentence: computed once, however many tokens it decodes.
 
@@ -227,6 +234,7 @@ class Memory(NamedTuple):
     look: Bool[Array, "B #Q T"]  # where each question (or token) may look, False at padding
     # The encoder's vectors at the questions, where the decoder's input or the output needs them.
     states: Float[Array, "B G D"] | None = None
+    pointers: Pointers | None = None  # where the output needs them
 
 
 class Decoder(nnx.Module):

@@ -24,7 +24,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from genrec_jax.model.bart import BartShape, Decoder, Encoder, Memory
+from genrec_jax.model.bart import BartShape, Decoder, Encoder, Memory, Pointers
 from genrec_jax.model.device_trie import DeviceTrie
 from genrec_jax.model.dropout import Key, split
 from genrec_jax.model.inputs import EncoderInput, table_lookup
@@ -33,6 +33,7 @@ from genrec_jax.model.trie_head import node_vectors
 
 Params = dict[str, Any]  # the nested dict of arrays that is trained and saved
 Head = Literal["vocabulary", "trie", "item"]
+Residual = Literal["none", "vector", "items"]
 CountFrom = Literal["start", "end"]
 
 
@@ -43,7 +44,7 @@ class GenRecShape(BartShape):
     encoder_unit: Unit = "token"
     head: Head = "vocabulary"
     count_from: CountFrom = "start"  # the encoder's positions; end: with encoder_unit item and id
-    residual: bool = False  # with head=trie: the encoder's vector goes round the decoder too
+    residual: Residual = "none"  # with head=trie: what goes round the decoder too
     inner_nodes: int = 0  # with head=trie: nodes of the trie that are no items
 
     @property
@@ -68,6 +69,9 @@ class GenRec(nnx.Module):
             self.final_logits_bias = nnx.Param(jnp.zeros(shape.vocab_size))
         if self.shape.head == "trie":
             self.node_embedding = table(self.shape.inner_nodes)
+        if self.shape.residual == "items":
+            self.pointer = table(shape.d_model)
+            self.pointer_recency = nnx.Param(jnp.zeros(shape.max_positions))
         self.encoder = Encoder(shape, rngs)
         if self.shape.head != "item":
             self.decoder = Decoder(shape, rngs)
@@ -102,12 +106,35 @@ class GenRec(nnx.Module):
         """The encoder, and what every layer of the decoder will look up of its vectors."""
         encoded = self.encode(sentence, key, rematerialise)
         look, states = sentence.look, None
-        if self.shape.head == "item" or self.shape.residual:
+        if self.shape.head == "item" or self.shape.residual != "none":
             states = jnp.take_along_axis(encoded, sentence.questions[..., None], axis=1)
         if look.shape[1] > 1:
             look = jnp.take_along_axis(look, sentence.questions[..., None], axis=1)
         layers = [] if self.shape.head == "item" else self.decoder.memory(encoded)
-        return Memory(layers, look, states)
+        pointers = None
+        if self.shape.residual == "items":
+            assert isinstance(sentence, ItemInput)
+            assert states is not None
+            pointers = self.point(sentence, encoded, states)
+        return Memory(layers, look, states, pointers)
+
+    def point(
+        self, sentence: ItemInput, encoded: Float[Array, "B T D"], asked: Float[Array, "B 1 D"]
+    ) -> Pointers:
+        """How much the one question wants each item of the history again.
+
+        A product of its vector with the item's, and how far the item stands from the end.
+        """
+        products = jnp.einsum(
+            "bgd,de,bte->bt",
+            asked,
+            self.pointer[...].astype(asked.dtype),
+            encoded[:, 1:],
+            preferred_element_type=jnp.float32,
+        )
+        since = jnp.maximum(sentence.last - 1 - jnp.arange(products.shape[1]), 0)
+        scores = products / self.shape.d_model**0.5 + self.pointer_recency[...][since]
+        return Pointers(sentence.items, scores)
 
     def encode(
         self, sentence: Sentence, key: Key = None, rematerialise: bool = False

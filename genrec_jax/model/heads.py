@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from genrec_jax.model.bart import Memory
 from genrec_jax.model.device_trie import Children, DeviceTrie
 from genrec_jax.model.genrec import GenRec
-from genrec_jax.model.trie_head import child_scores
+from genrec_jax.model.trie_head import LogMasses, child_scores, log_masses
 
 
 class VocabularyHead(NamedTuple):
@@ -25,13 +25,11 @@ class VocabularyHead(NamedTuple):
 
     model: GenRec
 
-    def embed(
-        self, tokens: Int[Array, "B Q"], nodes: Int[Array, "B Q"], memory: Memory
-    ) -> Float[Array, "B Q D"]:
+    def embed(self, tokens: Int[Array, "B Q"], nodes: Int[Array, "B Q"]) -> Float[Array, "B Q D"]:
         """What the decoder reads at some nodes, which these tokens lead to."""
         return self.model.embed(tokens)
 
-    def states(self, x: Float[Array, "B Q D"], memory: Memory) -> Float[Array, "B Q V"]:
+    def states(self, x: Float[Array, "B Q D"]) -> Float[Array, "B Q V"]:
         return self.model.logits(x)
 
     @staticmethod
@@ -57,23 +55,22 @@ class VocabularyHead(NamedTuple):
 class TrieHead(NamedTuple):
     """A softmax over the children of a node. A state is the decoder's vector.
 
-    With `residual` the encoder's vector at the question is added to what the decoder reads and to
-    what it says: the decoder writes a correction. The Q nodes of a user are those of G questions,
-    one after the other.
+    With a residual the decoder writes a correction of what the encoder says (trie_head.py). The Q
+    nodes of a user are those of G questions, one after the other.
     """
 
     model: GenRec
     trie: DeviceTrie
     vectors: Float[Array, "M_padded D"]
+    asked: Float[Array, "B G D"] | None  # the encoder's vectors at the questions
+    masses: LogMasses | None  # what they say of every node, with residual=items
 
-    def embed(
-        self, tokens: Int[Array, "B Q"], nodes: Int[Array, "B Q"], memory: Memory
-    ) -> Float[Array, "B Q D"]:
+    def embed(self, tokens: Int[Array, "B Q"], nodes: Int[Array, "B Q"]) -> Float[Array, "B Q D"]:
         """The token's embedding and the node's vector."""
-        return self._with_residual(self.model.embed(tokens) + self.vectors[nodes], memory)
+        return self._with_asked(self.model.embed(tokens) + self.vectors[nodes])
 
-    def states(self, x: Float[Array, "B Q D"], memory: Memory) -> Float[Array, "B Q D"]:
-        return self._with_residual(x, memory)
+    def states(self, x: Float[Array, "B Q D"]) -> Float[Array, "B Q D"]:
+        return x if self.masses is not None else self._with_asked(x)
 
     def log_probs(
         self, states: Float[Array, "B Q D"], nodes: Int[Array, "B Q"], found: Children
@@ -84,7 +81,7 @@ class TrieHead(NamedTuple):
         self, states: Float[Array, "B Q D"], nodes: Int[Array, "#B Q"], width: int
     ) -> Float[Array, "B Q W"]:
         """Logits of the children of nodes whose widest has `width`."""
-        return child_scores(states, nodes, self.trie, self.vectors, width)
+        return child_scores(states, nodes, self.trie, self.vectors, width, self.masses)
 
     def edge_log_probs(
         self,
@@ -97,31 +94,39 @@ class TrieHead(NamedTuple):
         found = jax.nn.log_softmax(self.scores(states, nodes[None], max(self.trie.widths)), axis=-1)
         return found[:, slots, ends - self.trie.first_child[nodes[slots]]]
 
-    @staticmethod
-    def _with_residual(x: Float[Array, "B Q D"], memory: Memory) -> Float[Array, "B Q D"]:
-        if memory.states is None:
+    def _with_asked(self, x: Float[Array, "B Q D"]) -> Float[Array, "B Q D"]:
+        if self.asked is None:
             return x
-        return x + jnp.repeat(memory.states, x.shape[1] // memory.states.shape[1], axis=1)
+        return x + jnp.repeat(self.asked, x.shape[1] // self.asked.shape[1], axis=1)
 
 
 class ItemHead(NamedTuple):
     """A softmax over all items, of what the encoder says at a question."""
 
     model: GenRec
+    asked: Float[Array, "B G D"]
 
-    def log_probs(self, memory: Memory) -> Float[Array, "B G N"]:
-        assert memory.states is not None
-        return jax.nn.log_softmax(self.model.item_logits(memory.states), axis=-1)
+    def log_probs(self) -> Float[Array, "B G N"]:
+        return jax.nn.log_softmax(self.model.item_logits(self.asked), axis=-1)
 
 
 Head = VocabularyHead | TrieHead | ItemHead
 
 
-def head_of(model: GenRec, trie: DeviceTrie | None) -> Head:
-    """The model's; the trie is that of `identifiers.trie.decided`, where the model has nodes."""
+def head_of(model: GenRec, trie: DeviceTrie | None, memory: Memory) -> Head:
+    """The model's, to answer the questions of `memory`.
+
+    The trie is that of `identifiers.trie.decided`, where the model has nodes.
+    """
     if model.shape.head == "vocabulary":
         return VocabularyHead(model)
     if model.shape.head == "item":
-        return ItemHead(model)
+        assert memory.states is not None
+        return ItemHead(model, memory.states)
     assert trie is not None
-    return TrieHead(model, trie, model.node_vectors(trie))
+    vectors, masses = model.node_vectors(trie), None
+    if memory.pointers is not None:
+        assert memory.states is not None
+        asked = jnp.squeeze(memory.states, axis=1)  # one question a user
+        masses = log_masses(asked, memory.pointers, trie, vectors)
+    return TrieHead(model, trie, vectors, memory.states, masses)

@@ -75,7 +75,7 @@ def answer_losses(
     memory = model.read(sentence, encoder_key, rematerialise)
     if isinstance(answer, ItemAnswer):
         return _item_losses(model, memory, answer)
-    head = head_of(model, table.trie)
+    head = head_of(model, table.trie, memory)
     assert isinstance(head, TrieHead)
     return _path_losses(head, memory, table.eos, answer, decoder_key, rematerialise)
 
@@ -119,7 +119,7 @@ def _path_losses(
     if look.shape[1] > 1:
         look = jnp.repeat(look, steps, axis=1)
     x, _ = model.decoder(
-        head.embed(tokens.reshape(flat), nodes.reshape(flat), memory),
+        head.embed(tokens.reshape(flat), nodes.reshape(flat)),
         jnp.tile(jnp.arange(steps), questions),
         jnp.tril(jnp.ones((1, steps, steps), dtype=bool)),
         memory._replace(look=look),
@@ -127,10 +127,12 @@ def _path_losses(
         rematerialise=rematerialise,
         names=questions,
     )
-    x = head.states(x, memory).reshape(*nodes.shape, -1)  # [B, G, S, D]
+    x = head.states(x).reshape(*nodes.shape, -1)  # [B, G, S, D]
     by_step = []
     for step in range(trie.depth):
-        scores, first = level_scores(x[:, :, step], nodes[:, :, step], trie, head.vectors, step)
+        scores, first = level_scores(
+            x[:, :, step], nodes[:, :, step], trie, head.vectors, step, head.masses
+        )
         column = answer.nodes[..., step + 1] - first
         by_step.append(_losses(scores, column, answer.weights[..., step]))
     return Losses(*(jnp.stack(parts, axis=-1) for parts in zip(*by_step, strict=True)))

@@ -54,7 +54,7 @@ def whole_trie(codes: bool) -> Trie:
 
 
 @cache
-def small(codes: bool, unit: str, residual: bool) -> tuple[GenRec, DeviceTable, Trie]:
+def small(codes: bool, unit: str, residual: str) -> tuple[GenRec, DeviceTable, Trie]:
     trie = decided(whole_trie(codes))
     shape = GenRecShape(
         vocab_size=WORDS + 13,
@@ -81,10 +81,12 @@ compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 
 MODELS = pytest.mark.parametrize(
     ("codes", "unit", "residual", "causal"),
     [
-        (True, "item", True, True),
-        (True, "item", False, False),
-        (False, "item", True, False),
-        (True, "token", True, False),
+        (True, "item", "vector", True),
+        (True, "item", "none", False),
+        (False, "item", "vector", False),
+        (True, "token", "vector", False),
+        (True, "item", "items", True),
+        (False, "id", "items", False),
     ],
 )
 
@@ -146,16 +148,16 @@ def test_paths_end_where_one_item_is_left(codes: bool) -> None:
 
 @MODELS
 def test_training_exhaustive_search_and_beams_agree(
-    codes: bool, unit: str, residual: bool, causal: bool, monkeypatch: pytest.MonkeyPatch
+    codes: bool, unit: str, residual: str, causal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not residual:  # as in catalogues with many nodes a level
+    if residual == "none" or not codes:  # as in catalogues with many nodes a level
         monkeypatch.setattr(trie_head, "SMALL_LEVEL", 0)
     model, table, trie = small(codes, unit, residual)
     losses = losses_of_all(model, table, unit, causal)
     np.testing.assert_allclose(np.exp(-losses).sum(1), 1.0, rtol=1e-5)
 
     memory = compiled(lambda: model.read(sentence_of(table, unit, causal)))()
-    head = head_of(model, table.trie)
+    head = head_of(model, table.trie, memory)
     assert isinstance(head, TrieHead)
     score = compiled(
         lambda b: score_items(partial(tree_states, head, memory), head.edge_log_probs, b)
@@ -184,7 +186,7 @@ def test_training_exhaustive_search_and_beams_agree(
 
 @pytest.mark.parametrize("codes", [True, False])
 def test_a_nodes_vector_is_its_own_and_the_mean_of_the_items_below(codes: bool) -> None:
-    model, table, trie = small(codes, "item", True)
+    model, table, trie = small(codes, "item", "vector")
     found = np.asarray(model.node_vectors(table.trie))
     own = iter(np.asarray(model.node_embedding[...]))
     items = np.asarray(model.item_embedding[...])
@@ -205,13 +207,38 @@ def ancestors(trie: Trie, node: int) -> list[int]:
 
 def test_the_residual_is_the_encoders_vector_at_the_question() -> None:
     """Without cross-attention's way, the history reaches the decoder by the residual alone."""
-    model, table, _ = small(True, "item", True)
+    model, table, _ = small(True, "item", "vector")
     lengths = (HISTORIES >= 0).sum(1)
     for causal, slots in ((True, lengths), (False, 1 + lengths)):
         sentence = sentence_of(table, "item", causal)
         states = compiled(model.read)(sentence).states
         encoded = compiled(model.encode)(sentence)
         np.testing.assert_allclose(states[:, 0], encoded[np.arange(B), slots], atol=1e-6)
+
+
+@pytest.mark.parametrize(("codes", "causal"), [(True, True), (False, False)])
+def test_what_a_silent_decoder_does_not_correct(codes: bool, causal: bool) -> None:
+    """A softmax over all items with a pointer to each place of the history, whatever the trie."""
+    model, table, _ = small(codes, "item", "items")
+    graph, params = abstract_model(model.shape, U, N)[0], init_params(model.shape, U, N, seed=1)
+    rng = np.random.default_rng(0)
+    params["pointer_recency"] = jnp.asarray(rng.normal(3.0, 2.0, 16), jnp.float32)
+    params["decoder"]["layers"]["0"]["final_norm"]["scale"] *= 0.0
+    model = merge(graph, params)
+    memory = compiled(lambda: model.read(sentence_of(table, "item", causal)))()
+    encoded = np.asarray(compiled(model.encode)(sentence_of(table, "item", causal)))
+    found = -losses_of_all(model, table, "item", causal)
+    items, pointer = np.asarray(params["item_embedding"]), np.asarray(params["pointer"])
+    assert memory.states is not None
+    for user, history in enumerate(HISTORIES):
+        asked = np.asarray(memory.states)[user, 0]
+        masses = np.exp(items @ asked)
+        n = (history >= 0).sum()
+        for place in range(n):
+            product = asked @ pointer @ encoded[user, 1 + place] / np.sqrt(len(asked))
+            since = n - 1 - place + (0 if causal else 1)  # the mask stands behind the last
+            masses[history[place]] += np.exp(product + params["pointer_recency"][since])
+        np.testing.assert_allclose(found[user], np.log(masses / masses.sum()), atol=2e-5)
 
 
 # ------------------------------------------------------------------ every item in one pass
@@ -221,10 +248,8 @@ def test_the_residual_is_the_encoders_vector_at_the_question() -> None:
 @pytest.mark.parametrize("unit", ["item", "id"])
 def test_every_item_in_one_pass_is_one_pass_an_item(head: str, unit: str) -> None:
     """Causal targets at all slots lose what a history cut before each target loses."""
-    model, table, _ = small(True, "item", True)
-    shape = GenRecShape(
-        **{**vars(model.shape), "head": head, "encoder_unit": unit, "residual": head == "trie"}
-    )
+    model, table, _ = small(True, "item", "vector")
+    shape = GenRecShape(**{**vars(model.shape), "head": head, "encoder_unit": unit})
     graph, _ = abstract_model(shape, U, N)
     model = merge(graph, init_params(shape, U, N, seed=2))
     users, histories = jnp.asarray(USERS), jnp.asarray(HISTORIES)
@@ -258,7 +283,7 @@ def test_every_item_in_one_pass_is_one_pass_an_item(head: str, unit: str) -> Non
 @pytest.mark.parametrize("causal", [True, False])
 def test_positions_counted_from_the_end(causal: bool) -> None:
     """As counted from the start, in a table turned round at the length of each history."""
-    model, table, _ = small(True, "item", True)
+    model, table, _ = small(True, "item", "vector")
     shape = GenRecShape(**{**vars(model.shape), "count_from": "end"})
     graph, params = abstract_model(shape, U, N)[0], init_params(shape, U, N, seed=2)
     sentence = sentence_of(table, "item", causal)
@@ -276,9 +301,9 @@ def test_positions_counted_from_the_end(causal: bool) -> None:
 
 def test_an_item_is_its_id_alone_and_nobody_is_anybody() -> None:
     """The unit `id` looks at neither names nor users: what SASRec reads."""
-    model, table, _ = small(True, "item", True)
+    model, table, _ = small(True, "item", "vector")
     shape = GenRecShape(**{**vars(model.shape), "encoder_unit": "id", "head": "item"})
-    shape = GenRecShape(**{**vars(shape), "residual": False})
+    shape = GenRecShape(**{**vars(shape), "residual": "none"})
     graph, _ = abstract_model(shape, U, N)
     params = init_params(shape, U, N, seed=2)
     other = {**params, "user_embedding": params["user_embedding"] + 1}
@@ -286,15 +311,15 @@ def test_an_item_is_its_id_alone_and_nobody_is_anybody() -> None:
     found = []
     for some in (params, other):
         model = merge(graph, some)
-        head = head_of(model, None)
+        head = head_of(model, None, model.read(sentence_of(table, "id", True)))
         assert isinstance(head, ItemHead)
-        found.append(np.asarray(head.log_probs(model.read(sentence_of(table, "id", True)))))
+        found.append(np.asarray(head.log_probs()))
     np.testing.assert_array_equal(found[0][:3], found[1][:3])  # the last has no history
     np.testing.assert_allclose(np.exp(found[0]).sum(-1), 1.0, rtol=1e-5)
 
 
 def test_an_item_is_the_sum_of_its_tokens_and_its_id() -> None:
-    model, table, _ = small(False, "item", True)
+    model, table, _ = small(False, "item", "vector")
     sentence = sentence_of(table, "item", False)
     found = np.asarray(model.vectors(sentence))
     tokens, users, items = (
