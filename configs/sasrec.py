@@ -2,10 +2,11 @@
 
     python -m genrec_jax.main --config=configs/sasrec.py[:beauty|sports|yelp]
 
-An encoder of one id vector an item that looks back only, and a softmax over all items at every
-place, tied to the id vectors: two post-norm layers of width 64, as S3-Rec and its followers have
-them, with the full cross-entropy that makes it strong. No user, no names, no decoder. Items of the
-history are left out, but on Yelp, where they may come again.
+An encoder of one id vector an item that looks back only, and a softmax over all items, tied to the
+id vectors: two post-norm layers of width 64, as S3-Rec and its followers have them, with what makes
+it strong: the full cross-entropy, every prefix of a sequence as an example of its own, positions
+counted from the latest item. No user, no names, no decoder. Items of the history are left out, but
+on Yelp, where they may come again.
 """
 
 from ml_collections import ConfigDict
@@ -21,6 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.indexing = "random"
 
     config.model.encoder_unit = "id"
+    config.model.count_from = "end"
     config.model.head = "item"
     config.model.vocab_size = 32
     config.model.d_model = 64
@@ -29,19 +31,20 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.ffn_dim = 256
     config.model.dropout = 0.5
     config.model.attention_dropout = 0.5
-    config.model.activation_dropout = 0.5
+    config.model.activation_dropout = 0.0
     config.model.max_tokens = 56
 
     config.pretrain.epochs = 0
-    config.finetune.targets = "every"
-    config.finetune.epochs = 60
+    config.finetune.targets = "prefixes"
+    config.finetune.epochs = 20
     config.finetune.batch_size = 256
     config.finetune.learning_rate = 1e-3
     config.finetune.weight_decay = 0.0
-    config.finetune.validate_every_epochs = 10
+    config.finetune.validate_every_epochs = 5
 
     config.evaluate.search = "exhaustive"
     config.evaluate.exclude_history = config.data.name != "yelp"
     config.evaluate.batch_size = 256
-    config.log_every_steps = 88
+    config.evaluate.validation_users = 0
+    config.log_every_steps = 200
     return config

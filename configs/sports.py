@@ -32,14 +32,15 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def best(config: ConfigDict) -> None:
-    """Beyond the paper: codes, one vector an item, trie nodes, every item in one pass."""
+    """Beyond the paper: codes, one vector an item, trie nodes, every prefix as an example."""
     config.indexing = "collaborative"
     config.data.buckets = 4
 
     config.model.pretrained = ""
     config.model.encoder_unit = "item"
     config.model.head = "trie"
-    config.model.residual = "vector"
+    config.model.count_from = "end"
+    config.model.residual = "items"
     config.model.d_model = 64
     config.model.encoder_layers = 2
     config.model.decoder_layers = 1
@@ -47,18 +48,19 @@ def best(config: ConfigDict) -> None:
     config.model.ffn_dim = 256
     config.model.dropout = 0.5
     config.model.attention_dropout = 0.5
-    config.model.activation_dropout = 0.5
+    config.model.activation_dropout = 0.0
     config.model.user_dropout = 0.9
     config.model.max_tokens = 56
 
     config.pretrain.epochs = 0
-    config.finetune.targets = "every"
-    config.finetune.epochs = 30
+    config.finetune.targets = "prefixes"
+    config.finetune.epochs = 10
     config.finetune.batch_size = 256
-    config.finetune.learning_rate = 2e-3
+    config.finetune.learning_rate = 1e-3
     config.finetune.weight_decay = 0.0
-    config.finetune.validate_every_epochs = 10
+    config.finetune.validate_every_epochs = 5
 
     config.evaluate.exclude_history = True
     config.evaluate.batch_size = 128
-    config.log_every_steps = 140
+    config.evaluate.validation_users = 0
+    config.log_every_steps = 200

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float, Int
 from genrec_jax.model.bart import Memory
 from genrec_jax.model.device_trie import Children, DeviceTrie
 from genrec_jax.model.genrec import GenRec
-from genrec_jax.model.trie_head import LogMasses, child_scores, log_masses
+from genrec_jax.model.node_masses import NodeMasses, node_masses
+from genrec_jax.model.trie_head import child_scores
 
 
 class VocabularyHead(NamedTuple):
@@ -63,7 +64,7 @@ class TrieHead(NamedTuple):
     trie: DeviceTrie
     vectors: Float[Array, "M_padded D"]
     asked: Float[Array, "B G D"] | None  # the encoder's vectors at the questions
-    masses: LogMasses | None  # what they say of every node, with residual=items
+    masses: NodeMasses | None  # what they say of every node, with residual=items
 
     def embed(self, tokens: Int[Array, "B Q"], nodes: Int[Array, "B Q"]) -> Float[Array, "B Q D"]:
         """The token's embedding and the node's vector."""
@@ -128,5 +129,5 @@ def head_of(model: GenRec, trie: DeviceTrie | None, memory: Memory) -> Head:
     if memory.pointers is not None:
         assert memory.states is not None
         asked = jnp.squeeze(memory.states, axis=1)  # one question a user
-        masses = log_masses(asked, memory.pointers, trie, vectors)
+        masses = node_masses(asked, memory.pointers, trie, vectors)
     return TrieHead(model, trie, vectors, memory.states, masses)

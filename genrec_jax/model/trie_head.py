@@ -12,11 +12,9 @@ With `residual=vector` the encoder's vector q at the question is added to that, 
 `residual=items` it is added to what is read alone, and h corrects what q says of the items:
 
     log p(child | node) = log softmax over the node's children of  h · v(child) + log m(child)
-    m(item)             = exp(q · item) + sum over its places j in the history of exp(pointer j)
-    m(inner node)       = sum over the items below of m(item)
 
-so that with h = 0 an item's probability is its share of m, a softmax over the whole catalogue with
-pointers to the history (a pointer network, Vinyals et al. 2015), whatever the trie.
+where m(child) is what q says of the items below (node_masses.py): a silent decoder, h = 0, leaves
+q's softmax over the whole catalogue.
 
 Paths end where one item alone is left (`identifiers.trie.decided`): what would follow is certain.
 
@@ -30,10 +28,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from genrec_jax.model.bart import Pointers
 from genrec_jax.model.device_trie import DeviceTrie
-
-LogMasses = Float[Array, "M_padded B"]  # log m, up to a number for each user
+from genrec_jax.model.node_masses import NodeMasses, log_masses, products
 
 
 class TreeAnswer(NamedTuple):
@@ -69,45 +65,13 @@ def node_vectors(
     return jnp.pad(vectors, ((0, 2 * max(trie.widths)), (0, 0)))
 
 
-def log_masses(
-    asked: Float[Array, "B D"],
-    pointers: Pointers,
-    trie: DeviceTrie,
-    vectors: Float[Array, "M_padded D"],
-) -> LogMasses:
-    """log m of every node for one question a user: the arithmetic of scoring all items."""
-    # Nodes by rows: sums up the trie move whole rows of users.
-    n_nodes, users = len(trie.items), len(asked)
-    leaf = (trie.items >= 0)[:, None]
-    scores = jnp.einsum("md,bd->mb", vectors[:n_nodes], asked, preferred_element_type=jnp.float32)
-    scores = jnp.where(leaf, scores, -jnp.inf)
-    there = pointers.items >= 0
-    largest = jnp.maximum(
-        jnp.max(scores, axis=0), jnp.max(pointers.scores, axis=1, initial=-jnp.inf, where=there)
-    )
-    largest = jax.lax.stop_gradient(largest)  # any number does
-    masses = jnp.where(leaf, jnp.exp(scores - largest), 0.0)
-    place = jnp.where(there, trie.leaves[pointers.items], n_nodes)  # out of bounds: dropped
-    again = jnp.where(there, jnp.exp(pointers.scores - largest[:, None]), 0.0)
-    masses = masses.at[place, jnp.arange(users)[:, None]].add(again, mode="drop")
-    by_level = [masses[trie.level_starts[trie.depth] :]]
-    for level in range(trie.depth - 1, -1, -1):
-        start, below, stop = trie.level_starts[level : level + 3]
-        sums = jnp.zeros((below - start, users)).at[trie.parents[below:stop] - start]
-        by_level.append(masses[start:below] + sums.add(by_level[-1], indices_are_sorted=True))
-    masses = jnp.concatenate(by_level[::-1])
-    # 87 nats below the best are as good as nothing, and have no gradient.
-    logs = jnp.log(jnp.maximum(masses, jnp.finfo(jnp.float32).tiny))
-    return jnp.pad(logs, ((0, len(vectors) - n_nodes), (0, 0)))
-
-
 def child_scores(
     states: Float[Array, "B Q D"],
     nodes: Int[Array, "#B Q"],
     trie: DeviceTrie,
     vectors: Float[Array, "M_padded D"],
     width: int,
-    masses: LogMasses | None = None,
+    masses: NodeMasses | None = None,
 ) -> Float[Array, "B Q W"]:
     """Logits of the children of `nodes`, of which the widest has W = `width`.
 
@@ -118,16 +82,10 @@ def child_scores(
     # gather, whose gradient would be a scatter of as many rows.
     window = jax.vmap(jax.vmap(lambda at: jax.lax.dynamic_slice_in_dim(vectors, at, width)))
     found = window(trie.first_child[nodes])  # [#B, Q, W, D]
-    if len(found) == 1:
-        scores = jnp.einsum("bqd,qwd->bqw", states, found[0], preferred_element_type=jnp.float32)
-    else:
-        scores = jnp.einsum("bqd,bqwd->bqw", states, found, preferred_element_type=jnp.float32)
+    scores = products(states, found)
     if masses is not None:
-        place = trie.first_child[nodes][..., None] + jnp.arange(width)  # [#B, Q, W]
-        if len(place) == 1:
-            scores += jnp.moveaxis(masses[place[0]], -1, 0)
-        else:
-            scores += masses[place, jnp.arange(len(states))[:, None, None]]
+        place = trie.first_child[nodes][..., None] + jnp.arange(width)
+        scores += log_masses(masses, place, found)
     exist = jnp.arange(width) < trie.n_children[nodes][..., None]
     return jnp.where(exist, scores, jnp.finfo(jnp.float32).min)
 
@@ -138,7 +96,7 @@ def level_scores(
     trie: DeviceTrie,
     vectors: Float[Array, "M_padded D"],
     level: int,
-    masses: LogMasses | None = None,
+    masses: NodeMasses | None = None,
 ) -> tuple[Float[Array, "B G C"], Int[Array, "#B #G"]]:
     """As `child_scores`, of nodes that all stand at `level`.
 
@@ -152,6 +110,8 @@ def level_scores(
         "bgd,cd->bgc", states, vectors[start:stop], preferred_element_type=jnp.float32
     )
     if masses is not None:
-        scores += masses[start:stop].T[:, None]
+        scores += log_masses(
+            masses, jnp.arange(start, stop)[None, None], vectors[start:stop][None, None]
+        )
     is_child = trie.parents[start:stop] == nodes[..., None]
     return jnp.where(is_child, scores, jnp.finfo(jnp.float32).min), jnp.full((1, 1), start)

@@ -1,0 +1,113 @@
+"""What the encoder's vector says of the items below each node of the trie (`residual=items`).
+
+    m(item)       = exp(q · item) + sum over its places j in the history of exp(pointer j)
+    m(inner node) = sum over the items below of m(item)
+
+q is the encoder's vector at the one question of a user, so that m over m(root) is a softmax over
+the whole catalogue with pointers to the history (a pointer network, Vinyals et al. 2015), whatever
+the trie. Scoring all items for the sums is the arithmetic of such a softmax; a leaf's own number is
+made again where it is asked for, so that the backward pass need not go through an array of all.
+
+Axes: B users, Q nodes of a user, W children, L nodes of the deepest level, A nodes above it,
+M all nodes, D width.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from genrec_jax.model.bart import Pointers
+from genrec_jax.model.device_trie import DeviceTrie
+
+
+class NodeMasses(NamedTuple):
+    """log m up to a number for each user: of the nodes above the deepest level, which has leaves
+    alone, and what those need for theirs."""
+
+    asked: Float[Array, "B D"]  # q
+    largest: Float[Array, " B"]  # the number
+    above: Float[Array, "A B"]
+    leaves: Int[Array, "B H"]  # the nodes of the history's items, M for none
+    again: Float[Array, "B H"]  # what a place of the history adds to its leaf's m
+
+
+def node_masses(
+    asked: Float[Array, "B D"],
+    pointers: Pointers,
+    trie: DeviceTrie,
+    vectors: Float[Array, "M_padded D"],
+) -> NodeMasses:
+    """Nodes are rows, so that the sums up the trie move whole rows of users."""
+    n_nodes, users = len(trie.items), len(asked)
+    first = trie.level_starts[trie.depth]  # of the deepest level
+    scores = _products(vectors[first:n_nodes], asked)
+    scores_above = jnp.where(
+        trie.items[:first, None] >= 0, _products(vectors[:first], asked), -jnp.inf
+    )
+    there = pointers.items >= 0
+    largest = jnp.max(scores, axis=0)
+    largest = jnp.maximum(largest, jnp.max(scores_above, axis=0))
+    largest = jnp.maximum(largest, jnp.max(pointers.scores, 1, initial=-jnp.inf, where=there))
+    largest = jax.lax.stop_gradient(largest)  # any number does
+
+    again = jnp.where(there, jnp.exp(pointers.scores - largest[:, None]), 0.0)
+    leaves = jnp.where(there, trie.leaves[pointers.items], n_nodes)
+    masses = jnp.exp(scores_above - largest) + _scattered(first, leaves, again)
+    # Those of deep leaves go to their parents at once.
+    parents = jnp.where(leaves < first, first, trie.parents[leaves])
+    masses += _scattered(first, parents, again)
+    by_level = [jnp.exp(scores - largest)]
+    for level in range(trie.depth - 1, -1, -1):
+        start, below, stop = trie.level_starts[level : level + 3]
+        sums = jnp.zeros((below - start, users)).at[trie.parents[below:stop] - start]
+        by_level.append(masses[start:below] + sums.add(by_level[-1], indices_are_sorted=True))
+    return NodeMasses(asked, largest, _log(jnp.concatenate(by_level[:0:-1])), leaves, again)
+
+
+def log_masses(
+    masses: NodeMasses, nodes: Int[Array, "#B Q W"], vectors: Float[Array, "#B Q W D"]
+) -> Float[Array, "B Q W"]:
+    """log m of some nodes with these vectors; anything behind the last node."""
+    n_above = len(masses.above)
+    states = jnp.broadcast_to(masses.asked[:, None], (len(masses.asked), *vectors.shape[1::2]))
+    scores = products(states, vectors) - masses.largest[:, None, None]
+    is_leaf = nodes[..., None] == masses.leaves[:, None, None]  # [B, Q, W, H]
+    again = jnp.sum(jnp.where(is_leaf, masses.again[:, None, None], 0.0), axis=-1)
+    deep = nodes >= n_above
+    above = _rows(masses.above, jnp.where(deep, 0, nodes))
+    return jnp.where(deep, jnp.logaddexp(scores, _log(again)), above)
+
+
+def products(
+    states: Float[Array, "B Q D"], vectors: Float[Array, "#B Q W D"]
+) -> Float[Array, "B Q W"]:
+    """Of every state with its vectors, which may be the same for all users."""
+    if len(vectors) == 1:
+        return jnp.einsum("bqd,qwd->bqw", states, vectors[0], preferred_element_type=jnp.float32)
+    return jnp.einsum("bqd,bqwd->bqw", states, vectors, preferred_element_type=jnp.float32)
+
+
+def _products(vectors: Float[Array, "n D"], asked: Float[Array, "B D"]) -> Float[Array, "n B"]:
+    return jnp.einsum("nd,bd->nb", vectors, asked, preferred_element_type=jnp.float32)
+
+
+def _scattered(
+    n: int, place: Int[Array, "B H"], added: Float[Array, "B H"]
+) -> Float[Array, "{n} B"]:
+    """Sums of `added` by place, from n on left out."""
+    users = jnp.arange(len(place))[:, None]
+    return jnp.zeros((n, len(place))).at[place, users].add(added, mode="drop")
+
+
+def _rows(table: Float[Array, "n B"], rows: Int[Array, "#B Q W"]) -> Float[Array, "B Q W"]:
+    """Every user's own column at some rows; whole rows where they are the same for all users."""
+    if len(rows) == 1:
+        return jnp.moveaxis(table[rows[0]], -1, 0)
+    return table[rows, jnp.arange(len(rows))[:, None, None]]
+
+
+def _log(masses: Array) -> Array:
+    """Where there is nothing, 87 nats below the best, without a gradient."""
+    return jnp.log(jnp.maximum(masses, jnp.finfo(jnp.float32).tiny))
