@@ -18,7 +18,7 @@ from genrec_jax.model.bart import Memory
 from genrec_jax.model.device_trie import Children, DeviceTrie
 from genrec_jax.model.genrec import GenRec
 from genrec_jax.model.node_masses import NodeMasses, node_masses
-from genrec_jax.model.trie_head import child_scores
+from genrec_jax.model.trie_head import child_scores, own_vectors
 
 
 class VocabularyHead(NamedTuple):
@@ -129,5 +129,6 @@ def head_of(model: GenRec, trie: DeviceTrie | None, memory: Memory) -> Head:
     if memory.pointers is not None:
         assert memory.states is not None
         asked = jnp.squeeze(memory.states, axis=1)  # one question a user
-        masses = node_masses(asked, memory.pointers, trie, vectors)
+        own = own_vectors(trie, model.node_embedding[...].astype(vectors.dtype))
+        masses = node_masses(asked, memory.pointers, trie, vectors, own)
     return TrieHead(model, trie, vectors, memory.states, masses)

@@ -1,12 +1,15 @@
 """What the encoder's vector says of the items below each node of the trie (`residual=items`).
 
+    s(item)       = log m(item)
+    s(inner node) = log m(inner node) + q · own(inner node)
     m(item)       = exp(q · item) + sum over its places j in the history of exp(pointer j)
     m(inner node) = sum over the items below of m(item)
 
-q is the encoder's vector at the one question of a user, so that m over m(root) is a softmax over
-the whole catalogue with pointers to the history (a pointer network, Vinyals et al. 2015), whatever
-the trie. Scoring all items for the sums is the arithmetic of such a softmax; a leaf's own number is
-made again where it is asked for, so that the backward pass need not go through an array of all.
+q is the encoder's vector at the one question of a user: without the nodes' own vectors the softmax
+of s over the children, step after step, is one over the whole catalogue with pointers to the
+history (a pointer network, Vinyals et al. 2015), whatever the trie. Scoring all items for the sums
+is the arithmetic of such a softmax; a leaf's own number is made again where it is asked for, so
+that the backward pass need not go through an array of all.
 
 Axes: B users, Q nodes of a user, W children, L nodes of the deepest level, A nodes above it,
 M all nodes, D width.
@@ -23,7 +26,7 @@ from genrec_jax.model.device_trie import DeviceTrie
 
 
 class NodeMasses(NamedTuple):
-    """log m up to a number for each user: of the nodes above the deepest level, which has leaves
+    """s up to a number for each user: of the nodes above the deepest level, which has leaves
     alone, and what those need for theirs."""
 
     asked: Float[Array, "B D"]  # q
@@ -38,8 +41,17 @@ def node_masses(
     pointers: Pointers,
     trie: DeviceTrie,
     vectors: Float[Array, "M_padded D"],
+    own: Float[Array, "M D"],
 ) -> NodeMasses:
-    """Nodes are rows, so that the sums up the trie move whole rows of users."""
+    """Nodes are rows, so that the sums up the trie move whole rows of users.
+
+    Args:
+        asked: q.
+        pointers: to the history.
+        trie: of the catalogue.
+        vectors: the items' at the leaves; of the others nothing is used.
+        own: the inner nodes' own, 0 for leaves.
+    """
     n_nodes, users = len(trie.items), len(asked)
     first = trie.level_starts[trie.depth]  # of the deepest level
     scores = _products(vectors[first:n_nodes], asked)
@@ -63,13 +75,14 @@ def node_masses(
         start, below, stop = trie.level_starts[level : level + 3]
         sums = jnp.zeros((below - start, users)).at[trie.parents[below:stop] - start]
         by_level.append(masses[start:below] + sums.add(by_level[-1], indices_are_sorted=True))
-    return NodeMasses(asked, largest, _log(jnp.concatenate(by_level[:0:-1])), leaves, again)
+    above = _log(jnp.concatenate(by_level[:0:-1])) + _products(own[:first], asked)
+    return NodeMasses(asked, largest, above, leaves, again)
 
 
-def log_masses(
+def mass_scores(
     masses: NodeMasses, nodes: Int[Array, "#B Q W"], vectors: Float[Array, "#B Q W D"]
 ) -> Float[Array, "B Q W"]:
-    """log m of some nodes with these vectors; anything behind the last node."""
+    """s of some nodes with these vectors; anything behind the last node."""
     n_above = len(masses.above)
     states = jnp.broadcast_to(masses.asked[:, None], (len(masses.asked), *vectors.shape[1::2]))
     scores = products(states, vectors) - masses.largest[:, None, None]

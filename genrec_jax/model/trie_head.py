@@ -11,10 +11,9 @@ reads at a node is its token's embedding and the same vector v.
 With `residual=vector` the encoder's vector q at the question is added to that, and to h. With
 `residual=items` it is added to what is read alone, and h corrects what q says of the items:
 
-    log p(child | node) = log softmax over the node's children of  h · v(child) + log m(child)
+    log p(child | node) = log softmax over the node's children of  h · v(child) + s(child)
 
-where m(child) is what q says of the items below (node_masses.py): a silent decoder, h = 0, leaves
-q's softmax over the whole catalogue.
+where s(child) is what q says of the sum of the items below (node_masses.py).
 
 Paths end where one item alone is left (`identifiers.trie.decided`): what would follow is certain.
 
@@ -29,7 +28,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from genrec_jax.model.device_trie import DeviceTrie
-from genrec_jax.model.node_masses import NodeMasses, log_masses, products
+from genrec_jax.model.node_masses import NodeMasses, mass_scores, products
 
 
 class TreeAnswer(NamedTuple):
@@ -55,14 +54,19 @@ def node_vectors(
     Searches round a window's width up to a power of two.
     """
     is_leaf = trie.items >= 0
-    rank = jnp.cumsum(~is_leaf) - 1
     sums = jnp.where(is_leaf[:, None], items[trie.items], 0.0)
     for level in range(trie.depth, 1, -1):  # not into the root, which all items lie below
         start, stop = trie.level_starts[level : level + 2]
         sums = sums.at[trie.parents[start:stop]].add(sums[start:stop])
     means = sums / trie.n_items_below[:, None]
-    vectors = means + jnp.where(is_leaf[:, None], 0.0, inner[rank])
+    vectors = means + own_vectors(trie, inner)
     return jnp.pad(vectors, ((0, 2 * max(trie.widths)), (0, 0)))
+
+
+def own_vectors(trie: DeviceTrie, inner: Float[Array, "inner D"]) -> Float[Array, "M D"]:
+    """What each inner node's vector has beside the items below; 0 for leaves."""
+    is_leaf = trie.items >= 0
+    return jnp.where(is_leaf[:, None], 0.0, inner[jnp.cumsum(~is_leaf) - 1])
 
 
 def child_scores(
@@ -85,7 +89,7 @@ def child_scores(
     scores = products(states, found)
     if masses is not None:
         place = trie.first_child[nodes][..., None] + jnp.arange(width)
-        scores += log_masses(masses, place, found)
+        scores += mass_scores(masses, place, found)
     exist = jnp.arange(width) < trie.n_children[nodes][..., None]
     return jnp.where(exist, scores, jnp.finfo(jnp.float32).min)
 
@@ -110,7 +114,7 @@ def level_scores(
         "bgd,cd->bgc", states, vectors[start:stop], preferred_element_type=jnp.float32
     )
     if masses is not None:
-        scores += log_masses(
+        scores += mass_scores(
             masses, jnp.arange(start, stop)[None, None], vectors[start:stop][None, None]
         )
     is_child = trie.parents[start:stop] == nodes[..., None]

@@ -205,6 +205,12 @@ def ancestors(trie: Trie, node: int) -> list[int]:
     return [] if node == 0 else [int(trie.parents[node]), *ancestors(trie, trie.parents[node])]
 
 
+def path(trie: Trie, item: int) -> list[int]:
+    """From the item's leaf to the root."""
+    leaf = int(trie.leaves[item])
+    return [leaf, *ancestors(trie, leaf)]
+
+
 def test_the_residual_is_the_encoders_vector_at_the_question() -> None:
     """Without cross-attention's way, the history reaches the decoder by the residual alone."""
     model, table, _ = small(True, "item", "vector")
@@ -216,14 +222,21 @@ def test_the_residual_is_the_encoders_vector_at_the_question() -> None:
         np.testing.assert_allclose(states[:, 0], encoded[np.arange(B), slots], atol=1e-6)
 
 
+@pytest.mark.parametrize("nodes_have_their_own", [True, False])
 @pytest.mark.parametrize(("codes", "causal"), [(True, True), (False, False)])
-def test_what_a_silent_decoder_does_not_correct(codes: bool, causal: bool) -> None:
-    """A softmax over all items with a pointer to each place of the history, whatever the trie."""
-    model, table, _ = small(codes, "item", "items")
+def test_what_a_silent_decoder_does_not_correct(
+    codes: bool, causal: bool, nodes_have_their_own: bool
+) -> None:
+    """A softmax over all items with a pointer to each place of the history, whatever the trie.
+
+    Where inner nodes have vectors of their own, those are asked too on the way down.
+    """
+    model, table, trie = small(codes, "item", "items")
     graph, params = abstract_model(model.shape, U, N)[0], init_params(model.shape, U, N, seed=1)
     rng = np.random.default_rng(0)
     params["pointer_recency"] = jnp.asarray(rng.normal(3.0, 2.0, 16), jnp.float32)
     params["decoder"]["layers"]["0"]["final_norm"]["scale"] *= 0.0
+    params["node_embedding"] *= nodes_have_their_own
     model = merge(graph, params)
     memory = compiled(lambda: model.read(sentence_of(table, "item", causal)))()
     encoded = np.asarray(compiled(model.encode)(sentence_of(table, "item", causal)))
@@ -238,7 +251,20 @@ def test_what_a_silent_decoder_does_not_correct(codes: bool, causal: bool) -> No
             product = asked @ pointer @ encoded[user, 1 + place] / np.sqrt(len(asked))
             since = n - 1 - place + (0 if causal else 1)  # the mask stands behind the last
             masses[history[place]] += np.exp(product + params["pointer_recency"][since])
-        np.testing.assert_allclose(found[user], np.log(masses / masses.sum()), atol=2e-5)
+        if not nodes_have_their_own:
+            np.testing.assert_allclose(found[user], np.log(masses / masses.sum()), atol=2e-5)
+        scores = np.zeros(trie.n_nodes)
+        own = iter(np.asarray(params["node_embedding"]) @ asked)
+        for node in range(trie.n_nodes):
+            below = [item for item in range(N) if node in path(trie, item)]
+            scores[node] = np.log(masses[below].sum())
+            scores[node] += next(own) if trie.items[node] < 0 else 0.0
+        for item in range(N):
+            expected = 0.0
+            for node in path(trie, item)[:-1]:
+                siblings = np.flatnonzero(trie.parents == trie.parents[node])
+                expected += scores[node] - np.log(np.exp(scores[siblings]).sum())
+            np.testing.assert_allclose(found[user, item], expected, atol=2e-5)
 
 
 # ------------------------------------------------------------------ every item in one pass
