@@ -9,8 +9,8 @@
 The paper reports HR@5 .0397  NDCG@5 .0332  HR@10 .0462  NDCG@10 .0353
 on the published numbering, which leaks the answer (README, "What a figure means here").
 The recipe has not been run here yet on a GPU: time and score are not measured.
-`:best` (README "Beyond the paper"), 22 minutes on one of 2 cores, all 35,598 test users, history left
-out, one seed:
+`:best` (README "Beyond the paper"), 22 minutes on one of 2 cores, all 35,598 test users, history
+left out, one seed:
 
                          HR@5    NDCG@5  HR@10   NDCG@10
     20 beams             .0348   .0241   .0524   .0298
