@@ -74,8 +74,12 @@ class ModelConfig:
     head: str = "vocabulary"
     # With head=trie, what of the encoder goes round the decoder too. vector: its vector at the
     # question. items: the probabilities that this vector alone gives all items, with pointers to
-    # those of the history; for encoder_unit item and id, and not for targets=every.
+    # those of the history; for encoder_unit item and id, and not for targets=every. unseen: the
+    # same of the items that are not in the history, where none comes again.
     residual: str = "none"
+    # What the items' id vectors start from. collaborative: how items stand together in the
+    # training part (identifiers/item_vectors.py), as the codes of `indexing=collaborative` do.
+    item_vectors: str = "random"
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,8 @@ def _check(config: Config) -> None:
         "config.model.dtype": (config.model.dtype, ("auto", "float32", "bfloat16")),
         "config.evaluate.search": (config.evaluate.search, SEARCHES),
         "config.model.encoder_unit": (config.model.encoder_unit, ("token", "item", "id")),
-        "config.model.residual": (config.model.residual, ("none", "vector", "items")),
+        "config.model.residual": (config.model.residual, ("none", "vector", "items", "unseen")),
+        "config.model.item_vectors": (config.model.item_vectors, ("random", "collaborative")),
         "config.model.count_from": (config.model.count_from, ("start", "end")),
         "config.model.head": (config.model.head, ("vocabulary", "trie", "item")),
         "config.finetune.holdout": (config.finetune.holdout, (1, 2)),
@@ -333,13 +338,18 @@ def _check_head(config: Config) -> None:
             f"config.model.residual: found {model.residual!r} with model.head={model.head!r}, "
             "expected 'trie'"
         )
-    if model.residual == "items" and (
+    if model.residual in ("items", "unseen") and (
         model.encoder_unit == "token" or config.finetune.targets == "every"
     ):
         raise InputError(
-            f"config.model.residual: found 'items' with model.encoder_unit={model.encoder_unit!r} "
-            f"and finetune.targets={config.finetune.targets!r}, expected encoder_unit item or id, "
-            "targets last or prefixes"
+            f"config.model.residual: found {model.residual!r} with model.encoder_unit="
+            f"{model.encoder_unit!r} and finetune.targets={config.finetune.targets!r}, expected "
+            "encoder_unit item or id, targets last or prefixes"
+        )
+    if model.residual == "unseen" and not evaluate.exclude_history:
+        raise InputError(
+            "config.evaluate.exclude_history: found False with model.residual='unseen', which "
+            "gives no probability to the items of the history, expected True"
         )
     if model.head == "item" and evaluate.search != "exhaustive":
         raise InputError(

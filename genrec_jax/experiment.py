@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from genrec_jax.config import Config, DataConfig, ModelConfig
 from genrec_jax.data.datasets import load_named, named_attributes
 from genrec_jax.data.prepared import RECORD, Names, is_prepared, read_names, read_prepared
-from genrec_jax.data.sequences import Examples, UserSequences, read_sequence_file
+from genrec_jax.data.sequences import Examples, UserSequences, read_sequence_file, repeats
 from genrec_jax.data.synthetic import SyntheticSpec, synthetic_sequences
 from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import TOKENIZER, Catalogue
@@ -310,15 +310,45 @@ def _sizes(config: ModelConfig) -> dict[str, int]:
     }
 
 
+def check_unseen(config: Config, sequences: UserSequences) -> None:
+    """Raise InputError for answers that `residual=unseen` cannot give."""
+    again = repeats(sequences, config.finetune.holdout)
+    if config.model.residual == "unseen" and again:
+        raise InputError(
+            f"config.model.residual: found 'unseen' with {sequences.name}, where {again} "
+            "interactions to learn from are with an item that the user had before, expected 'items'"
+        )
+
+
+def start_vectors(config: Config, sequences: UserSequences) -> Float[np.ndarray, "N d"] | None:
+    """What `model.item_vectors` starts the items' id vectors from; None: chance."""
+    if config.model.item_vectors == "random":
+        return None
+    codes, dims = config.codes, min(config.codes.dims, config.model.d_model)
+    return collaborative_vectors(sequences, dims, codes.window, config.indexing_seed)
+
+
 def start_params(
-    shape: BartShape, catalogue: Catalogue, pretrained: Path | None, seed: int
+    shape: BartShape,
+    catalogue: Catalogue,
+    pretrained: Path | None,
+    seed: int,
+    vectors: Float[np.ndarray, "N d"] | None = None,
 ) -> Params:
     """The checkpoint's weights with fresh id tables and symbols of codes, or everything fresh.
 
     A checkpoint that was exported from a run on the same catalogue gives the id tables too.
+    Fresh item vectors start from `vectors`, of length 1: as long as random ones are on average.
+    Columns that these have not, and items of which they say nothing (rows of zeros), stay random.
     """
     users, items = catalogue.table.n_users, catalogue.table.n_items
     params = init_params(shape, users, items, seed)
+    if vectors is not None:
+        dims = vectors.shape[1]
+        table = np.array(params["item_embedding"])
+        told = vectors.any(axis=1)
+        table[told, :dims] = vectors[told] * shape.init_std * np.sqrt(dims)
+        params["item_embedding"] = jax.numpy.asarray(table)
     if pretrained is None:
         return params
     # Of the rest the shapes are enough: the random weights go before the checkpoint's come.

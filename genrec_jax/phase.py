@@ -185,7 +185,7 @@ class PhaseRunner:
         decoder_tokens, scored = table.item_width + 1, None
         if trie is not None:
             decoder_tokens, scored = trie.depth, sum(trie.widths)
-            scored += table.n_items if shape.residual == "items" else 0
+            scored += table.n_items if shape.residual in ("items", "unseen") else 0
         elif shape.head == "item":
             decoder_tokens, scored = 0, table.n_items
         self.flops = partial(

@@ -14,12 +14,14 @@ from genrec_jax.devices import Devices, on_host
 from genrec_jax.evaluate import evaluate_split, result_table
 from genrec_jax.experiment import (
     build_catalogue,
+    check_unseen,
     load_sequences,
     log_parameters,
     log_statistics,
     model_shape,
     pretrained_folder,
     start_params,
+    start_vectors,
 )
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.model.genrec import GenRecShape, abstract_model
@@ -79,9 +81,16 @@ def train(config: Config, folder: RunFolder) -> None:
             folder.check_fingerprints(found)
             params = None
         else:
-            start = partial(start_params, shape, catalogue, pretrained, config.seed)
             with on_host():
-                params = processes.together(start)
+                params = processes.together(
+                    lambda: start_params(
+                        shape,
+                        catalogue,
+                        pretrained,
+                        config.seed,
+                        start_vectors(config, sequences),
+                    )
+                )
             params = devices.put_params(params)
         folder.create(config, shape)
         folder.open_log(lines)
@@ -130,6 +139,7 @@ def load_all(
 ) -> tuple[UserSequences, Path | None, Catalogue, GenRecShape]:
     """The dataset, the folder of the pretrained weights, the catalogue and the model's shape."""
     sequences = load_sequences(config.data)
+    check_unseen(config, sequences)
     pretrained = pretrained_folder(config.model)
     catalogue = build_catalogue(config, sequences, pretrained)
     shape = model_shape(config.model, catalogue, pretrained)

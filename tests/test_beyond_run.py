@@ -3,12 +3,20 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from repository import ROOT
 from test_coded_run import SMALL, command
 
 from genrec_jax.config import Config
 from genrec_jax.errors import InputError
+from genrec_jax.experiment import (
+    build_catalogue,
+    load_sequences,
+    model_shape,
+    start_params,
+    start_vectors,
+)
 from genrec_jax.model.convert import main as convert
 from genrec_jax.phase import objective_of
 from genrec_jax.training.cloze import CAUSAL
@@ -23,6 +31,7 @@ TRIE = [
     "--config.finetune.targets=every",
     "--config.evaluate.exclude_history=True",
 ]
+ITEMS = "--config.model.encoder_unit=item"
 SASREC = [
     "--config.model.encoder_unit=id",
     "--config.model.head=item",
@@ -56,6 +65,56 @@ def test_sasrec(tmp_path: Path) -> None:
     assert json.loads((run / "results.json").read_text())["counts"]["empty_places"] == 0
 
 
+UNSEEN = [*TRIE, "--config.finetune.targets=prefixes", "--config.model.residual=unseen"]
+
+
+def test_answers_that_were_not_seen(tmp_path: Path) -> None:
+    """Learned and ranked on a log where nothing comes again, from collaborative vectors."""
+    log, run = tmp_path / "log.txt", tmp_path / "run"
+    rng = np.random.default_rng(0)
+    rows = [rng.choice(np.arange(1, 41), 4 + user % 5, replace=False) for user in range(60)]
+    lines = [f"{user} {' '.join(map(str, row))}" for user, row in enumerate(rows, start=1)]
+    log.write_text("\n".join(lines) + "\n")
+    data = ["--config.data.name=file", f"--config.data.file={log}"]
+    start = "--config.model.item_vectors=collaborative"
+    assert command(CONFIG, *SMALL, *UNSEEN, *data, start, f"--workdir={run}") == 0
+    assert json.loads((run / "results.json").read_text())["counts"]["empty_places"] == 0
+    losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["loss"] < 5 for line in losses if line["phase"] == "finetune")
+
+
+def test_a_log_where_items_come_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(CONFIG, *SMALL, *UNSEEN, f"--workdir={tmp_path / 'run'}") == 2
+    error = capsys.readouterr().err
+    assert "config.model.residual: found 'unseen' with synthetic, where " in error
+    assert error.count("\n") == 1
+
+
+def test_item_vectors_start_where_items_stand_together() -> None:
+    """As long as random ones; an item that is not told of keeps its random row."""
+    values = Config().to_dict()
+    values["data"]["name"] = "synthetic"
+    values["model"] |= {"pretrained": "", "d_model": 16, "attention_heads": 2}
+    values["codes"]["dims"] = 8
+    assert start_vectors(Config.from_dict(values), load_sequences(Config().data)) is None
+    values["model"]["item_vectors"] = "collaborative"
+    config = Config.from_dict(values)
+    sequences = load_sequences(config.data)
+    vectors = start_vectors(config, sequences)
+    assert vectors is not None
+    vectors[3] = 0.0
+    catalogue = build_catalogue(config, sequences, None)
+    shape = model_shape(config.model, catalogue, None)
+    random = start_params(shape, catalogue, None, 0)["item_embedding"]
+    found = start_params(shape, catalogue, None, 0, vectors)["item_embedding"]
+    np.testing.assert_array_equal(found[:, 8:], random[:, 8:])
+    np.testing.assert_array_equal(found[3], random[3])
+    told = np.arange(len(vectors)) != 3
+    length = np.linalg.norm(found[told, :8], axis=1)
+    np.testing.assert_allclose(length, 0.02 * np.sqrt(8), rtol=1e-5)
+    np.testing.assert_allclose(found[told, :8] / length[:, None], vectors[told], atol=1e-6)
+
+
 @pytest.mark.parametrize("targets", ["last", "prefixes", "every"])
 @pytest.mark.parametrize(("unit", "head"), [("token", "vocabulary"), ("item", "trie")])
 def test_what_finetuning_asks_is_what_is_asked_afterwards(
@@ -86,6 +145,11 @@ def test_what_finetuning_asks_is_what_is_asked_afterwards(
             ["--config.model.head=trie", "--config.model.residual=items"],
             "config.model.residual: found 'items' with model.encoder_unit='token'",
         ),
+        (
+            ["--config.model.head=trie", "--config.model.residual=unseen", ITEMS],
+            "config.evaluate.exclude_history: found False with model.residual='unseen'",
+        ),
+        (["--config.model.item_vectors=codes"], "config.model.item_vectors: found 'codes', expect"),
         (["--config.finetune.targets=every"], "config.finetune.targets: found 'every' with model"),
         (["--config.model.count_from=end"], "config.model.count_from: found 'end' with model.enc"),
         (["--config.model.count_from=0"], "config.model.count_from: found '0', expected one of st"),

@@ -121,6 +121,15 @@ def prefix_examples(sequences: UserSequences, holdout: int) -> Examples:
     )
 
 
+def repeats(sequences: UserSequences, holdout: int) -> int:
+    """Interactions with an item that the user had before, but for the last `holdout` of each."""
+    users = np.repeat(np.arange(sequences.n_users), sequences.lengths)
+    stops = np.repeat(sequences.offsets[1:] - holdout, sequences.lengths)
+    shown = np.arange(len(users)) < stops
+    pairs = users[shown] * sequences.n_items + sequences.items[shown]
+    return len(pairs) - len(np.unique(pairs))
+
+
 def whole_histories(sequences: UserSequences) -> Examples:
     """Everything that is known of every user, to recommend what comes after it."""
     return Examples(

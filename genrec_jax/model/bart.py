@@ -217,11 +217,12 @@ class Encoder(nnx.Module):
         return x
 
 
-class Pointers(NamedTuple):
-    """Logits, beside those of the items, of saying an item of the history again."""
+class History(NamedTuple):
+    """What an output that treats the items of the history in its own way knows of them."""
 
     items: Int[Array, "B H"]  # rows, -1 for none
-    scores: Float[Array, "B H"]
+    # Logits, beside those of the items, of saying each again. None: none is said again.
+    pointers: Float[Array, "B H"] | None
 
 
 class Memory(NamedTuple):
@@ -234,7 +235,7 @@ class Memory(NamedTuple):
     look: Bool[Array, "B #Q T"]  # where each question (or token) may look, False at padding
     # The encoder's vectors at the questions, where the decoder's input or the output needs them.
     states: Float[Array, "B G D"] | None = None
-    pointers: Pointers | None = None  # where the output needs them
+    history: History | None = None  # where the output needs it
 
 
 class Decoder(nnx.Module):

@@ -24,7 +24,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from genrec_jax.model.bart import BartShape, Decoder, Encoder, Memory, Pointers
+from genrec_jax.model.bart import BartShape, Decoder, Encoder, History, Memory
 from genrec_jax.model.device_trie import DeviceTrie
 from genrec_jax.model.dropout import Key, split
 from genrec_jax.model.inputs import EncoderInput, table_lookup
@@ -33,7 +33,7 @@ from genrec_jax.model.trie_head import node_vectors
 
 Params = dict[str, Any]  # the nested dict of arrays that is trained and saved
 Head = Literal["vocabulary", "trie", "item"]
-Residual = Literal["none", "vector", "items"]
+Residual = Literal["none", "vector", "items", "unseen"]
 CountFrom = Literal["start", "end"]
 
 
@@ -111,16 +111,19 @@ class GenRec(nnx.Module):
         if look.shape[1] > 1:
             look = jnp.take_along_axis(look, sentence.questions[..., None], axis=1)
         layers = [] if self.shape.head == "item" else self.decoder.memory(encoded)
-        pointers = None
-        if self.shape.residual == "items":
+        history = None
+        if self.shape.residual in ("items", "unseen"):
             assert isinstance(sentence, ItemInput)
-            assert states is not None
-            pointers = self.point(sentence, encoded, states)
-        return Memory(layers, look, states, pointers)
+            pointers = None
+            if self.shape.residual == "items":
+                assert states is not None
+                pointers = self.point(sentence, encoded, states)
+            history = History(sentence.items, pointers)
+        return Memory(layers, look, states, history)
 
     def point(
         self, sentence: ItemInput, encoded: Float[Array, "B T D"], asked: Float[Array, "B 1 D"]
-    ) -> Pointers:
+    ) -> Float[Array, "B H"]:
         """How much the one question wants each item of the history again.
 
         A product of its vector with the item's, and how far the item stands from the end.
@@ -133,8 +136,7 @@ class GenRec(nnx.Module):
             preferred_element_type=jnp.float32,
         )
         since = jnp.maximum(sentence.last - 1 - jnp.arange(products.shape[1]), 0)
-        scores = products / self.shape.d_model**0.5 + self.pointer_recency[...][since]
-        return Pointers(sentence.items, scores)
+        return products / self.shape.d_model**0.5 + self.pointer_recency[...][since]
 
     def encode(
         self, sentence: Sentence, key: Key = None, rematerialise: bool = False

@@ -64,7 +64,7 @@ class TrieHead(NamedTuple):
     trie: DeviceTrie
     vectors: Float[Array, "M_padded D"]
     asked: Float[Array, "B G D"] | None  # the encoder's vectors at the questions
-    masses: NodeMasses | None  # what they say of every node, with residual=items
+    masses: NodeMasses | None  # what they say of every node, with residual=items or unseen
 
     def embed(self, tokens: Int[Array, "B Q"], nodes: Int[Array, "B Q"]) -> Float[Array, "B Q D"]:
         """The token's embedding and the node's vector."""
@@ -126,9 +126,9 @@ def head_of(model: GenRec, trie: DeviceTrie | None, memory: Memory) -> Head:
         return ItemHead(model, memory.states)
     assert trie is not None
     vectors, masses = model.node_vectors(trie), None
-    if memory.pointers is not None:
+    if memory.history is not None:
         assert memory.states is not None
         asked = jnp.squeeze(memory.states, axis=1)  # one question a user
         own = own_vectors(trie, model.node_embedding[...].astype(vectors.dtype))
-        masses = node_masses(asked, memory.pointers, trie, vectors, own)
+        masses = node_masses(asked, memory.history, trie, vectors, own)
     return TrieHead(model, trie, vectors, memory.states, masses)

@@ -9,7 +9,8 @@ the product down its path, so that the probabilities of all items add up to 1. W
 reads at a node is its token's embedding and the same vector v.
 
 With `residual=vector` the encoder's vector q at the question is added to that, and to h. With
-`residual=items` it is added to what is read alone, and h corrects what q says of the items:
+`residual=items` and `unseen` it is added to what is read alone, and h corrects what q says of the
+items:
 
     log p(child | node) = log softmax over the node's children of  h · v(child) + s(child)
 

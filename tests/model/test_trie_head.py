@@ -87,6 +87,8 @@ MODELS = pytest.mark.parametrize(
         (True, "token", "vector", False),
         (True, "item", "items", True),
         (False, "id", "items", False),
+        (True, "item", "unseen", True),
+        (False, "item", "unseen", False),
     ],
 )
 
@@ -222,44 +224,54 @@ def test_the_residual_is_the_encoders_vector_at_the_question() -> None:
         np.testing.assert_allclose(states[:, 0], encoded[np.arange(B), slots], atol=1e-6)
 
 
+@pytest.mark.parametrize("residual", ["items", "unseen"])
 @pytest.mark.parametrize("nodes_have_their_own", [True, False])
 @pytest.mark.parametrize(("codes", "causal"), [(True, True), (False, False)])
 def test_what_a_silent_decoder_does_not_correct(
-    codes: bool, causal: bool, nodes_have_their_own: bool
+    codes: bool, causal: bool, nodes_have_their_own: bool, residual: str
 ) -> None:
-    """A softmax over all items with a pointer to each place of the history, whatever the trie.
+    """A softmax over all items with a pointer to each place of the history, whatever the trie; or
+    one over the items that are not in the history.
 
     Where inner nodes have vectors of their own, those are asked too on the way down.
     """
-    model, table, trie = small(codes, "item", "items")
+    model, table, trie = small(codes, "item", residual)
     graph, params = abstract_model(model.shape, U, N)[0], init_params(model.shape, U, N, seed=1)
     rng = np.random.default_rng(0)
-    params["pointer_recency"] = jnp.asarray(rng.normal(3.0, 2.0, 16), jnp.float32)
+    if residual == "items":
+        params["pointer_recency"] = jnp.asarray(rng.normal(3.0, 2.0, 16), jnp.float32)
     params["decoder"]["layers"]["0"]["final_norm"]["scale"] *= 0.0
     params["node_embedding"] *= nodes_have_their_own
     model = merge(graph, params)
     memory = compiled(lambda: model.read(sentence_of(table, "item", causal)))()
     encoded = np.asarray(compiled(model.encode)(sentence_of(table, "item", causal)))
     found = -losses_of_all(model, table, "item", causal)
-    items, pointer = np.asarray(params["item_embedding"]), np.asarray(params["pointer"])
+    items = np.asarray(params["item_embedding"])
     assert memory.states is not None
     for user, history in enumerate(HISTORIES):
         asked = np.asarray(memory.states)[user, 0]
         masses = np.exp(items @ asked)
         n = (history >= 0).sum()
         for place in range(n):
+            if residual == "unseen":
+                masses[history[place]] = 1e-37
+                continue
+            pointer = np.asarray(params["pointer"])
             product = asked @ pointer @ encoded[user, 1 + place] / np.sqrt(len(asked))
             since = n - 1 - place + (0 if causal else 1)  # the mask stands behind the last
             masses[history[place]] += np.exp(product + params["pointer_recency"][since])
+        never = np.isin(np.arange(N), history) & (residual == "unseen")
+        assert (found[user, never] < -60).all()
         if not nodes_have_their_own:
-            np.testing.assert_allclose(found[user], np.log(masses / masses.sum()), atol=2e-5)
+            expected = np.log(masses / masses.sum())
+            np.testing.assert_allclose(found[user, ~never], expected[~never], atol=2e-5)
         scores = np.zeros(trie.n_nodes)
         own = iter(np.asarray(params["node_embedding"]) @ asked)
         for node in range(trie.n_nodes):
             below = [item for item in range(N) if node in path(trie, item)]
             scores[node] = np.log(masses[below].sum())
             scores[node] += next(own) if trie.items[node] < 0 else 0.0
-        for item in range(N):
+        for item in np.flatnonzero(~never):
             expected = 0.0
             for node in path(trie, item)[:-1]:
                 siblings = np.flatnonzero(trie.parents == trie.parents[node])
