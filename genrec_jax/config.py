@@ -72,6 +72,11 @@ class ModelConfig:
     # What the decoder scores: the vocabulary, or the children of a trie node (model/trie_head.py).
     # With `item` there is no decoder: a softmax over all items.
     head: str = "vocabulary"
+    # Share of a filter that lets the slow part of a history through, in place of attention
+    # (model/low_pass.py), and how many frequencies are slow; not for encoder_unit token and
+    # targets=every.
+    low_pass: float = 0.0
+    frequencies: int = 3
     # With head=trie, what of the encoder goes round the decoder too. vector: its vector at the
     # question. items: the probabilities that this vector alone gives all items, with pointers to
     # those of the history; for encoder_unit item and id, and not for targets=every. unseen: the
@@ -252,6 +257,7 @@ _AT_LEAST = {
     "accumulate": 1,
     "model_parallel": 1,
     "keep_checkpoints": 1,
+    "frequencies": 1,
     "synthetic_items": 20,
     "title_tokens": 8,
     "dims": 2,
@@ -263,6 +269,7 @@ _SHARES = (
     "attention_dropout",
     "activation_dropout",
     "user_dropout",
+    "low_pass",
     "warmup",
     "text_weight",
 )
@@ -319,14 +326,18 @@ def _check_head(config: Config) -> None:
             f"{model.encoder_unit!r} and model.head={model.head!r}, expected '' (from scratch), "
             "token or vocabulary"
         )
-    if model.count_from == "end" and (
-        model.encoder_unit == "token" or config.finetune.targets == "every"
+    one_question = model.encoder_unit != "token" and config.finetune.targets != "every"
+    for key, found in (
+        ("count_from", model.count_from == "end"),
+        ("low_pass", model.low_pass != 0.0),
+        ("residual", model.head == "trie" and model.residual in ("items", "unseen")),
     ):
-        raise InputError(
-            f"config.model.count_from: found 'end' with model.encoder_unit={model.encoder_unit!r} "
-            f"and finetune.targets={config.finetune.targets!r}, expected encoder_unit item or id, "
-            "targets last or prefixes"
-        )
+        if found and not one_question:
+            raise InputError(
+                f"config.model.{key}: found {getattr(model, key)!r} with model.encoder_unit="
+                f"{model.encoder_unit!r} and finetune.targets={config.finetune.targets!r}, "
+                "expected encoder_unit item or id, targets last or prefixes"
+            )
     if config.finetune.targets == "every" and not config.by_slot:
         raise InputError(
             "config.finetune.targets: found 'every' with model.encoder_unit="
@@ -337,14 +348,6 @@ def _check_head(config: Config) -> None:
         raise InputError(
             f"config.model.residual: found {model.residual!r} with model.head={model.head!r}, "
             "expected 'trie'"
-        )
-    if model.residual in ("items", "unseen") and (
-        model.encoder_unit == "token" or config.finetune.targets == "every"
-    ):
-        raise InputError(
-            f"config.model.residual: found {model.residual!r} with model.encoder_unit="
-            f"{model.encoder_unit!r} and finetune.targets={config.finetune.targets!r}, expected "
-            "encoder_unit item or id, targets last or prefixes"
         )
     if model.residual == "unseen" and not evaluate.exclude_history:
         raise InputError(

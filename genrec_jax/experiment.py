@@ -261,6 +261,8 @@ def model_shape(config: ModelConfig, catalogue: Catalogue, pretrained: Path | No
         attention_dropout=config.attention_dropout,
         activation_dropout=config.activation_dropout,
         init_std=config.init_std,
+        low_pass=config.low_pass,
+        frequencies=config.frequencies,
         dtype=_dtype(config.dtype),
         encoder_unit=cast(Unit, config.encoder_unit),
         head=cast(Head, config.head),

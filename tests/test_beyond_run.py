@@ -76,8 +76,8 @@ def test_answers_that_were_not_seen(tmp_path: Path) -> None:
     lines = [f"{user} {' '.join(map(str, row))}" for user, row in enumerate(rows, start=1)]
     log.write_text("\n".join(lines) + "\n")
     data = ["--config.data.name=file", f"--config.data.file={log}"]
-    start = "--config.model.item_vectors=collaborative"
-    assert command(CONFIG, *SMALL, *UNSEEN, *data, start, f"--workdir={run}") == 0
+    more = ["--config.model.item_vectors=collaborative", "--config.model.low_pass=0.5"]
+    assert command(CONFIG, *SMALL, *UNSEEN, *data, *more, f"--workdir={run}") == 0
     assert json.loads((run / "results.json").read_text())["counts"]["empty_places"] == 0
     losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert all(line["loss"] < 5 for line in losses if line["phase"] == "finetune")
@@ -152,6 +152,8 @@ def test_what_finetuning_asks_is_what_is_asked_afterwards(
         (["--config.model.item_vectors=codes"], "config.model.item_vectors: found 'codes', expect"),
         (["--config.finetune.targets=every"], "config.finetune.targets: found 'every' with model"),
         (["--config.model.count_from=end"], "config.model.count_from: found 'end' with model.enc"),
+        (["--config.model.low_pass=0.5"], "config.model.low_pass: found 0.5 with model.encoder_u"),
+        (["--config.model.low_pass=1.0"], "config.model.low_pass: found 1.0, expected a share fro"),
         (["--config.model.count_from=0"], "config.model.count_from: found '0', expected one of st"),
         (["--config.model.head=leaf"], "config.model.head: found 'leaf', expected one of vocab"),
         (["--config.model.encoder_unit=word"], "config.model.encoder_unit: found 'word', expected"),

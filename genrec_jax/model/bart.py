@@ -23,6 +23,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from genrec_jax.model.dropout import Key, dropout, split
+from genrec_jax.model.low_pass import LowPass, make_waves
 
 POSITION_OFFSET = 2  # the first two rows of BART's position tables are never used
 EPSILON = 1e-5
@@ -46,6 +47,8 @@ class BartShape:
     activation_dropout: float = 0.1
     init_std: float = 0.02
     dtype: str = "float32"  # of the arithmetic; parameters are float32
+    low_pass: float = 0.0  # share of low_pass.py in the encoder's attention, 0 in BART
+    frequencies: int = 3  # that it lets through
 
 
 class KeyValue(NamedTuple):
@@ -126,13 +129,24 @@ class EncoderLayer(nnx.Module):
         self.attention_norm = layer_norm(shape, rngs)
         self.feed_forward = FeedForward(shape, shape.encoder_ffn_dim, rngs)
         self.final_norm = layer_norm(shape, rngs)
+        self.share = shape.low_pass
+        if shape.low_pass:
+            self.low_pass = LowPass(layer_norm(shape, rngs), shape.d_model, shape.dropout)
 
     def __call__(
-        self, x: Float[Array, "B T D"], mask: Bool[Array, "B #T T"], key: Key
+        self,
+        x: Float[Array, "B T D"],
+        mask: Bool[Array, "B #T T"],
+        key: Key,
+        waves: Float[Array, "B T W"] | None = None,
     ) -> Float[Array, "B T D"]:
-        keys = split(key, 4)
+        keys = split(key, 4 if waves is None else 5)
         attended = self.attention(x, self.attention.key_value(x), mask, keys[0])
-        x = self.attention_norm(x + dropout(attended, self.rate, keys[1]))
+        attended = self.attention_norm(x + dropout(attended, self.rate, keys[1]))
+        if waves is None:
+            x = attended
+        else:
+            x = self.share * self.low_pass(x, waves, keys[4]) + (1 - self.share) * attended
         return self.final_norm(x + dropout(self.feed_forward(x, keys[2]), self.rate, keys[3]))
 
 
@@ -191,6 +205,7 @@ class Encoder(nnx.Module):
     """Embedded tokens → one vector a token."""
 
     def __init__(self, shape: BartShape, rngs: nnx.Rngs):
+        self.shape = shape
         self.embedding = Embedding(shape, rngs)
         self.layers = nnx.List([EncoderLayer(shape, rngs) for _ in range(shape.encoder_layers)])
 
@@ -211,9 +226,14 @@ class Encoder(nnx.Module):
             positions = jnp.arange(x.shape[1])
         keys = split(key, 1 + len(self.layers))
         x = self.embedding(x, positions, keys[0])
+        waves = None
+        if self.shape.low_pass:
+            there = jnp.any(look, axis=1)
+            shape = self.shape
+            waves = make_waves(positions, there, shape.max_positions, shape.frequencies)
         for layer, layer_key in zip(self.layers, keys[1:], strict=True):
             run = jax.checkpoint(layer) if rematerialise else layer
-            x = run(x, look, layer_key)
+            x = run(x, look, layer_key, waves)
         return x
 
 
