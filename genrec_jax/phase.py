@@ -47,7 +47,7 @@ from genrec_jax.training.figures import FigureLog
 from genrec_jax.training.flops import device_peak, sequence_flops
 from genrec_jax.training.optimizer import OptimizerSpec, learning_rate_schedule, make_optimizer
 from genrec_jax.training.resident import ResidentTrainer, Rows, put_examples
-from genrec_jax.training.step import StepMetrics, TrainState, make_step, start_state
+from genrec_jax.training.step import StepMetrics, TrainState, make_step, root_key, start_state
 from genrec_jax.training.trace import TraceWindow
 
 log = logging.getLogger(__name__)
@@ -168,7 +168,6 @@ class PhaseRunner:
             self.optimizer,
             phase.objective,
             config.model.user_dropout,
-            config.seed,
             phase.config.accumulate,
             config.rematerialise,
         )
@@ -176,9 +175,10 @@ class PhaseRunner:
         on_device = None if trie is None else put_trie_on_device(trie)
         table = self.devices.put_whole(put_on_device(catalogue.table, on_device))
         examples = self.devices.put_whole(put_examples(phase.plan.examples))
+        root = self.devices.put_whole(root_key(config.seed, phase.objective))
         steps_per_call = min(config.steps_per_call, config.log_every_steps)
         self.trainer = ResidentTrainer(
-            step, table, examples, steps_per_call, phase.name, self.devices
+            step, table, examples, root, steps_per_call, phase.name, self.devices
         )
         self.save_request = Agreement()
         self.shape = shape

@@ -59,7 +59,7 @@ def measure_step(flags: argparse.Namespace) -> Figures:
     from genrec_jax.training.calls import Call
     from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
     from genrec_jax.training.resident import DeviceExamples, ResidentTrainer
-    from genrec_jax.training.step import make_step, start_state
+    from genrec_jax.training.step import make_step, root_key, start_state
 
     users, items = flags.users, flags.items
     devices = Devices.all(flags.model_parallel)
@@ -75,8 +75,9 @@ def measure_step(flags: argparse.Namespace) -> Figures:
     names = DeviceTable(whole(rows, 8), whole(rows), items, 8, 0, 1, 2)
     interactions = whole(ITEMS_A_USER * users)
     examples = DeviceExamples(interactions, *(whole(users) for _ in range(4)))
-    step = make_step(graph, optimizer, "next_item", 0.0, 0)
-    trainer = ResidentTrainer(step, names, examples, devices=devices)
+    step = make_step(graph, optimizer, "next_item", 0.0)
+    root = devices.put_whole(root_key(0, "next_item"))
+    trainer = ResidentTrainer(step, names, examples, root, devices=devices)
     call = Call(Bucket(ITEMS_A_USER, 64), np.zeros((1, flags.batch), np.int32), 0)
     started = time.perf_counter()
     memory = trainer.program(state, call).memory_analysis()

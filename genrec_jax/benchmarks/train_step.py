@@ -60,7 +60,7 @@ from genrec_jax.training.flops import device_peak, sequence_flops
 from genrec_jax.training.losses import token_loss
 from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
 from genrec_jax.training.resident import ResidentTrainer, put_examples
-from genrec_jax.training.step import TrainState, make_step, start_state
+from genrec_jax.training.step import TrainState, make_step, root_key, start_state
 
 SPEC = OptimizerSpec(10_000, learning_rate=1e-5, weight_decay=1e-5, warmup=0.05, clip_norm=5.0)
 LOADER_MULTIPLE = 32  # what our side pads a shuffled batch's longest sentence to
@@ -108,9 +108,11 @@ class Ours:
         users, items = catalogue.table.n_users, catalogue.table.n_items
         graph, _ = abstract_model(shape, users, items)
         optimizer = make_optimizer(SPEC)
-        step = make_step(graph, optimizer, "next_item", 0.0, seed)
+        step = make_step(graph, optimizer, "next_item", 0.0)
         table = put_on_device(catalogue.table)
-        trainer = ResidentTrainer(step, table, put_examples(plan.examples), steps_per_call)
+        root = root_key(seed, "next_item")
+        examples = put_examples(plan.examples)
+        trainer = ResidentTrainer(step, table, examples, root, steps_per_call)
         state = start_state(jax.device_put(init_params(shape, users, items, seed)), optimizer)
         return cls(catalogue, shape, plan, trainer, optimizer, state, seed)
 

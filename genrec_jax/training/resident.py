@@ -79,7 +79,7 @@ def gather_batch(examples: DeviceExamples, rows: Int[Array, " B"], n_items: int)
 
 
 def make_resident_step(step: Step, devices: Devices | None = None) -> Any:
-    """`call(state, table, examples, rows [k, B], n, bucket)`, jitted, the state donated.
+    """`call(state, table, examples, root, rows [k, B], n, bucket)`, jitted, the state donated.
 
     It gives the state after the first n rows and their metrics, [k] with zeros after the n-th.
 
@@ -88,18 +88,19 @@ def make_resident_step(step: Step, devices: Devices | None = None) -> Any:
         devices: that the state stays on as `Devices.placement` says; None: on one.
     """
 
-    @partial(jax.jit, static_argnums=5, donate_argnums=0)
+    @partial(jax.jit, static_argnums=6, donate_argnums=0)
     def call(
         state: TrainState,
         table: DeviceTable,
         examples: DeviceExamples,
+        root: jax.Array,
         rows: Int[Array, "k B"],
         n: Int[Array, ""],
         bucket: Bucket,
     ) -> tuple[TrainState, StepMetrics]:
         def one(state: TrainState, rows: Int[Array, " B"]) -> tuple[TrainState, StepMetrics]:
             batch = gather_batch(examples, rows, bucket.n_items)
-            return step(state, table, batch, bucket.n_tokens)
+            return step(state, table, batch, root, bucket.n_tokens)
 
         def body(i: Int[Array, ""], carried: Any) -> Any:
             state, so_far = carried
@@ -109,9 +110,7 @@ def make_resident_step(step: Step, devices: Devices | None = None) -> Any:
                 metrics = jax.lax.with_sharding_constraint(metrics, devices.whole)
             return state, jax.tree.map(lambda all_, new: all_.at[i].set(new), so_far, metrics)
 
-        _, like = jax.eval_shape(one, state, rows[0])
-        zeros = jax.tree.map(lambda x: jnp.zeros(len(rows), x.dtype), like)
-        return jax.lax.fori_loop(0, n, body, (state, zeros))
+        return jax.lax.fori_loop(0, n, body, (state, StepMetrics.zeros(len(rows))))
 
     return call
 
@@ -130,6 +129,7 @@ class ResidentTrainer:
     step: Step
     table: DeviceTable
     examples: DeviceExamples
+    root: jax.Array  # key of all random numbers, see `step.root_key`
     steps_per_call: int = 1  # k: the most that a call may hold
     label: str = "training"
     devices: Devices = field(default_factory=Devices.all)
@@ -153,7 +153,7 @@ class ResidentTrainer:
         """
         program = self.program(state, call)
         with jax.transfer_guard("disallow"):
-            return program(state, self.table, self.examples, *put)
+            return program(state, self.table, self.examples, self.root, *put)
 
     def program(self, state: TrainState, call: Call) -> Any:
         """The compiled step of a call's bucket."""
@@ -163,7 +163,7 @@ class ResidentTrainer:
             shape = (self.steps_per_call, batch)
             rows = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self.devices.rows(axis=1))
             n = jax.ShapeDtypeStruct((), jnp.int32, sharding=self.devices.whole)
-            arguments = (state, self.table, self.examples, rows, n, call.bucket)
+            arguments = (state, self.table, self.examples, self.root, rows, n, call.bucket)
             with jax.set_mesh(self.devices.mesh):
                 program = together(lambda: self._jitted.lower(*arguments).compile())
             self.programs[call.bucket] = program

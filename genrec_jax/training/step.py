@@ -2,7 +2,8 @@
 
 Integers go in; masking, token look-up, encoder and decoder input, forward, backward, clipping,
 AdamW and its schedule happen inside. `make_step` gives the function, `make_train_step` jits it for
-batches from the host, several_steps.py for a dataset that lies on the device.
+batches from the host, resident.py for a dataset that lies on the device. What differs between two
+seeds of a run is an argument, so that the runs of a sweep share their compiled programs.
 """
 
 from collections.abc import Callable
@@ -42,6 +43,11 @@ class StepMetrics(NamedTuple):
     targets: Int[Array, "*n"]
     gradient_norm: Float[Array, "*n"]
 
+    @classmethod
+    def zeros(cls, n: int) -> "StepMetrics":
+        ints = jnp.zeros(n, jnp.int32)
+        return cls(jnp.zeros(n), ints, ints, ints, jnp.zeros(n))
+
 
 class Sums(NamedTuple):
     """What a forward pass counts."""
@@ -50,7 +56,7 @@ class Sums(NamedTuple):
     exact: Int[Array, ""]
 
 
-Step = Callable[[TrainState, DeviceTable, Batch, int], tuple[TrainState, StepMetrics]]
+Step = Callable[[TrainState, DeviceTable, Batch, jax.Array, int], tuple[TrainState, StepMetrics]]
 # (params, sentence, answer, key) → the gradient of the loss by the params, and the sums
 Gradient = Callable[..., tuple[Params, Sums]]
 
@@ -66,33 +72,35 @@ def start_state(
     return TrainState(devices.put_whole(np.zeros((), np.int32)), params, opt_state)
 
 
+def root_key(seed: int, objective: Objective) -> jax.Array:
+    """What all random numbers of a phase follow from."""
+    return jax.random.fold_in(jax.random.key(seed), 0 if objective == "random_item" else 1)
+
+
 def make_step(
     graph: Any,
     optimizer: optax.GradientTransformation,
     objective: Objective,
     user_dropout: float,
-    seed: int,
     accumulate: int = 1,
     rematerialise: bool = False,
 ) -> Step:
-    """`step(state, table, batch, n_tokens)`, to be jitted.
+    """`step(state, table, batch, root, n_tokens)`, to be jitted.
 
-    The random numbers of a step follow from (seed, objective, state.step) alone.
+    The random numbers of a step follow from (root, state.step) alone; see `root_key`.
 
     Args:
         graph: of the model.
         optimizer: as `make_optimizer` makes it.
         objective: which item is masked.
         user_dropout: share of the examples that lose their user.
-        seed: of the run.
         accumulate: parts that a batch is computed in, one after the other; divides the batch.
             Which items are masked and which users dropped does not depend on it, dropout does.
         rematerialise: keep only the layers' inputs for the backward pass.
     """
-    root = jax.random.fold_in(jax.random.key(seed), 0 if objective == "random_item" else 1)
 
     def step(
-        state: TrainState, table: DeviceTable, batch: Batch, n_tokens: int
+        state: TrainState, table: DeviceTable, batch: Batch, root: jax.Array, n_tokens: int
     ) -> tuple[TrainState, StepMetrics]:
         mask_key, user_key, dropout_key = jax.random.split(jax.random.fold_in(root, state.step), 3)
         items, targets = mask_items(
@@ -149,9 +157,10 @@ def make_train_step(
 
     The arguments are those of `make_step`.
     """
-    step = make_step(graph, optimizer, objective, user_dropout, seed)
-    jitted = jax.jit(step, static_argnums=3, donate_argnums=0)
-    return lambda state, batch, n_tokens: jitted(state, table, batch, n_tokens)
+    step = make_step(graph, optimizer, objective, user_dropout)
+    root = root_key(seed, objective)
+    jitted = jax.jit(step, static_argnums=4, donate_argnums=0)
+    return lambda state, batch, n_tokens: jitted(state, table, batch, root, n_tokens)
 
 
 def _accumulated(

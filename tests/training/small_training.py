@@ -15,7 +15,7 @@ from genrec_jax.model.inputs import put_on_device
 from genrec_jax.training.calls import Call, plan_calls
 from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
 from genrec_jax.training.resident import ResidentTrainer, put_examples
-from genrec_jax.training.step import Step, TrainState, make_step, start_state
+from genrec_jax.training.step import Step, TrainState, make_step, root_key, start_state
 
 SPEC = OptimizerSpec(steps=50, learning_rate=3e-3, weight_decay=0.1, warmup=0.1, clip_norm=1.0)
 
@@ -49,11 +49,12 @@ class Small:
 
     def step(self, spec: OptimizerSpec = SPEC, **changes: Any) -> Step:
         graph, _ = abstract_model(self.shape, *self._sizes)
-        return make_step(graph, make_optimizer(spec), "random_item", 0.5, 0, **changes)
+        return make_step(graph, make_optimizer(spec), "random_item", 0.5, **changes)
 
     def trainer(self, steps_per_call: int) -> ResidentTrainer:
         examples = put_examples(self.plan.examples)
-        return ResidentTrainer(self.step(), self.table, examples, steps_per_call)
+        root = root_key(0, "random_item")
+        return ResidentTrainer(self.step(), self.table, examples, root, steps_per_call)
 
     @property
     def table(self) -> Any:

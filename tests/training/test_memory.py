@@ -13,7 +13,7 @@ from small_training import SPEC, Small
 from genrec_jax.model.genrec import abstract_model, merge
 from genrec_jax.model.inputs import decoder_input, encoder_input
 from genrec_jax.training.optimizer import make_optimizer
-from genrec_jax.training.step import TrainState
+from genrec_jax.training.step import TrainState, root_key
 
 
 def assert_close(one: TrainState, other: TrainState, bound: float) -> None:
@@ -31,10 +31,11 @@ def assert_close(one: TrainState, other: TrainState, bound: float) -> None:
 def first_step(small: Small, **changes: Any) -> tuple[TrainState, Any]:
     """With a learning rate from the start, on a batch that is not full."""
     spec = dataclasses.replace(SPEC, warmup=0.0)
-    step = jax.jit(small.step(spec, **changes), static_argnums=3)
+    step = jax.jit(small.step(spec, **changes), static_argnums=4)
     call = next(call for call in small.calls(100) if (call.rows < 0).any())
     batch = small.plan.pad(call.bucket, call.rows[0][call.rows[0] >= 0])
-    return step(small.start(spec), small.table, batch, call.bucket.n_tokens)
+    root = root_key(0, "random_item")
+    return step(small.start(spec), small.table, batch, root, call.bucket.n_tokens)
 
 
 def test_a_batch_in_parts_is_the_batch(still: Small) -> None:
