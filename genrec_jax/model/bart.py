@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from genrec_jax.model.dropout import Key, dropout, split
 from genrec_jax.model.low_pass import LowPass, make_waves
+from genrec_jax.model.products import Linear
 
 POSITION_OFFSET = 2  # the first two rows of BART's position tables are never used
 EPSILON = 1e-5
@@ -58,8 +59,8 @@ class KeyValue(NamedTuple):
     values: Float[Array, "B length h d"]
 
 
-def linear(n_in: int, n_out: int, shape: BartShape, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(
+def linear(n_in: int, n_out: int, shape: BartShape, rngs: nnx.Rngs) -> Linear:
+    return Linear(
         n_in,
         n_out,
         kernel_init=nnx.initializers.normal(shape.init_std),

@@ -29,6 +29,7 @@ from genrec_jax.model.device_trie import DeviceTrie
 from genrec_jax.model.dropout import Key, split
 from genrec_jax.model.inputs import EncoderInput, table_lookup
 from genrec_jax.model.item_inputs import ItemInput, Sentence, Unit
+from genrec_jax.model.products import with_rows
 from genrec_jax.model.trie_head import node_vectors
 
 Params = dict[str, Any]  # the nested dict of arrays that is trained and saved
@@ -173,12 +174,7 @@ class GenRec(nnx.Module):
 
     def logits(self, x: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
         """Float32. BART's bias is a constant of the checkpoint, not trained, as in PyTorch."""
-        scores = jnp.einsum(
-            "bsd,vd->bsv",
-            x,
-            self.token_embedding[...].astype(x.dtype),
-            preferred_element_type=jnp.float32,
-        )
+        scores = with_rows(x, self.token_embedding[...].astype(x.dtype))
         return scores + jax.lax.stop_gradient(self.final_logits_bias[...])
 
     def node_vectors(self, trie: DeviceTrie) -> Float[Array, "M_padded D"]:
@@ -188,12 +184,7 @@ class GenRec(nnx.Module):
 
     def item_logits(self, states: Float[Array, "B G D"]) -> Float[Array, "B G N"]:
         """Float32, of every item."""
-        return jnp.einsum(
-            "bgd,nd->bgn",
-            states,
-            self.item_embedding[...].astype(states.dtype),
-            preferred_element_type=jnp.float32,
-        )
+        return with_rows(states, self.item_embedding[...].astype(states.dtype))
 
 
 def abstract_model(shape: BartShape, n_users: int, n_items: int) -> tuple[Any, Params]:

@@ -130,8 +130,11 @@ def _sums_below(
 
 def _left_out(scores: Float[Array, "n B"], rows: Int[Array, "B H"]) -> Float[Array, "n B"]:
     """-inf in these rows of each user; rows that do not exist are none."""
+    # A mask, which has no gradient: that of a scatter into the scores would be two more of them.
     rows = jnp.where(rows < 0, len(scores), rows)
-    return scores.at[rows, jnp.arange(len(rows))[:, None]].set(-jnp.inf, mode="drop")
+    users = jnp.arange(len(rows))[:, None]
+    left_out = jnp.zeros(scores.shape, bool).at[rows, users].set(True, mode="drop")
+    return jnp.where(left_out, -jnp.inf, scores)
 
 
 def _scattered(

@@ -30,6 +30,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from genrec_jax.model.device_trie import DeviceTrie
 from genrec_jax.model.node_masses import NodeMasses, mass_scores, products
+from genrec_jax.model.products import with_rows
 
 
 class TreeAnswer(NamedTuple):
@@ -111,9 +112,7 @@ def level_scores(
     if stop - start > SMALL_LEVEL:
         scores = child_scores(states, nodes, trie, vectors, trie.widths[level], masses)
         return scores, trie.first_child[nodes]
-    scores = jnp.einsum(
-        "bgd,cd->bgc", states, vectors[start:stop], preferred_element_type=jnp.float32
-    )
+    scores = with_rows(states, vectors[start:stop])
     if masses is not None:
         scores += mass_scores(
             masses, jnp.arange(start, stop)[None, None], vectors[start:stop][None, None]

@@ -89,10 +89,9 @@ def token_loss(
 
 def _item_losses(model: GenRec, memory: Memory, answer: ItemAnswer) -> Losses:
     """One question of all users after the other: the scores of all items are held for that one
-    alone, and made anew in the backward pass."""
+    alone, and where there are several they are made anew in the backward pass."""
     assert memory.states is not None
 
-    @jax.checkpoint
     def of_question(
         asked: tuple[Float[Array, "B D"], Int[Array, " B"]],
     ) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
@@ -102,6 +101,8 @@ def _item_losses(model: GenRec, memory: Memory, answer: ItemAnswer) -> Losses:
         nats = jax.nn.logsumexp(logits, axis=1) - target
         return jnp.where(items >= 0, nats, 0.0), (target >= jnp.max(logits, axis=1)) | (items < 0)
 
+    if answer.items.shape[1] > 1:
+        of_question = jax.checkpoint(of_question)
     by_question = (jnp.swapaxes(memory.states, 0, 1), answer.items.T)
     nats, right = jax.lax.map(of_question, by_question)
     return Losses(nats.T[..., None], right.T[..., None])
