@@ -47,7 +47,10 @@ def best(config: ConfigDict) -> None:
     config.model.encoder_unit = "item"
     config.model.head = "trie"
     config.model.count_from = "end"
-    config.model.residual = "items"
+    config.model.residual = "unseen"
+    config.model.temperature = 0.07
+    config.model.low_pass = 0.5
+    config.model.item_vectors = "collaborative"
     config.model.d_model = 64
     config.model.encoder_layers = 2
     config.model.decoder_layers = 1
@@ -61,11 +64,11 @@ def best(config: ConfigDict) -> None:
 
     config.pretrain.epochs = 0
     config.finetune.targets = "prefixes"
-    config.finetune.epochs = 10
+    config.finetune.epochs = 8
     config.finetune.batch_size = 256
     config.finetune.learning_rate = 1e-3
     config.finetune.weight_decay = 0.0
-    config.finetune.validate_every_epochs = 5
+    config.finetune.validate_every_epochs = 4
 
     config.evaluate.exclude_history = True
     config.evaluate.batch_size = 128

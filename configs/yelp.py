@@ -51,6 +51,9 @@ def best(config: ConfigDict) -> None:
     config.model.head = "trie"
     config.model.count_from = "end"
     config.model.residual = "items"
+    config.model.temperature = 0.07
+    config.model.low_pass = 0.5
+    config.model.item_vectors = "collaborative"
     config.model.d_model = 64
     config.model.encoder_layers = 2
     config.model.decoder_layers = 1
@@ -68,7 +71,7 @@ def best(config: ConfigDict) -> None:
     config.finetune.batch_size = 256
     config.finetune.learning_rate = 1e-3
     config.finetune.weight_decay = 0.0
-    config.finetune.validate_every_epochs = 2
+    config.finetune.validate_every_epochs = 4
 
     config.evaluate.exclude_history = False  # items come again
     config.evaluate.batch_size = 128

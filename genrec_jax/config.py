@@ -82,6 +82,9 @@ class ModelConfig:
     # those of the history; for encoder_unit item and id, and not for targets=every. unseen: the
     # same of the items that are not in the history, where none comes again.
     residual: str = "none"
+    # With head=item, and residual items or unseen: the encoder scores an item by the cosine of two
+    # vectors over this, and not by their product; 0: by the product. Small ones are sharp.
+    temperature: float = 0.0
     # What the items' id vectors start from. collaborative: how items stand together in the
     # training part (identifiers/item_vectors.py), as the codes of `indexing=collaborative` do.
     item_vectors: str = "random"
@@ -252,7 +255,7 @@ _AT_LEAST = {
     **dict.fromkeys(("epochs", "max_steps", "validate_every_epochs", "validate_every_steps"), 0),
     **dict.fromkeys(("users", "validation_users", "exact_users"), 0),
     **dict.fromkeys(("checkpoint_every_steps", "checkpoint_every_minutes"), 0),
-    **dict.fromkeys(("weight_decay", "length_penalty"), 0),
+    **dict.fromkeys(("weight_decay", "length_penalty", "temperature"), 0),
     **dict.fromkeys(("seed", "indexing_seed", "synthetic_seed"), 0),
     "accumulate": 1,
     "model_parallel": 1,
@@ -348,6 +351,12 @@ def _check_head(config: Config) -> None:
         raise InputError(
             f"config.model.residual: found {model.residual!r} with model.head={model.head!r}, "
             "expected 'trie'"
+        )
+    if model.temperature and not (model.head == "item" or model.residual in ("items", "unseen")):
+        raise InputError(
+            f"config.model.temperature: found {model.temperature} with model.head={model.head!r} "
+            f"and model.residual={model.residual!r}, where the encoder scores no items, expected "
+            "head='item', residual='items' or 'unseen', or temperature=0"
         )
     if model.residual == "unseen" and not evaluate.exclude_history:
         raise InputError(

@@ -269,6 +269,7 @@ def model_shape(config: ModelConfig, catalogue: Catalogue, pretrained: Path | No
         count_from=cast(CountFrom, config.count_from),
         residual=cast(Residual, config.residual),
         inner_nodes=nodes,
+        temperature=config.temperature,
         **_sizes(config),
     )
     if pretrained is None:

@@ -65,6 +65,7 @@ def test_sasrec(tmp_path: Path) -> None:
     assert json.loads((run / "results.json").read_text())["counts"]["empty_places"] == 0
 
 
+TEMPERATURE = "--config.model.temperature=0.1"
 UNSEEN = [*TRIE, "--config.finetune.targets=prefixes", "--config.model.residual=unseen"]
 
 
@@ -76,7 +77,7 @@ def test_answers_that_were_not_seen(tmp_path: Path) -> None:
     lines = [f"{user} {' '.join(map(str, row))}" for user, row in enumerate(rows, start=1)]
     log.write_text("\n".join(lines) + "\n")
     data = ["--config.data.name=file", f"--config.data.file={log}"]
-    more = ["--config.model.item_vectors=collaborative", "--config.model.low_pass=0.5"]
+    more = ["--config.model.item_vectors=collaborative", "--config.model.low_pass=0.5", TEMPERATURE]
     assert command(CONFIG, *SMALL, *UNSEEN, *data, *more, f"--workdir={run}") == 0
     assert json.loads((run / "results.json").read_text())["counts"]["empty_places"] == 0
     losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -154,6 +155,7 @@ def test_what_finetuning_asks_is_what_is_asked_afterwards(
         (["--config.model.count_from=end"], "config.model.count_from: found 'end' with model.enc"),
         (["--config.model.low_pass=0.5"], "config.model.low_pass: found 0.5 with model.encoder_u"),
         (["--config.model.low_pass=1.0"], "config.model.low_pass: found 1.0, expected a share fro"),
+        (["--config.model.temperature=0.1"], "config.model.temperature: found 0.1 with model.head"),
         (["--config.model.count_from=0"], "config.model.count_from: found '0', expected one of st"),
         (["--config.model.head=leaf"], "config.model.head: found 'leaf', expected one of vocab"),
         (["--config.model.encoder_unit=word"], "config.model.encoder_unit: found 'word', expected"),

@@ -9,7 +9,8 @@ the data. The decoder has no ids. The token embedding is tied to the output.
 Two things may differ from the paper. The encoder may read one vector an item instead of one a token
 (item_inputs.py). And the decoder may score the children of a trie node instead of the vocabulary
 (trie_head.py), or be left out: an item's probability is then the softmax, over all items, of the
-encoder's vector at the question with the items' id vectors.
+encoder's vector at the question with the items' id vectors. With a temperature that product is
+their cosine over it, wherever the encoder's vector scores items.
 
 Axes: B users, G questions a user, T encoder tokens, S decoder tokens, V vocabulary, D width,
 U users, N items.
@@ -29,7 +30,7 @@ from genrec_jax.model.device_trie import DeviceTrie
 from genrec_jax.model.dropout import Key, split
 from genrec_jax.model.inputs import EncoderInput, table_lookup
 from genrec_jax.model.item_inputs import ItemInput, Sentence, Unit
-from genrec_jax.model.products import with_rows
+from genrec_jax.model.products import of_length_1, with_rows
 from genrec_jax.model.trie_head import node_vectors
 
 Params = dict[str, Any]  # the nested dict of arrays that is trained and saved
@@ -47,6 +48,7 @@ class GenRecShape(BartShape):
     count_from: CountFrom = "start"  # the encoder's positions; end: with encoder_unit item and id
     residual: Residual = "none"  # with head=trie: what goes round the decoder too
     inner_nodes: int = 0  # with head=trie: nodes of the trie that are no items
+    temperature: float = 0.0  # of items that the encoder scores by their cosine; 0: by the product
 
     @property
     def is_papers(self) -> bool:
@@ -178,13 +180,24 @@ class GenRec(nnx.Module):
         return scores + jax.lax.stop_gradient(self.final_logits_bias[...])
 
     def node_vectors(self, trie: DeviceTrie) -> Float[Array, "M_padded D"]:
-        """Of the trie's nodes, an item's id vector at its leaf."""
-        vectors = node_vectors(trie, self.node_embedding[...], self.item_embedding[...])
+        """Of the trie's nodes, an item's output vector at its leaf."""
+        vectors = node_vectors(trie, self.node_embedding[...], self.item_vectors())
         return vectors.astype(self.shape.dtype)
+
+    def item_vectors(self) -> Float[Array, "N D"]:
+        """Of the output: the id vectors, of length 1 where there is a temperature."""
+        table = self.item_embedding[...]
+        return of_length_1(table) if self.shape.temperature else table
+
+    def item_question(self, states: Float[Array, "*axes D"]) -> Float[Array, "*axes D"]:
+        """What the items' output vectors are multiplied with, of the encoder's vectors."""
+        if not self.shape.temperature:
+            return states
+        return (of_length_1(states) / self.shape.temperature).astype(states.dtype)
 
     def item_logits(self, states: Float[Array, "B G D"]) -> Float[Array, "B G N"]:
         """Float32, of every item."""
-        return with_rows(states, self.item_embedding[...].astype(states.dtype))
+        return with_rows(self.item_question(states), self.item_vectors().astype(states.dtype))
 
 
 def abstract_model(shape: BartShape, n_users: int, n_items: int) -> tuple[Any, Params]:

@@ -128,7 +128,7 @@ def head_of(model: GenRec, trie: DeviceTrie | None, memory: Memory) -> Head:
     vectors, masses = model.node_vectors(trie), None
     if memory.history is not None:
         assert memory.states is not None
-        asked = jnp.squeeze(memory.states, axis=1)  # one question a user
+        asked = model.item_question(jnp.squeeze(memory.states, axis=1))  # one question a user
         own = own_vectors(trie, model.node_embedding[...].astype(vectors.dtype))
         masses = node_masses(asked, memory.history, trie, vectors, own)
     return TrieHead(model, trie, vectors, memory.states, masses)

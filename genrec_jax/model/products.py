@@ -21,6 +21,12 @@ def with_rows(x: Float[Array, "*axes D"], table: Float[Array, "n D"]) -> Float[A
     return flat.reshape(*x.shape[:-1], len(table))
 
 
+def of_length_1(x: Float[Array, "*axes D"]) -> Float[Array, "*axes D"]:
+    """Float32; a vector of zeros stays what it is, and its gradient finite."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))
+
+
 class Linear(nnx.Linear):
     """`nnx.Linear` on a matrix."""
 

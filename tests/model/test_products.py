@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from genrec_jax.model.products import Linear, with_rows
+from genrec_jax.model.products import Linear, of_length_1, with_rows
 
 SHAPES = [(5, 8), (2, 5, 8), (2, 3, 5, 8), (0, 3, 8)]
 
@@ -58,3 +58,11 @@ def test_the_gradient_of_the_table_is_one_product_of_matrices() -> None:
     assert dots
     for eqn in dots:
         assert all(variable.aval.ndim == 2 for variable in eqn.invars)
+
+
+def test_of_length_1() -> None:
+    x = vectors((3, 5, 8)).at[0, 0].set(0.0)
+    found = np.asarray(of_length_1(x))
+    expected = np.asarray(x) / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-6)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.isfinite(jax.grad(lambda x: jnp.sum(jnp.sin(of_length_1(x))))(x)).all()

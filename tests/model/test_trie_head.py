@@ -54,7 +54,9 @@ def whole_trie(codes: bool) -> Trie:
 
 
 @cache
-def small(codes: bool, unit: str, residual: str) -> tuple[GenRec, DeviceTable, Trie]:
+def small(
+    codes: bool, unit: str, residual: str, temperature: float = 0.0
+) -> tuple[GenRec, DeviceTable, Trie]:
     trie = decided(whole_trie(codes))
     shape = GenRecShape(
         vocab_size=WORDS + 13,
@@ -71,6 +73,7 @@ def small(codes: bool, unit: str, residual: str) -> tuple[GenRec, DeviceTable, T
         head="trie",
         residual=residual,
         inner_nodes=int((trie.items < 0).sum()),
+        temperature=temperature,
     )
     graph, _ = abstract_model(shape, U, N)
     model = merge(graph, init_params(shape, U, N, seed=1))
@@ -79,16 +82,16 @@ def small(codes: bool, unit: str, residual: str) -> tuple[GenRec, DeviceTable, T
 
 compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 MODELS = pytest.mark.parametrize(
-    ("codes", "unit", "residual", "causal"),
+    ("codes", "unit", "residual", "causal", "temperature"),
     [
-        (True, "item", "vector", True),
-        (True, "item", "none", False),
-        (False, "item", "vector", False),
-        (True, "token", "vector", False),
-        (True, "item", "items", True),
-        (False, "id", "items", False),
-        (True, "item", "unseen", True),
-        (False, "item", "unseen", False),
+        (True, "item", "vector", True, 0.0),
+        (True, "item", "none", False, 0.0),
+        (False, "item", "vector", False, 0.0),
+        (True, "token", "vector", False, 0.0),
+        (True, "item", "items", True, 0.2),
+        (False, "id", "items", False, 0.0),
+        (True, "item", "unseen", True, 0.0),
+        (False, "item", "unseen", False, 0.2),
     ],
 )
 
@@ -150,11 +153,16 @@ def test_paths_end_where_one_item_is_left(codes: bool) -> None:
 
 @MODELS
 def test_training_exhaustive_search_and_beams_agree(
-    codes: bool, unit: str, residual: str, causal: bool, monkeypatch: pytest.MonkeyPatch
+    codes: bool,
+    unit: str,
+    residual: str,
+    causal: bool,
+    temperature: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if residual == "none" or not codes:  # as in catalogues with many nodes a level
         monkeypatch.setattr(trie_head, "SMALL_LEVEL", 0)
-    model, table, trie = small(codes, unit, residual)
+    model, table, trie = small(codes, unit, residual, temperature)
     losses = losses_of_all(model, table, unit, causal)
     np.testing.assert_allclose(np.exp(-losses).sum(1), 1.0, rtol=1e-5)
 
@@ -226,16 +234,18 @@ def test_the_residual_is_the_encoders_vector_at_the_question() -> None:
 
 @pytest.mark.parametrize("residual", ["items", "unseen"])
 @pytest.mark.parametrize("nodes_have_their_own", [True, False])
-@pytest.mark.parametrize(("codes", "causal"), [(True, True), (False, False)])
+@pytest.mark.parametrize(
+    ("codes", "causal", "temperature"), [(True, True, 0.0), (False, False, 0.0), (True, True, 0.2)]
+)
 def test_what_a_silent_decoder_does_not_correct(
-    codes: bool, causal: bool, nodes_have_their_own: bool, residual: str
+    codes: bool, causal: bool, temperature: float, nodes_have_their_own: bool, residual: str
 ) -> None:
     """A softmax over all items with a pointer to each place of the history, whatever the trie; or
-    one over the items that are not in the history.
+    one over the items that are not in the history. Of products, or of cosines over a temperature.
 
     Where inner nodes have vectors of their own, those are asked too on the way down.
     """
-    model, table, trie = small(codes, "item", residual)
+    model, table, trie = small(codes, "item", residual, temperature)
     graph, params = abstract_model(model.shape, U, N)[0], init_params(model.shape, U, N, seed=1)
     rng = np.random.default_rng(0)
     if residual == "items":
@@ -249,8 +259,11 @@ def test_what_a_silent_decoder_does_not_correct(
     items = np.asarray(params["item_embedding"])
     assert memory.states is not None
     for user, history in enumerate(HISTORIES):
-        asked = np.asarray(memory.states)[user, 0]
-        masses = np.exp(items @ asked)
+        asked = question = np.asarray(memory.states)[user, 0]
+        if temperature:
+            question = asked / np.linalg.norm(asked) / temperature
+            items = items / np.linalg.norm(items, axis=1, keepdims=True)
+        masses = np.exp(items @ question)
         n = (history >= 0).sum()
         for place in range(n):
             if residual == "unseen":
@@ -266,7 +279,7 @@ def test_what_a_silent_decoder_does_not_correct(
             expected = np.log(masses / masses.sum())
             np.testing.assert_allclose(found[user, ~never], expected[~never], atol=2e-5)
         scores = np.zeros(trie.n_nodes)
-        own = iter(np.asarray(params["node_embedding"]) @ asked)
+        own = iter(np.asarray(params["node_embedding"]) @ question)
         for node in range(trie.n_nodes):
             below = [item for item in range(N) if node in path(trie, item)]
             scores[node] = np.log(masses[below].sum())
