@@ -182,6 +182,12 @@ class Config:
         _check(config)
         return config
 
+    def searching(self, evaluate: EvaluateConfig) -> "Config":
+        """The same with another search, checked as a whole; raises InputError."""
+        config = dataclasses.replace(self, evaluate=evaluate)
+        _check(config)
+        return config
+
     @property
     def by_slot(self) -> bool:
         """Whether the encoder's vectors are of items, and the output reads single ones."""

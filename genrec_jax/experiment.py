@@ -313,9 +313,16 @@ def _sizes(config: ModelConfig) -> dict[str, int]:
     }
 
 
-def check_unseen(config: Config, sequences: UserSequences) -> None:
-    """Raise InputError for answers that `residual=unseen` cannot give."""
-    again = repeats(sequences, config.finetune.holdout)
+def check_answers(config: Config, sequences: UserSequences) -> None:
+    """Raise InputError for data that has none to learn from, or some that the model cannot give."""
+    finetune, holdout = config.finetune, config.finetune.holdout
+    if finetune.epochs and finetune.targets == "prefixes" and sequences.lengths.max() < holdout + 2:
+        raise InputError(
+            f"config.finetune.targets: found 'prefixes' with {sequences.name}, where no user has "
+            f"more than {sequences.lengths.max()} items, expected 'last', or some with "
+            f"{holdout + 2}: one to read, one to answer, {holdout} held out"
+        )
+    again = repeats(sequences, holdout)
     if config.model.residual == "unseen" and again:
         raise InputError(
             f"config.model.residual: found 'unseen' with {sequences.name}, where {again} "

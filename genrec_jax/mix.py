@@ -84,6 +84,7 @@ def mix_run(config: Config, folder: RunFolder) -> dict[str, Any]:
         "indexing": config.indexing,
         "split": "test",
         "exclude_history": exclude,
+        "evaluate": dataclasses.asdict(config.evaluate),
         "mix": dataclasses.asdict(mix),
         "kNN": str(settings),
         "validation": {

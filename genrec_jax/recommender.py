@@ -11,7 +11,7 @@ recommender.recommend([("A1YJEY40YUW4SE", ["B000142FVW"])])
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,10 +124,13 @@ class Recommender:
             devices: to rank on, not necessarily those of the training; all if not given.
 
         Raises:
-            InputError: no run there, no such step, or a checkpoint of another shape.
+            InputError: no run there, no such step, a checkpoint of another shape, or a search
+                that does not go with the run.
         """
         folder = RunFolder(Path(workdir))
         config = folder.read_config()
+        if evaluate is not None:
+            config = config.searching(evaluate)
         shape = folder.read_shape()
         catalogue = Catalogue.load(folder.identifiers)
         table = catalogue.table
@@ -140,7 +143,7 @@ class Recommender:
         return cls(
             catalogue,
             shape,
-            evaluate or config.evaluate,
+            config.evaluate,
             config.model.max_tokens,
             config.data.buckets,
             params,
@@ -291,8 +294,11 @@ class Recommender:
         A user of None has the row -1.
         """
         for number, history in enumerate(histories):
-            if not (isinstance(history, tuple | list) and len(history) == 2) or isinstance(
-                history[1], str | bytes
+            is_pair = isinstance(history, tuple | list) and len(history) == 2
+            if (
+                not is_pair
+                or not isinstance(history[1], Collection)
+                or isinstance(history[1], str | bytes)
             ):
                 raise InputError(
                     f"history {number}: found {history!r:.100}, expected (user, [item, item, …])"

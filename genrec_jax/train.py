@@ -14,7 +14,7 @@ from genrec_jax.devices import Devices, on_host
 from genrec_jax.evaluate import evaluate_split, result_table
 from genrec_jax.experiment import (
     build_catalogue,
-    check_unseen,
+    check_answers,
     load_sequences,
     log_parameters,
     log_statistics,
@@ -139,7 +139,7 @@ def load_all(
 ) -> tuple[UserSequences, Path | None, Catalogue, GenRecShape]:
     """The dataset, the folder of the pretrained weights, the catalogue and the model's shape."""
     sequences = load_sequences(config.data)
-    check_unseen(config, sequences)
+    check_answers(config, sequences)
     pretrained = pretrained_folder(config.model)
     catalogue = build_catalogue(config, sequences, pretrained)
     shape = model_shape(config.model, catalogue, pretrained)

@@ -91,6 +91,18 @@ def test_a_log_where_items_come_again(tmp_path: Path, capsys: pytest.CaptureFixt
     assert error.count("\n") == 1
 
 
+def test_a_log_with_nothing_to_learn_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "short.txt"
+    log.write_text("".join(f"{user} {user} {user + 1} {user + 2}\n" for user in range(1, 41)))
+    data = ["--config.data.name=file", f"--config.data.file={log}"]
+    assert command(CONFIG, *SMALL, *SASREC, *data, f"--workdir={tmp_path / 'run'}") == 2
+    error = capsys.readouterr().err
+    assert "found 'prefixes' with short, where no user has more than 3 items" in error
+    assert error.count("\n") == 1
+
+
 def test_item_vectors_start_where_items_stand_together() -> None:
     """As long as random ones; an item that is not told of keeps its random row."""
     values = Config().to_dict()

@@ -174,10 +174,32 @@ def test_a_signal_stops_the_trials_and_they_are_gone_on_with(tmp_path: Path) -> 
     assert time.monotonic() - started < 20
     timer.join()
     assert calls(workdir) == {"as-it-is-seed0": 1, "no-dropout-seed0": 1}
+    assert cells(workdir)["as it is"][0] == "0 of 2"  # stopped is not failed
     (workdir / "runs" / "seconds").write_text("0")
     assert run(workdir, ABLATION, "--workers=2") == 0
     assert calls(workdir)["as-it-is-seed0"] == 2
     assert cells(workdir)["as it is"][0] == "2 of 2"
+
+
+@pytest.mark.usefixtures("pretend")
+def test_a_run_that_was_mixed_in_another_way_since_is_mixed_again(tmp_path: Path) -> None:
+    workdir = tmp_path / "sweep"
+    assert run(workdir, ABLATION) == 0
+    path = workdir / "runs" / "as-it-is-seed0"
+    trial = Trial("one", "one", 0, (), path, mix=True)
+    evaluate = json.loads((path / "config.json").read_text())["evaluate"]
+    for changes, is_its_own in (({}, True), ({"users": 20}, False)):
+        found = {"metrics": {}, "evaluate": evaluate | changes}
+        (path / "results_mixed.json").write_text(json.dumps(found))
+        assert trial.is_finished == is_its_own
+        assert (trial.mixed is not None) == is_its_own
+
+
+@pytest.mark.usefixtures("pretend")
+def test_names_with_bars_leave_the_table_whole(tmp_path: Path) -> None:
+    workdir = tmp_path / "sweep"
+    assert run(workdir, ABLATION.replace("+ no dropout", "no | dropout")) == 0
+    assert "| no \\| dropout " in (workdir / "table.md").read_text()
 
 
 @pytest.mark.usefixtures("pretend")
@@ -248,6 +270,11 @@ def test_a_search_that_is_stopped_and_one_that_cuts(tmp_path: Path) -> None:
         (ABLATION.replace("get_sweep", "sweep"), ["found no get_sweep()", "get_sweep"]),
         (ABLATION.replace("Ablation(", "dict("), ["expected an Ablation or a Search"]),
         (ABLATION.replace('Setting({"model', 'Setting(config="x.py", changes={"model'), ["x.py"]),
+        (ABLATION.replace("def get", "raise SystemExit('bye')\ndef get"), ["SystemExit: bye"]),
+        (
+            ABLATION.replace('"model.dropout": 0.0', '"evaluate.exclude_history": True'),
+            ["found more than one test: synthetic", "the history left out in '+ no dropout'"],
+        ),
         (SEARCH.replace("finetune.warmup", "finetune.warmpu"), ["finetune.warmpu: no such key"]),
         (SEARCH.replace("(0.0, 0.1)", "(0.0, 2.0)"), ["ranges['finetune.warmup']", "found 2.0"]),
         (SEARCH.replace("1e-4", "1.0"), ["ranges['finetune.learning_rate']", "low below high"]),
@@ -264,6 +291,46 @@ def test_bad_sweeps_are_refused_before_anything_starts(
     for part in parts:
         assert part in error
     assert not (tmp_path / "sweep").exists()
+
+
+OF_ANOTHER_KIND = """
+from genrec_jax.sweeps.spec import Ablation, Range, Search, Setting
+
+def get_sweep():
+    sweep = {make}
+    object.__setattr__({what}, {value!r})  # as a call does where types are not checked
+    return sweep
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "value", "told"),
+    [
+        ("sweep, 'seeds'", 5, "seeds: found 5, expected tuple or list"),
+        ("sweep, 'seeds'", "01", "seeds: found '01', expected tuple or list"),
+        ("sweep, 'seeds'", ("0",), "seeds: found '0', expected int"),
+        ("sweep, 'seeds'", (True,), "seeds: found True, expected int"),
+        ("sweep, 'settings'", ["one"], "settings: found ['one'], expected dict"),
+        ("sweep, 'settings'", {3: 1}, "settings[3]: found 3, expected str"),
+        ("sweep, 'settings'", {"one": 1}, "settings['one']: found 1, expected Setting"),
+        ("sweep, 'base'", ["seed"], "base: found ['seed'], expected dict"),
+        ("sweep.settings['one'], 'changes'", "seed", "['one']: found 'seed', expected dict"),
+        ("sweep.settings['one'], 'mix'", "no", "settings['one']: mix: found 'no', expected bool"),
+        ("sweep, 'ranges'", ["seed"], "ranges: found ['seed'], expected dict"),
+        ("sweep, 'trials'", "3", "trials: found '3', expected int"),
+    ],
+)
+def test_values_of_another_kind(
+    what: str, value: Any, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make = "Ablation({'one': Setting()})"
+    if "ranges" in what or "trials" in what:
+        make = "Search({'model.dropout': Range(0.0, 0.5)})"
+    text = OF_ANOTHER_KIND.format(make=make, what=what, value=value)
+    assert run(tmp_path / "sweep", text) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
 
 
 def test_bad_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ Axes: B users, K beams, H items of history, S tokens of the longest path, M node
 W children of the widest node of a level.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -38,28 +39,36 @@ def _child(
 def seen_nodes(trie: DeviceTrie, seen: Int[Array, "B H"]) -> Int[Array, "B H S"]:
     """The nodes that lead to seen items only, so that a search without them never gets stuck.
 
+    By sorting: memory grows with H, and not with its square.
+
     Args:
         trie: of N items.
         seen: item rows of each user, -1 for none; an item may stand there more than once.
 
     Returns:
-        At [b, h, s] the node of level s + 1 on the path of seen[b, h] if all items below it are
-        seen by user b, else -1.
+        At [b, h, s] the node of level s + 1 on the path of the h-th of the user's different items,
+        in their own order, if all items below it are seen by user b, else -1.
     """
-    earlier = jnp.tril(jnp.ones((seen.shape[1],) * 2, dtype=bool), k=-1)
-    repeats = jnp.any((seen[:, :, None] == seen[:, None, :]) & earlier, axis=2)
-    counts_once = (seen >= 0) & ~repeats
-    node = jnp.where(seen >= 0, trie.leaves[seen], -1)
-    level = jnp.where(seen >= 0, trie.leaf_levels[seen], 0)
+    items = jnp.sort(seen, axis=1)
+    is_again = jnp.pad(items[:, 1:] == items[:, :-1], ((0, 0), (1, 0)))
+    items = jnp.where(is_again, -1, items)
+    node = jnp.where(items >= 0, trie.leaves[items], -1)
+    level = jnp.where(items >= 0, trie.leaf_levels[items], 0)
     by_level = []
     for target in range(trie.depth, 0, -1):
         here = jnp.where(level == target, node, -1)
-        same = (here[:, :, None] == here[:, None, :]) & counts_once[:, None, :]
-        used_up = jnp.sum(same, axis=2) == trie.n_items_below[here]
+        below = jax.vmap(_count_equal)(jnp.sort(here, axis=1), here)
+        used_up = below == trie.n_items_below[here]
         by_level.append(jnp.where((here >= 0) & used_up, here, -1))
         node = jnp.where(level == target, trie.parents[node], node)
         level = jnp.where(level == target, level - 1, level)
     return jnp.stack(by_level[::-1], axis=2)
+
+
+def _count_equal(ordered: Int[Array, " H"], numbers: Int[Array, " H"]) -> Int[Array, " H"]:
+    """How often each number stands in the ordered ones."""
+    first = jnp.searchsorted(ordered, numbers, side="left")
+    return jnp.searchsorted(ordered, numbers, side="right") - first
 
 
 def without_seen(

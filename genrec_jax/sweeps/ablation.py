@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from genrec_jax.config import Config
 from genrec_jax.errors import InputError
 from genrec_jax.sweeps.pool import Ended
 from genrec_jax.sweeps.spec import SEED_KEYS, Ablation, Value, folder_name
@@ -22,7 +23,8 @@ def ablation_trials(sweep: Ablation, config: str, common: Sequence[str], runs: P
         runs: folder of the runs' folders.
 
     Raises:
-        InputError: a config that cannot be, a folder with another run, more than one dataset.
+        InputError: a config that cannot be, a folder with another run, more than one test: other
+            data, other users, or another rule for the items of the history.
     """
     trials = []
     for seed in sweep.seeds:
@@ -31,15 +33,27 @@ def ablation_trials(sweep: Ablation, config: str, common: Sequence[str], runs: P
             seeds: dict[str, Value] = dict.fromkeys(SEED_KEYS, seed)
             flags = flags_of(setting.config or config, common, sweep.base, setting.changes, seeds)
             trials.append(Trial(name, label, seed, flags, runs / name, setting.mix))
-    datasets = {}
+    tests: dict[str, str] = {}
     for trial in trials:
         where = f"settings[{trial.label!r}]"
         check_folder(trial, where)
-        datasets[config_of(trial.flags, where).data.name] = trial.label
-    if len(datasets) > 1:
-        found = ", ".join(f"{data} in {label!r}" for data, label in datasets.items())
-        raise InputError(f"settings: found the datasets {found}, expected one for all")
+        tests.setdefault(_test_of(config_of(trial.flags, where)), trial.label)
+    if len(tests) > 1:
+        found = "; ".join(f"{test} in {label!r}" for test, label in tests.items())
+        raise InputError(f"settings: found more than one test: {found}; expected one for all")
     return trials
+
+
+def _test_of(config: Config) -> str:
+    """What the test figures of a run are of, in words."""
+    data, evaluate = config.data, config.evaluate
+    words = [data.name, data.dir, data.file]
+    if data.name == "synthetic":
+        sizes = (data.synthetic_users, data.synthetic_items, data.synthetic_seed)
+        words.append("{} users, {} items, seed {}".format(*sizes))
+    words.append(f"{evaluate.users} of the users" if evaluate.users else "")
+    words.append("the history left out" if evaluate.exclude_history else "repeats allowed")
+    return ", ".join(word for word in words if word)
 
 
 class AblationRuns:
@@ -71,5 +85,4 @@ class AblationRuns:
             log.info("%s: stopped, to go on with", head)
         else:
             log.info("%s: FAILED with exit code %d: %s", head, end.code, end.reason)
-        if end.code != 0:
             self.failures[trial.name] = end.reason

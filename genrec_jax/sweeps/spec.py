@@ -100,7 +100,7 @@ def load_sweep(path: Path) -> Sweep:
         sweep = module.get_sweep()
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
-    except Exception as error:  # it is code, and may raise anything
+    except (Exception, SystemExit) as error:  # it is code, and may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{name}: {reason}") from None
     if isinstance(sweep, Ablation):
@@ -113,6 +113,10 @@ def load_sweep(path: Path) -> Sweep:
 
 
 def _check_ablation(sweep: Ablation, name: str) -> None:
+    _expect(sweep.settings, dict, f"{name}: settings")
+    _expect(sweep.seeds, (tuple, list), f"{name}: seeds")
+    for seed in sweep.seeds:
+        _expect(seed, int, f"{name}: seeds")
     if not sweep.settings or not sweep.seeds:
         raise InputError(f"{name}: found no settings or no seeds, expected one of each at least")
     if len(set(sweep.seeds)) < len(sweep.seeds):
@@ -121,8 +125,10 @@ def _check_ablation(sweep: Ablation, name: str) -> None:
     folders: dict[str, str] = {}
     for label, setting in sweep.settings.items():
         where = f"{name}: settings[{label!r}]"
-        if not isinstance(setting, Setting):
-            raise InputError(f"{where}: found {setting!r}, expected a Setting")
+        _expect(label, str, where)
+        _expect(setting, Setting, where)
+        _expect(setting.config, str, f"{where}: config")
+        _expect(setting.mix, bool, f"{where}: mix")
         _check_values(setting.changes, where, SEED_KEYS)
         other = folders.setdefault(folder_name(label), label)
         if not folder_name(label) or other != label:
@@ -133,6 +139,9 @@ def _check_ablation(sweep: Ablation, name: str) -> None:
 
 
 def _check_search(sweep: Search, name: str) -> None:
+    _expect(sweep.ranges, dict, f"{name}: ranges")
+    for key in ("trials", "first_trials", "seed"):
+        _expect(getattr(sweep, key), int, f"{name}: {key}")
     if not sweep.ranges or sweep.trials < 1:
         raise InputError(f"{name}: found no ranges or no trials, expected one of each at least")
     _check_values(sweep.base, f"{name}: base", tuple(sweep.ranges))
@@ -152,7 +161,14 @@ def _check_search(sweep: Search, name: str) -> None:
             )
 
 
-def _check_values(changes: Mapping[str, Any], where: str, taken: tuple[str, ...]) -> None:
+def _expect(found: Any, kind: type | tuple[type, ...], where: str) -> None:
+    if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
+        names = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise InputError(f"{where}: found {found!r}, expected {names}")
+
+
+def _check_values(changes: Any, where: str, taken: tuple[str, ...]) -> None:
+    _expect(changes, dict, where)
     for key, value in changes.items():
         if key in taken:
             raise InputError(f"{where}: {key} is set by the sweep itself")

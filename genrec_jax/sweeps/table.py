@@ -155,6 +155,7 @@ def write(
 
 def as_markdown(cells: list[list[str]]) -> str:
     """Columns are as wide as their widest cell, so that the text is a table to the eye too."""
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in cells]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [cells[0], rule, *cells[1:]]

@@ -1,5 +1,6 @@
 """One trial of a sweep: an ordinary run in a folder of its own, and what that folder says of it."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ class Trial:
     @property
     def is_finished(self) -> bool:
         done = RunFolder(self.path).read_results() is not None
-        return done and (not self.mix or (self.path / MIXED).is_file())
+        return done and (not self.mix or self.mixed is not None)
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -50,9 +51,16 @@ class Trial:
 
     @property
     def mixed(self) -> dict[str, Any] | None:
-        """The mixed lists' result, of a run that was mixed."""
+        """The mixed lists' result, of a run that was mixed as its own config evaluates.
+
+        One that somebody mixed in another way since does not count: it is mixed again.
+        """
         path = self.path / MIXED
-        return json.loads(path.read_text()) if path.is_file() else None
+        if not path.is_file():
+            return None
+        result = json.loads(path.read_text())
+        own = dataclasses.asdict(RunFolder(self.path).read_config().evaluate)
+        return result if result.get("evaluate") == own else None
 
     def validations(self) -> list[tuple[int, float]]:
         """(step, NDCG@10) of each validation so far, in the order of the steps."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from genrec_jax.decoding.beam_search import Decoder, SearchSpec, beam_search
 from genrec_jax.decoding.exhaustive import best_items, make_blocks, score_items
-from genrec_jax.decoding.seen import find_items
+from genrec_jax.decoding.seen import find_items, seen_nodes
 from genrec_jax.identifiers.trie import Trie, build_trie
 from genrec_jax.model.device_trie import put_on_device
 from genrec_jax.model.heads import VocabularyHead
@@ -110,6 +110,29 @@ def brute_force(
         if item not in seen
     }
     return sorted(exact.items(), key=lambda pair: -pair[1])
+
+
+def test_seen_nodes_lead_to_seen_items_only() -> None:
+    """By counting down the trie; an item may be seen twice, and by nobody."""
+    names = [(3 + n // 6, 3 + n // 2 % 3, 3 + n % 2) for n in range(12)]
+    trie = trie_of(names)
+    nodes = range(trie.n_nodes)
+    below = [{item for item in range(12) if node in path_of(trie, item)} for node in nodes]
+    rng = np.random.default_rng(0)
+    seen = rng.integers(-1, 12, (40, 16))
+    found = np.asarray(jax.jit(seen_nodes)(put_on_device(trie), jnp.asarray(seen)))
+    for row, dead in zip(seen, found, strict=True):
+        items = set(row[row >= 0].tolist())
+        expected = {node for node in nodes if node and below[node] <= items}
+        assert set(dead[dead >= 0].tolist()) == expected
+
+
+def path_of(trie: Trie, item: int) -> list[int]:
+    """From the item's leaf to the root."""
+    path = [int(trie.leaves[item])]
+    while path[-1]:
+        path.append(int(trie.parents[path[-1]]))
+    return path
 
 
 def random_seen(seed: int, users: int, n_items: int) -> tuple[list[set[int]], jax.Array]:
