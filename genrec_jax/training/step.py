@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from genrec_jax.data.batches import Batch
 from genrec_jax.devices import Devices, split_rows
@@ -72,9 +72,10 @@ def start_state(
     return TrainState(devices.put_whole(np.zeros((), np.int32)), params, opt_state)
 
 
-def root_key(seed: int, objective: Objective) -> jax.Array:
-    """What all random numbers of a phase follow from."""
-    return jax.random.fold_in(jax.random.key(seed), 0 if objective == "random_item" else 1)
+def root_key(seed: int, objective: Objective) -> UInt32[Array, "2"]:
+    """What all random numbers of a phase follow from: a key's bits, which go to any device."""
+    key = jax.random.fold_in(jax.random.key(seed), 0 if objective == "random_item" else 1)
+    return jax.random.key_data(key)
 
 
 def make_step(
@@ -102,7 +103,8 @@ def make_step(
     def step(
         state: TrainState, table: DeviceTable, batch: Batch, root: jax.Array, n_tokens: int
     ) -> tuple[TrainState, StepMetrics]:
-        mask_key, user_key, dropout_key = jax.random.split(jax.random.fold_in(root, state.step), 3)
+        key = jax.random.fold_in(jax.random.wrap_key_data(root), state.step)
+        mask_key, user_key, dropout_key = jax.random.split(key, 3)
         items, targets = mask_items(
             objective, mask_key, batch.histories, batch.targets, table.mask_row
         )
