@@ -18,9 +18,9 @@ users: HR@5 .0162  NDCG@5 .0099  HR@10 .0276  NDCG@10 .0135, where popularity ha
 minutes on one of 2 cores, all 22,363 test users, history left out, one seed:
 
                          HR@5    NDCG@5  HR@10   NDCG@10
-    20 beams             .0645   .0459   .0901   .0542
-    exact                .0644   .0459   .0904   .0542
-    mixed with the kNN   .0713   .0515   .0977   .0600     python -m genrec_jax.mix --workdir=RUN
+    20 beams             .0690   .0487   .0951   .0571
+    exact                .0690   .0487   .0950   .0571
+    mixed with the kNN   .0705   .0505   .0980   .0593     python -m genrec_jax.mix --workdir=RUN
     the kNN alone        .0610   .0444   .0832   .0515
 """
 
