@@ -14,8 +14,8 @@ The recipe has not been run here yet on a GPU: time and score are not measured.
 `:small` (5.0 M parameters, random numbers), 2 cores, 11 minutes, best checkpoint, all 22,363 test
 users: HR@5 .0162  NDCG@5 .0099  HR@10 .0276  NDCG@10 .0135, where popularity has HR@10 .0114.
 
-`:best` (2.5 M parameters, collaborative codes, trie-node output, README "Beyond the paper"), 18
-minutes on one of 2 cores, all 22,363 test users, history left out, one seed:
+`:best` (2.5 M parameters, collaborative codes, trie-node output, README "Beyond the paper"), 16
+minutes on one of 2 cores beside other work, all 22,363 test users, history left out, one seed:
 
                          HR@5    NDCG@5  HR@10   NDCG@10
     20 beams             .0690   .0487   .0951   .0571
