@@ -113,7 +113,7 @@ def load_sweep(path: Path) -> Sweep:
 
 
 def _check_ablation(sweep: Ablation, name: str) -> None:
-    _expect(sweep.settings, dict, f"{name}: settings")
+    _expect(sweep.settings, Mapping, f"{name}: settings")
     _expect(sweep.seeds, (tuple, list), f"{name}: seeds")
     for seed in sweep.seeds:
         _expect(seed, int, f"{name}: seeds")
@@ -139,7 +139,7 @@ def _check_ablation(sweep: Ablation, name: str) -> None:
 
 
 def _check_search(sweep: Search, name: str) -> None:
-    _expect(sweep.ranges, dict, f"{name}: ranges")
+    _expect(sweep.ranges, Mapping, f"{name}: ranges")
     for key in ("trials", "first_trials", "seed"):
         _expect(getattr(sweep, key), int, f"{name}: {key}")
     if not sweep.ranges or sweep.trials < 1:
@@ -168,7 +168,7 @@ def _expect(found: Any, kind: type | tuple[type, ...], where: str) -> None:
 
 
 def _check_values(changes: Any, where: str, taken: tuple[str, ...]) -> None:
-    _expect(changes, dict, where)
+    _expect(changes, Mapping, where)
     for key, value in changes.items():
         if key in taken:
             raise InputError(f"{where}: {key} is set by the sweep itself")
