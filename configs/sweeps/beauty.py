@@ -3,11 +3,13 @@
     python -m genrec_jax.sweep --config=configs/beauty.py:best --sweep=configs/sweeps/beauty.py \\
         --workers=2
 
-From the paper's way of writing items to `configs/beauty.py:best`, one change after the other, but
-the last: what README's "What was tried" tells apart. SASRec, the kNN and popularity beside them.
-15 epochs where a sequence is one example, 8 where each of its prefixes is, 12 for SASRec, which
-starts from chance; the checkpoint at the end. 20 beams, SASRec's ranks exact; items of the history
-left out.
+Cumulative, one change after the other. The first four rows are trained as the paper has it, 4.2 and
+4.3: a random item masked, then the next one, one target a sequence in either phase. The trie comes
+with one vector an item in the encoder. From the fifth row on every item of a sequence is a target
+of one pass, at the dropout of `configs/beauty.py:best`: without pretraining, then with it. `best`
+is that config; README's "What was tried" takes apart what lies between. SASRec, the kNN and
+popularity beside them. The checkpoint at the end; 20 beams, SASRec's ranks exact; items of the
+history left out.
 """
 
 from genrec_jax.sweeps.spec import Ablation, Setting
@@ -18,14 +20,19 @@ PLAIN = {
     "model.temperature": 0.0,
     "model.count_from": "start",
 }
-ONE_SEQUENCE = {**PLAIN, "finetune.epochs": 15, "finetune.learning_rate": 2e-3}
-# With a target a user and dropout of .5, tokens are not learned at all: the loss stays at chance.
+# With dropout of .5 and std of .02 tokens are not learned at all: the loss stays at chance.
 ONE_TARGET = {
-    **ONE_SEQUENCE,
-    "finetune.targets": "last",
+    **PLAIN,
     "model.init_std": 0.08,
     "model.dropout": 0.2,
     "model.attention_dropout": 0.2,
+    "pretrain.epochs": 15,
+    "pretrain.batch_size": 128,
+    "pretrain.learning_rate": 1.5e-3,
+    "pretrain.weight_decay": 1e-2,
+    "finetune.targets": "last",
+    "finetune.epochs": 4,
+    "finetune.learning_rate": 5e-4,
 }
 NAMES = {  # tokens in, tokens out
     "model.encoder_unit": "token",
@@ -33,7 +40,13 @@ NAMES = {  # tokens in, tokens out
     "model.head": "vocabulary",
     "model.residual": "none",
 }
-VECTOR = {"model.residual": "vector"}
+ALL_POSITIONS = {
+    **PLAIN,
+    "model.residual": "vector",
+    "finetune.targets": "every",
+    "finetune.epochs": 15,
+    "finetune.learning_rate": 2e-3,
+}
 PRETRAINING = {
     "pretrain.epochs": 10,
     "pretrain.batch_size": 256,
@@ -50,10 +63,10 @@ def get_sweep() -> Ablation:
             "random codes": Setting({**ONE_TARGET, **NAMES, "indexing": "random_codes"}),
             "collaborative codes": Setting({**ONE_TARGET, **NAMES}),
             "+ trie-node output": Setting({**ONE_TARGET, "model.residual": "none"}),
-            "+ residual state": Setting({**ONE_TARGET, **VECTOR}),
-            "+ all positions": Setting({**ONE_SEQUENCE, **VECTOR, "finetune.targets": "every"}),
+            "+ residual state": Setting({**ONE_TARGET, "model.residual": "vector"}),
+            "+ all positions": Setting(ALL_POSITIONS),
+            "+ pretraining": Setting({**ALL_POSITIONS, **PRETRAINING}),
             "best": Setting(mix=True),
-            "+ pretraining": Setting(PRETRAINING),
             "SASRec": Setting({"finetune.epochs": 12}, config="configs/sasrec.py:beauty"),
         },
     )
