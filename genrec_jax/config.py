@@ -116,8 +116,9 @@ class FinetuneConfig(PhaseConfig):
     holdout: int = 2
     # last: the one target, at a mask (the paper). prefixes: each item of the sequence but the
     # first, by those before it as a sequence of their own. every: the same in one pass over the
-    # whole sequence, for encoder_unit item and id. With these two units prefixes and every have no
-    # mask: the encoder looks back only, and the last item's vector is asked for what follows.
+    # whole sequence, for encoder_unit item and id with head trie and item. With these prefixes and
+    # every have no mask: the encoder looks back only, and the last item's vector is asked for what
+    # follows.
     targets: str = "last"
 
 

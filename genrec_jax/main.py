@@ -14,7 +14,8 @@ means. What ends a command is told in one line. Exit codes:
 
   0    done                                  74   the disk: full, read-only or failing
   1    a fault of the program: a traceback   75   stopped by SIGTERM or SIGINT; training has saved,
-  2    bad input, or the workdir is taken         the same command goes on
+  2    bad input, the workdir is taken, or        the same command goes on
+       too little memory on the device
   3    loss or parameters not finite         130, 143   ended at once by SIGINT, SIGTERM
 """
 

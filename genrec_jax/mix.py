@@ -6,6 +6,8 @@ Scores every item for the validation users, chooses way and weight there (measur
 ranks the test users once. `RUN/results_mixed.json` holds the result with the whole validation
 curve, `RUN/predictions/mixed_test.parquet` the lists; what a run was mixed with before is written
 over. GenRec's own row is that of exact ranking, whatever search the run's config names.
+
+Exit codes: 0, done; 2, bad input; 74, the disk.
 """
 
 import argparse

@@ -11,8 +11,8 @@ over it.
 
 The best is chosen by validation alone. At the end, and after each trial, `WORKDIR/table.md` and
 `report.html` hold the table. Exit codes: 0, all are through; 1, some failed, which the log names;
-2, bad input, told before anything starts; 75, stopped by SIGTERM or SIGINT, go on with the same
-command.
+2, bad input, told before anything starts; 74, the disk; 75, stopped by SIGTERM or SIGINT, go on
+with the same command.
 """
 
 import argparse

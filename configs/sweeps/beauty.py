@@ -1,15 +1,15 @@
-"""What each step beyond the paper is worth on Beauty without the leak: three seeds, the test set.
+"""From random codes to `:best`, step by step, on Beauty without the leak: three seeds, the test.
 
     python -m genrec_jax.sweep --config=configs/beauty.py:best --sweep=configs/sweeps/beauty.py \\
         --workers=2
 
-Cumulative, one change after the other. The first four rows are trained as the paper has it, 4.2 and
+Each row goes on from the one before. The first four are trained as the paper has it, 4.2 and
 4.3: a random item masked, then the next one, one target a sequence in either phase. The trie comes
-with one vector an item in the encoder. From the fifth row on every item of a sequence is a target
+with one vector an item in the encoder. In the fifth and sixth every item of a sequence is a target
 of one pass, at the dropout of `configs/beauty.py:best`: without pretraining, then with it. `best`
-is that config; README's "What was tried" takes apart what lies between. SASRec, the kNN and
-popularity beside them. The checkpoint at the end; 20 beams, SASRec's ranks exact; items of the
-history left out.
+is that config, without pretraining; README's "What was tried" takes apart what it changes in one.
+SASRec, the kNN and popularity beside them. The checkpoint at the end; 20 beams, SASRec's ranks
+exact; items of the history left out.
 """
 
 from genrec_jax.sweeps.spec import Ablation, Setting

@@ -1,4 +1,4 @@
-"""What dropping the user's name does to the quickstart's model: three settings, three seeds.
+"""What dropping the user's name, and no pretraining, do to the quickstart's model: three seeds.
 
 python -m genrec_jax.sweep --config=configs/quickstart.py --sweep=configs/sweeps/quickstart.py
 """

@@ -59,7 +59,7 @@ class Workbench:
             config={
                 "memory_limit": f"{int(memory_gb * 1024)}MiB",
                 "temp_directory": str(scratch / "spill"),
-                "threads": len(os.sched_getaffinity(0)),
+                "threads": _cores(),
                 "preserve_insertion_order": False,
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
@@ -252,6 +252,13 @@ def mixed(
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         hashes = (hashes ^ (hashes >> np.uint64(shift))) * np.uint64(factor)
     return hashes ^ (hashes >> np.uint64(31))
+
+
+def _cores() -> int:
+    """Those that this process may use; all of them where the system does not say, as on macOS."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _nothing_left(user_core: int, item_core: int, steps: list[Step]) -> str:

@@ -6,8 +6,8 @@
         return Ablation(
             seeds=(0, 1, 2),
             settings={
-                "random codes": Setting({"indexing": "random"}),
-                "no dropout": Setting({"indexing": "random", "model.dropout": 0.0}),
+                "random codes": Setting({"indexing": "random_codes"}),
+                "no dropout": Setting({"indexing": "random_codes", "model.dropout": 0.0}),
             },
         )
 

@@ -26,8 +26,8 @@ from genrec_jax.training.checkpoint import METRIC
 LINES_TO_BEAT = (POPULARITY, NEWEST, TRANSITIONS)
 MIXED_SUFFIX = " + kNN"
 ABLATION_NOTE = (
-    "Mean over the seeds ± standard deviation (n - 1). The checkpoint of each run, and the weight "
-    "of a mix, were chosen on validation; the test split is ranked once, at the end. Lines to beat "
+    "Mean over the seeds ± standard deviation (n - 1). Validation chooses among the checkpoints of "
+    "a run and the weights of a mix; the test split is ranked once, at the end. Lines to beat "
     "learn nothing and are measured on the same users."
 )
 SEARCH_NOTE = (
