@@ -129,11 +129,13 @@ class EvaluateConfig:
     search: str = "constrained"
     beams: int = 20
     top_k: int = 20
-    length_penalty: float = 0.0  # scores are divided by (tokens of the name) ** this
+    # Scores are divided by (tokens of the name) ** this; for model.head=vocabulary.
+    length_penalty: float = 0.0
     exclude_history: bool = False  # leave out the items of the user's history; the paper does not
     exact_users: int = 0  # of so many of the users, what beam search misses of the exact lists
     batch_size: int = 32
-    users: int = 0  # test users, a seeded sample; 0: all
+    # Test users, a sample that is the same whatever the seed; 0: all.
+    users: int = 0
     validation_users: int = 3000  # the same for validation
 
 
@@ -379,6 +381,16 @@ def _check_head(config: Config) -> None:
         raise InputError(
             "config.evaluate.search: found 'free' with model.head='trie', which knows no other "
             "names than the catalogue's, expected 'constrained' or 'exhaustive'"
+        )
+    if model.head != "vocabulary" and evaluate.length_penalty:
+        raise InputError(
+            f"config.evaluate.length_penalty: found {evaluate.length_penalty} with model.head="
+            f"{model.head!r}, whose names are as long as the trie is deep there, expected 0"
+        )
+    if model.low_pass and 2 * model.frequencies > model.max_tokens:
+        raise InputError(
+            f"config.model.frequencies: found {model.frequencies}, expected at most half of "
+            f"config.model.max_tokens = {model.max_tokens}, the shortest waves that slots can show"
         )
     if model.head != "vocabulary" and config.model_parallel > 1:
         raise InputError(

@@ -52,16 +52,12 @@ def watch(batches: Any, label: str, total: int) -> Any:
 
 
 def split_examples(config: Config, sequences: UserSequences, split: Split) -> Examples:
-    """The users of a split, or a seeded sample of them as the config says."""
+    """The users of a split, or a sample of them as the config says."""
+    evaluate = config.evaluate
     if split == "test":
-        return sample_users(
-            next_item_examples(sequences, TEST_HOLDOUT), config.evaluate.users, config.seed
-        )
-    return sample_users(
-        next_item_examples(sequences, VALIDATION_HOLDOUT),
-        config.evaluate.validation_users,
-        config.seed,
-    )
+        return sample_users(next_item_examples(sequences, TEST_HOLDOUT), evaluate.users)
+    examples = next_item_examples(sequences, VALIDATION_HOLDOUT)
+    return sample_users(examples, evaluate.validation_users)
 
 
 def evaluate_split(
@@ -113,13 +109,13 @@ def evaluate_split(
 def compare_with_exact(
     recommender: Recommender, config: Config, examples: Examples, lists: RankedLists
 ) -> dict[str, float]:
-    """What the search misses, on a seeded sample of users that are ranked exhaustively too.
+    """What the search misses, on a sample of users that are ranked exhaustively too.
 
     Returns:
         `users` in the sample; `found`, the share of the exact lists' items that the search's lists
         hold; and the search's HR and NDCG less those of the exact lists on the same users.
     """
-    rows = sample_rows(len(examples), config.evaluate.exact_users, config.seed)
+    rows = sample_rows(len(examples), config.evaluate.exact_users)
     sample = examples.take(rows)
     exact = recommender.rank(recommender.plan(sample, "exact"), "exact", watch, "exhaustive")
     ours = lists.items[rows]

@@ -48,6 +48,7 @@ from genrec_jax.model.item_inputs import Unit
 log = logging.getLogger(__name__)
 
 TFDS_RECORD = "dataset_info.json"
+SAMPLE_SEED = 0  # of the users of a split
 
 
 def load_sequences(config: DataConfig) -> UserSequences:
@@ -380,16 +381,19 @@ def log_parameters(params: Params, dtype: str) -> None:
     log.info("model: %s parameters in %s (%s)", f"{sum(sizes.values()):,}", dtype, parts)
 
 
-def sample_users(examples: Examples, users: int, seed: int) -> Examples:
+def sample_users(examples: Examples, users: int) -> Examples:
     """A seeded sample without replacement, in order; all where `users` is 0 or not fewer."""
-    return examples if users == 0 else examples.take(sample_rows(len(examples), users, seed))
+    return examples if users == 0 else examples.take(sample_rows(len(examples), users))
 
 
-def sample_rows(n: int, users: int, seed: int) -> Int[np.ndarray, " m"]:
-    """Which of n examples a sample of so many users takes, in order."""
+def sample_rows(n: int, users: int) -> Int[np.ndarray, " m"]:
+    """Which of n examples a sample of so many users takes, in order.
+
+    The same whatever the run's seed: runs that differ in it are tested on the same users.
+    """
     if users >= n:
         return np.arange(n)
-    return np.sort(np.random.default_rng([seed, users]).choice(n, users, replace=False))
+    return np.sort(np.random.default_rng([SAMPLE_SEED, users]).choice(n, users, replace=False))
 
 
 def _dtype(name: str) -> str:

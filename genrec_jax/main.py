@@ -218,26 +218,30 @@ def main(argv: list[str]) -> int:
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         run(argv)
-    except (Stopped, NotFiniteError, DiskError, InputError) as error:
-        code = next(code for kind, code in CODES.items() if isinstance(error, kind))
-        if not processes.is_to_be_told(error):
-            return code
-        if isinstance(error, Stopped):
-            return leave(code, f"stopped by {error}; the same command goes on from the last step")
-        return leave(code, f"error: {error}")
-    except OSError as error:
-        if error.errno not in DISK_FAULTS:
+    except (Exception, Stopped, KeyboardInterrupt) as error:
+        if (end := ending(error)) is None:
             raise
-        return leave(74, f"error: the disk does not do: {error}")
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
+        is_ours = isinstance(error, tuple(CODES))
+        return leave(*end) if not is_ours or processes.is_to_be_told(error) else end[0]
+    return 0
+
+
+def ending(error: BaseException) -> tuple[int, str] | None:
+    """The exit code and the line of what may end a command; None for a fault of the program."""
+    if isinstance(error, Stopped):
+        return CODES[Stopped], f"stopped by {error}; the same command goes on from the last step"
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted; the same command goes on with what is on disk"
+    for kind, code in CODES.items():
+        if isinstance(error, kind):
+            return code, f"error: {error}"
+    if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+        return CODES[DiskError], f"error: the disk does not do: {error}"
+    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
         reason = " ".join(str(error).split())[:160]
         text = "lower config.evaluate.batch_size or beams, or a phase's batch_size"
-        return leave(2, f"error: the device's memory does not do ({reason}); {text}")
-    except KeyboardInterrupt:
-        return leave(130, "interrupted; the same command goes on with what is on disk")
-    return 0
+        return CODES[InputError], f"error: the device's memory does not do ({reason}); {text}"
+    return None
 
 
 def leave(code: int, text: str) -> int:

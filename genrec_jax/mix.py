@@ -5,7 +5,9 @@
 Scores every item for the validation users, chooses way and weight there (measures/mixing.py), then
 ranks the test users once. `RUN/results_mixed.json` holds the result with the whole validation
 curve, `RUN/predictions/mixed_test.parquet` the lists; what a run was mixed with before is written
-over. GenRec's own row is that of exact ranking, whatever search the run's config names.
+over. A run that was finetuned on the validation targets (`finetune.holdout=1`) is refused: no
+weight can be chosen on them. GenRec's own row is that of exact ranking, whatever search the run's
+config names.
 
 Exit codes: 0, done; 2, bad input; 74, the disk.
 """
@@ -28,10 +30,10 @@ from genrec_jax.data.datasets import cache_dir
 from genrec_jax.data.sequences import Examples, UserSequences
 from genrec_jax.decoding.ranking import RankedLists
 from genrec_jax.devices import Devices
-from genrec_jax.errors import DiskError, InputError
+from genrec_jax.errors import InputError
 from genrec_jax.evaluate import MODEL, split_examples, watch
 from genrec_jax.experiment import load_names, load_sequences
-from genrec_jax.main import CODES, check_arguments, define_flags, leave, parse
+from genrec_jax.main import check_arguments, define_flags, ending, leave, parse
 from genrec_jax.measures import mixing
 from genrec_jax.measures.findings import findings
 from genrec_jax.measures.mixing import Mix, ScoreChunks, choose_mix, mixed_lists
@@ -42,6 +44,7 @@ from genrec_jax.predictions import check_writable, write_lists
 from genrec_jax.progress import logging_to_console
 from genrec_jax.recommender import Recommender
 from genrec_jax.run_folder import RunFolder, write_atomically
+from genrec_jax.run_lock import locked
 
 log = logging.getLogger("genrec_jax.mix")  # as a command too
 
@@ -53,8 +56,10 @@ def mix_run(config: Config, folder: RunFolder) -> dict[str, Any]:
     """Choose on validation, rank the test, write both files; returns what the JSON file holds.
 
     Raises:
-        InputError: no finished run there, other data, or files that cannot be written.
+        InputError: no finished run there, one whose weight cannot be chosen, other data, or files
+            that cannot be written.
     """
+    check_mixable(config)
     path = folder.predictions / "mixed_test.parquet"
     check_writable(path, "--workdir")
     if folder.read_results() is None:
@@ -80,7 +85,6 @@ def mix_run(config: Config, folder: RunFolder) -> dict[str, Any]:
         *(mixes, config.evaluate.top_k),
     )
     seconds = time.monotonic() - started
-    write_lists(path, recommender, examples, RankedLists(*lists[mix]))
     result = {
         "dataset": sequences.name,
         "indexing": config.indexing,
@@ -98,8 +102,19 @@ def mix_run(config: Config, folder: RunFolder) -> dict[str, Any]:
         "counts": {"users": len(examples)},
         "seconds": {"scoring and mixing": round(seconds, 2)},
     }
+    (folder.path / RESULTS).unlink(missing_ok=True)  # it speaks of the lists from here on
+    write_lists(path, recommender, examples, RankedLists(*lists[mix]))
     write_atomically(folder.path / RESULTS, json.dumps(result, indent=2) + "\n")
     return result
+
+
+def check_mixable(config: Config, where: str = "") -> None:
+    """Raise InputError, `where` in front, for a run trained on what would choose the weight."""
+    if config.finetune.epochs and config.finetune.holdout == 1:
+        raise InputError(
+            f"{where}config.finetune.holdout: found 1, a run that was finetuned on the validation "
+            "targets, which choose the weight of a mix, expected 2"
+        )
 
 
 def _scores(recommender: Recommender, examples: Examples, label: str) -> ScoreChunks:
@@ -151,7 +166,8 @@ def run(argv: Sequence[str]) -> None:
     check_arguments(flags)
     config = parse(define_flags(flags), flags)
     assert config is not None  # the run's own
-    result = mix_run(config, RunFolder(found.workdir))
+    with locked(found.workdir / "mix.lock", f"--workdir={found.workdir}"):
+        result = mix_run(config, RunFolder(found.workdir))
     log.info("\n%s\nwrote %s", mixed_table(result), found.workdir / RESULTS)
 
 
@@ -160,10 +176,10 @@ def main(argv: Sequence[str]) -> int:
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
     try:
         run(argv)
-    except (DiskError, InputError) as error:
-        return leave(
-            CODES[DiskError if isinstance(error, DiskError) else InputError], f"error: {error}"
-        )
+    except (Exception, KeyboardInterrupt) as error:
+        if (end := ending(error)) is None:
+            raise
+        return leave(*end)
     return 0
 
 

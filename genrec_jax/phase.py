@@ -122,6 +122,8 @@ class Progress:
     best_score: float = -1.0
     seconds: float = 0.0  # of training and validation so far
     validation_due: bool = False  # that of `step` is not through
+    # How the encoder reads in this phase (model/item_inputs.py); None: of an older version.
+    causal: bool | None = None
     # The StepMetrics of the steps that no line of metrics.jsonl has told yet.
     pending: dict[str, list[float]] = field(default_factory=dict)
 
@@ -304,6 +306,7 @@ class PhaseRunner:
             step=self.phase.first_step + done,
             seconds=started - self.started,
             validation_due=validates,
+            causal=self.phase.objective in CAUSAL,
             pending={name: column.tolist() for name, column in pending.items()},
         )
         self.checkpoints.save(self.progress.step, state, vars(self.progress))

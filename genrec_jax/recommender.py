@@ -140,6 +140,7 @@ class Recommender:
         with Checkpoints(folder.checkpoints) as checkpoints:
             best = checkpoints.best() if step is None else step
             params = checkpoints.params(best, devices.like(like))
+            causal = checkpoints.progress(best).get("causal")
         return cls(
             catalogue,
             shape,
@@ -148,7 +149,7 @@ class Recommender:
             config.data.buckets,
             params,
             devices,
-            config.reads_causally,
+            config.reads_causally if causal is None else causal,
         )
 
     def plan(self, examples: Examples, label: str) -> BatchPlan:

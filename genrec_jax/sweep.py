@@ -10,7 +10,7 @@ of the cores and of a GPU's memory. --config.KEY=VALUE goes to all trials; what 
 over it.
 
 The best is chosen by validation alone. At the end, and after each trial, `WORKDIR/table.md` and
-`report.html` hold the table. Exit codes: 0, all are through; 1, some failed, which the log names;
+`report.html` hold the table. Exit codes: 0, all are through; 1, some are not, which the log names;
 2, bad input, told before anything starts; 74, the disk; 75, stopped by SIGTERM or SIGINT, go on
 with the same command.
 """
@@ -26,8 +26,8 @@ from typing import Any
 
 import jax
 
-from genrec_jax.errors import DiskError, InputError, Stopped
-from genrec_jax.main import CODES, check_config_file
+from genrec_jax.errors import InputError, Stopped
+from genrec_jax.main import check_config_file, ending, leave
 from genrec_jax.progress import logging_to_console
 from genrec_jax.run_folder import write_atomically
 from genrec_jax.run_lock import locked
@@ -128,7 +128,7 @@ def carry_out(
     """Run all trials of the source that `make` makes; its table is written after each.
 
     Returns:
-        The exit code: 1 if trials failed.
+        The exit code: 1 if a trial is not through.
     """
     with (
         stop_on_signals() as stop,
@@ -143,10 +143,10 @@ def carry_out(
 
         run_all(source, asked.workers, asked.workdir / "logs", stop, tell)
         log.info("\n%s", report(source, times))
-    for name, reason in source.failures.items():
+    for name, reason in source.unfinished.items():
         log.info("FAILED: %s: %s", asked.workdir / "runs" / name, reason)
     log.info("\nthe same with a chart: %s", asked.workdir / "report.html")
-    return 1 if source.failures else 0
+    return 1 if source.unfinished else 0
 
 
 def _trial_line(trial: Trial, source: AblationRuns, times: WallTimes) -> dict[str, Any]:
@@ -175,12 +175,10 @@ def main(argv: Sequence[str]) -> int:
         if isinstance(sweep, Search):
             return run_search(sweep, asked)
         return run_ablation(sweep, asked)
-    except Stopped as error:
-        print(f"stopped by {error}; the same command goes on", file=sys.stderr)
-        return CODES[Stopped]
-    except (DiskError, InputError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return CODES[DiskError] if isinstance(error, DiskError) else CODES[InputError]
+    except (Exception, Stopped, KeyboardInterrupt) as error:
+        if (end := ending(error)) is None:
+            raise
+        return leave(*end)
 
 
 if __name__ == "__main__":

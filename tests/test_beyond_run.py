@@ -44,7 +44,7 @@ SASREC = [
 def test_a_run_that_scores_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Pretrained at a mask, finetuned at every item; read back as it was trained."""
     run = tmp_path / "run"
-    pretrained = ["--config.pretrain.epochs=1", "--config.pretrain.max_steps=2"]
+    pretrained = ["--config.pretrain.epochs=1", "--config.keep_checkpoints=3"]
     assert command(CONFIG, *SMALL, *TRIE, *pretrained, f"--workdir={run}") == 0
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {line["phase"] for line in lines} >= {"pretrain", "finetune", "validation"}
@@ -54,6 +54,13 @@ def test_a_run_that_scores_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     assert command("--mode=evaluate", f"--workdir={run}") == 0
     assert f"{trained['NDCG@10']:.5f}" in capsys.readouterr().out
+    # A checkpoint of pretraining is read at a mask, as pretraining's own validation did.
+    first = next(line for line in lines if line["phase"] == "validation")
+    asked = ["--mode=evaluate", "--split=validation", f"--step={first['step']}"]
+    assert command(*asked, f"--workdir={run}") == 0
+    row = next(one for one in capsys.readouterr().out.splitlines() if one.startswith("GenRec"))
+    metrics = ("HR@1", "HR@5", "HR@10", "HR@20", "NDCG@5", "NDCG@10", "NDCG@20")
+    assert row.split()[1:] == [f"{first[name]:.5f}" for name in metrics]
     assert convert(["convert", f"--workdir={run}", f"--output={tmp_path / 'out'}"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -176,6 +183,14 @@ def test_what_finetuning_asks_is_what_is_asked_afterwards(
             "config.model.pretrained: found 'facebook/bart-base' with model.encoder_unit='token'",
         ),
         (["--config.model.head=trie", "--config.model_parallel=2"], "config.model_parallel: found"),
+        (
+            ["--config.model.head=trie", "--config.evaluate.length_penalty=1"],
+            "config.evaluate.length_penalty: found 1.0 with model.head='trie'",
+        ),
+        (
+            [ITEMS, "--config.model.low_pass=0.5", "--config.model.frequencies=300"],
+            "config.model.frequencies: found 300, expected at most half of config.model.max_tokens",
+        ),
     ],
 )
 def test_what_does_not_fit_together(

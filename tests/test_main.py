@@ -1,5 +1,6 @@
 """The command line: a whole run through every mode, and each error by its text and exit code."""
 
+import errno
 import json
 import re
 import shutil
@@ -188,8 +189,16 @@ def test_evaluate_another_split_step_and_search(
     )
 
 
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "no space left")
+
+
 def test_mixing_with_the_knn(
-    run: Path, copy: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    run: Path,
+    copy: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     exclude = "--config.evaluate.exclude_history=True"
     assert mix.main([f"--workdir={copy}", exclude]) == 0
@@ -217,6 +226,18 @@ def test_mixing_with_the_knn(
     assert "expected --config.evaluate.KEY=VALUE" in capsys.readouterr().err
     assert mix.main([f"--workdir={tmp_path / 'none'}"]) == 2
     assert "expected a run's folder" in capsys.readouterr().err
+    config = json.loads((copy / "config.json").read_text())
+    config["finetune"]["holdout"] = 1
+    (copy / "config.json").write_text(json.dumps(config))
+    assert mix.main([f"--workdir={copy}"]) == 2
+    assert "config.finetune.holdout: found 1, a run that was" in capsys.readouterr().err
+    config["finetune"]["holdout"] = 2
+    (copy / "config.json").write_text(json.dumps(config))
+    with monkeypatch.context() as patch:
+        patch.setattr(mix, "write_lists", full_disk)
+        assert mix.main([f"--workdir={copy}", exclude]) == 74
+    assert "the disk does not do" in capsys.readouterr().err
+    assert not (copy / "results_mixed.json").exists()  # of lists that are not there
     (copy / "results.json").unlink()
     assert mix.main([f"--workdir={copy}"]) == 2
     assert "the run is not finished" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Sweeps: what is run, cut, gone on with and told. Most trials here only pretend to train."""
 
+import errno
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from repository import ROOT
 from tiny_run import ARGUMENTS, CONFIG, check_same, checkpoints
 
 from genrec_jax import sweep
+from genrec_jax.config import Config
 from genrec_jax.sweeps.spec import load_sweep
 from genrec_jax.sweeps.trials import Trial, config_of
 
@@ -157,10 +159,18 @@ def test_a_failing_setting_is_named_and_the_others_go_on(
     assert calls(workdir)["no-dropout-seed0"] == 1
 
 
-def stop_after(seconds: float) -> threading.Timer:
-    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
-    return timer
+def stop_when_there_are(n: int, pattern: str, folder: Path) -> threading.Thread:
+    """SIGTERM to this process as soon as so many files are there."""
+
+    def wait() -> None:
+        while len(list(folder.glob(pattern))) < n:
+            time.sleep(0.05)
+        time.sleep(0.3)  # so that the trials listen to signals
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
 
 
 @pytest.mark.usefixtures("pretend")
@@ -168,7 +178,7 @@ def test_a_signal_stops_the_trials_and_they_are_gone_on_with(tmp_path: Path) -> 
     workdir = tmp_path / "sweep"
     (workdir / "runs").mkdir(parents=True)
     (workdir / "runs" / "seconds").write_text("100")
-    timer = stop_after(2.0)
+    timer = stop_when_there_are(2, "runs/*/calls", workdir)
     started = time.monotonic()
     assert run(workdir, ABLATION, "--workers=2") == 75
     assert time.monotonic() - started < 20
@@ -232,7 +242,7 @@ def test_a_search_that_is_stopped_and_one_that_cuts(tmp_path: Path) -> None:
         '"finetune.warmup": Choice((0.0, 0.1))', '"model.dropout": Range(0.0, 0.9)'
     )
     (workdir / "runs" / "seconds").write_text("100")
-    timer = stop_after(2.0)
+    timer = stop_when_there_are(1, "runs/*/calls", workdir)
     assert run(workdir, text) == 75
     timer.join()
     assert calls(workdir) == {"trial-0000": 1}
@@ -252,6 +262,94 @@ def test_a_search_that_is_stopped_and_one_that_cuts(tmp_path: Path) -> None:
     best = max(trials, key=lambda trial: trial["score"])
     assert best["state"] == "complete"
     assert all(trial["score"] < best["score"] for trial in cut)
+
+
+@pytest.mark.usefixtures("pretend")
+def test_a_search_with_failures_is_gone_on_with(tmp_path: Path) -> None:
+    """All that failed are in the queue at once; the table tells of them before they are run."""
+    workdir = tmp_path / "sweep"
+    text = SEARCH.replace(
+        '"finetune.warmup": Choice((0.0, 0.1))', '"model.dropout": Choice((0.0,))'
+    )
+    failing = "--config.model.user_dropout=0.25"
+    assert run(workdir, text, failing) == 1
+    (workdir / "runs").mkdir(exist_ok=True)
+    (workdir / "runs" / "mended").touch()
+    assert run(workdir, text, failing) == 0
+    trials = json.loads((workdir / "trials.json").read_text())
+    assert [trial["state"] for trial in trials] == ["complete"] * 3
+    assert calls(workdir) == {f"trial-{n:04d}": 1 for n in range(3)}
+
+
+@pytest.mark.usefixtures("pretend")
+def test_a_search_is_of_one_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "mine_config.py"
+    text = (ROOT / "configs" / "quickstart.py").read_text()
+    config.write_text(text)
+    flags = (f"--config={config}", f"--sweep={file(tmp_path, SEARCH)}")
+    workdir = f"--workdir={tmp_path / 'sweep'}"
+    assert sweep.main([*flags, workdir]) == 0
+    config.write_text(text.replace("return config", "config.seed = 5\n    return config"))
+    assert sweep.main([*flags, workdir]) == 2
+    assert "other in the config's keys" in capsys.readouterr().err
+
+
+def test_the_validations_that_choose(tmp_path: Path) -> None:
+    trial = Trial("one", "one", 0, (), tmp_path)
+    phases = ("pretrain", "validation", "pretrain", "validation", "finetune", "validation")
+    steps = (10, 10, 20, 20, 30, 30)
+    lines = [
+        json.dumps({"phase": phase, "step": step, "NDCG@10": step / 100})
+        for phase, step in zip(phases, steps, strict=True)
+    ]
+    for epochs, told, expected in (
+        (1, 4, []),
+        (1, 6, [(30, 0.3)]),
+        (0, 4, [(10, 0.1), (20, 0.2)]),
+    ):
+        config = Config().to_dict()
+        config["finetune"]["epochs"] = epochs
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        (tmp_path / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines[:told]))
+        assert trial.choosing_validations() == expected
+
+
+@pytest.mark.usefixtures("pretend")
+def test_a_trial_that_is_stopped_alone_is_not_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stops = [sys.executable, "-S", "-c", "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"]
+    monkeypatch.setattr(Trial, "commands", property(lambda trial: [stops]))
+    assert run(tmp_path / "sweep", ABLATION) == 1
+    assert cells(tmp_path / "sweep")["as it is"][0] == "0 of 2"
+    assert "as-it-is-seed0: stopped; the same command goes on with it" in capsys.readouterr().out
+
+
+def test_a_sweep_that_is_stopped_starts_no_command_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first command of a trial ends well just after the signal."""
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    marks = [f"open({str(tmp_path / f'mark-{n}')!r}, 'w')" for n in (0, 1)]
+    codes = (f"{deaf}; {marks[0]}; time.sleep(2)", marks[1])
+    commands = [[sys.executable, "-S", "-c", code] for code in codes]
+    monkeypatch.setattr(Trial, "commands", property(lambda trial: list(commands)))
+    timer = stop_when_there_are(1, "mark-0", tmp_path)
+    assert run(tmp_path / "sweep", ABLATION) == 75
+    timer.join()
+    assert not (tmp_path / "mark-1").exists()
+
+
+@pytest.mark.usefixtures("pretend")
+def test_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(sweep, "write_atomically", full)
+    assert run(tmp_path / "sweep", ABLATION) == 74
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -275,10 +373,21 @@ def test_a_search_that_is_stopped_and_one_that_cuts(tmp_path: Path) -> None:
             ABLATION.replace('"model.dropout": 0.0', '"evaluate.exclude_history": True'),
             ["found more than one test: synthetic", "the history left out in '+ no dropout'"],
         ),
+        (
+            ABLATION.replace("Setting()", "Setting(mix=True)").replace(
+                "+ no dropout", "as it is + kNN"
+            ),
+            ["settings['as it is']: found 'as it is + kNN' too"],
+        ),
+        (
+            ABLATION.replace("Setting()", "Setting({'finetune.holdout': 1}, mix=True)"),
+            ["config.finetune.holdout: found 1, a run that was finetuned on the validation"],
+        ),
         (SEARCH.replace("finetune.warmup", "finetune.warmpu"), ["finetune.warmpu: no such key"]),
         (SEARCH.replace("(0.0, 0.1)", "(0.0, 2.0)"), ["ranges['finetune.warmup']", "found 2.0"]),
         (SEARCH.replace("1e-4", "1.0"), ["ranges['finetune.learning_rate']", "low below high"]),
         (SEARCH.replace("Range(1, 3)", "3"), ["expected a Range or a Choice"]),
+        (SEARCH.replace("first_trials=2", "first_trials=-1"), ["first_trials=-1"]),
     ],
 )
 def test_bad_sweeps_are_refused_before_anything_starts(
@@ -294,7 +403,7 @@ def test_bad_sweeps_are_refused_before_anything_starts(
 
 
 OF_ANOTHER_KIND = """
-from genrec_jax.sweeps.spec import Ablation, Range, Search, Setting
+from genrec_jax.sweeps.spec import Ablation, Choice, Range, Search, Setting
 
 def get_sweep():
     sweep = {make}
@@ -318,6 +427,8 @@ def get_sweep():
         ("sweep.settings['one'], 'mix'", "no", "settings['one']: mix: found 'no', expected bool"),
         ("sweep, 'ranges'", ["seed"], "ranges: found ['seed'], expected Mapping"),
         ("sweep, 'trials'", "3", "trials: found '3', expected int"),
+        ("sweep.ranges['model.dropout'], 'low'", None, "['model.dropout']: found Range(low=None"),
+        ("sweep.ranges['model.dropout'], 'values'", 1, "found 1, expected tuple or list"),
     ],
 )
 def test_values_of_another_kind(
@@ -325,7 +436,8 @@ def test_values_of_another_kind(
 ) -> None:
     make = "Ablation({'one': Setting()})"
     if "ranges" in what or "trials" in what:
-        make = "Search({'model.dropout': Range(0.0, 0.5)})"
+        span = "Choice((0.0,))" if "values" in what else "Range(0.0, 0.5)"
+        make = f"Search({{'model.dropout': {span}}})"
     text = OF_ANOTHER_KIND.format(make=make, what=what, value=value)
     assert run(tmp_path / "sweep", text) == 2
     error = capsys.readouterr().err

@@ -103,9 +103,11 @@ def next_number_lists(
         top_k: length of a list.
     """
     largest = largest_numbers(numbers, examples)
-    row_of = np.full(int(numbers.max()) + 1 + top_k, -1, dtype=np.int32)
-    row_of[numbers] = np.arange(len(numbers))
-    return row_of[largest[:, None] + np.arange(1, top_k + 1)]
+    asked = largest[:, None].astype(np.int64) + np.arange(1, top_k + 1)
+    order = np.argsort(numbers)  # numbers may be far apart: no table of all that could be
+    place = np.minimum(np.searchsorted(numbers, asked, sorter=order), len(numbers) - 1)
+    rows = order[place]
+    return np.where(numbers[rows] == asked, rows, -1).astype(np.int32)
 
 
 def largest_numbers(numbers: Int[np.ndarray, " N"], examples: Examples) -> Int[np.ndarray, " n"]:

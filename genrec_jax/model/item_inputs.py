@@ -73,6 +73,8 @@ def item_input(
     last = jnp.sum(rows >= 0, axis=1, keepdims=True)
     if causal:
         slots = jnp.arange(n_slots)
+        # Without an item the question stands at slot 0, which must have something to look at.
+        present |= (slots == 0) & (last == 0)
         look = present[:, None, :] & (slots <= slots[:, None])
         questions = jnp.broadcast_to(slots, present.shape) if every else last
     else:

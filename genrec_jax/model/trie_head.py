@@ -53,8 +53,10 @@ def node_vectors(
 ) -> Float[Array, "M_padded D"]:
     """v of every node in the order of the nodes, and rows of zeros that fill the last window.
 
-    Searches round a window's width up to a power of two.
+    Searches round a window's width up to a power of two. The sums are of float32 whatever comes in:
+    in bfloat16 a node with many items below would leave most of them out.
     """
+    items, inner = items.astype(jnp.float32), inner.astype(jnp.float32)
     is_leaf = trie.items >= 0
     sums = jnp.where(is_leaf[:, None], items[trie.items], 0.0)
     for level in range(trie.depth, 1, -1):  # not into the root, which all items lie below

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from genrec_jax.config import Config
 from genrec_jax.errors import InputError
+from genrec_jax.mix import check_mixable
 from genrec_jax.sweeps.pool import Ended
 from genrec_jax.sweeps.spec import SEED_KEYS, Ablation, Value, folder_name
 from genrec_jax.sweeps.trials import Trial, check_folder, config_of, flags_of
@@ -24,7 +25,8 @@ def ablation_trials(sweep: Ablation, config: str, common: Sequence[str], runs: P
 
     Raises:
         InputError: a config that cannot be, a folder with another run, more than one test: other
-            data, other users, or another rule for the items of the history.
+            data, other users, or another rule for the items of the history; a mix that cannot be
+            chosen.
     """
     trials = []
     for seed in sweep.seeds:
@@ -37,7 +39,10 @@ def ablation_trials(sweep: Ablation, config: str, common: Sequence[str], runs: P
     for trial in trials:
         where = f"settings[{trial.label!r}]"
         check_folder(trial, where)
-        tests.setdefault(_test_of(config_of(trial.flags, where)), trial.label)
+        asked = config_of(trial.flags, where)
+        if trial.mix:
+            check_mixable(asked, f"{where}: ")
+        tests.setdefault(_test_of(asked), trial.label)
     if len(tests) > 1:
         found = "; ".join(f"{test} in {label!r}" for test, label in tests.items())
         raise InputError(f"settings: found more than one test: {found}; expected one for all")
@@ -63,8 +68,14 @@ class AblationRuns:
         self.trials = trials
         self.waiting = [trial for trial in trials if not trial.is_finished]
         self.failures: dict[str, str] = {}  # name → reason
+        self.stopped: dict[str, str] = {}
         if there := len(trials) - len(self.waiting):
             log.info("%d of %d runs are finished", there, len(trials))
+
+    @property
+    def unfinished(self) -> dict[str, str]:
+        """Name → reason, of those that ended and are not through."""
+        return self.failures | self.stopped
 
     def next(self) -> Trial | None:
         if not self.waiting:
@@ -83,6 +94,7 @@ class AblationRuns:
             log.info("%s: validation NDCG@10 %.5f, %.0f s", head, trial.score(), end.seconds)
         elif end.stopped:
             log.info("%s: stopped, to go on with", head)
+            self.stopped[trial.name] = "stopped; the same command goes on with it"
         else:
             log.info("%s: FAILED with exit code %d: %s", head, end.code, end.reason)
             self.failures[trial.name] = end.reason

@@ -75,10 +75,12 @@ class Worker:
     commands: list[list[str]] = field(default_factory=list)
     started: float = 0.0
     cut: bool = False
+    stopping: bool = False
     output: IO[bytes] | None = None
 
     def start(self, trial: Trial) -> None:
-        self.trial, self.commands, self.cut = trial, trial.commands, False
+        self.trial, self.commands = trial, trial.commands
+        self.cut = self.stopping = False
         self.started = time.monotonic()
         self.output = (self.logs / f"{trial.name}.txt").open("ab")
         self._start_command()
@@ -103,6 +105,7 @@ class Worker:
             os.sched_setaffinity(self.process.pid, self.cores)
 
     def stop(self) -> None:
+        self.stopping = True
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
@@ -114,9 +117,11 @@ class Worker:
         code = self.process.poll()
         if code is None:
             return None
-        if code == 0 and self.commands and not self.cut:
-            self._start_command()
-            return None
+        if code == 0 and self.commands:
+            if not self.stopping:
+                self._start_command()
+                return None
+            code = STOPPED[0]  # between two of its commands
         self.output.close()
         reason = "" if code == 0 else _reason(code, Path(self.output.name))
         end = Ended(self.trial, code, reason, time.monotonic() - self.started, self.cut)

@@ -1,8 +1,9 @@
 """Optuna's TPE over ranges of keys, cut by the median rule; all it knows is in `study.log`.
 
 A trial's value is the validation NDCG@10 of the checkpoint that its run would test; the test split
-plays no part. The median rule compares trials at their n-th validation. A run whose loss is not
-finite counts as cut: the sampler learns to keep away from there.
+plays no part. The median rule compares trials at their n-th validation of the phase that chooses
+the checkpoint. A run whose loss is not finite counts as cut: the sampler learns to keep away from
+there.
 
 A trial that was stopped or failed is taken up again, with its parameters and its run's folder, as a
 new trial of the study; `run`, an attribute of both, says that they are one.
@@ -12,7 +13,7 @@ import dataclasses
 import json
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -27,7 +28,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from genrec_jax.config import Config
-from genrec_jax.config_keys import check_key
+from genrec_jax.config_keys import check_key, flat
 from genrec_jax.errors import InputError, NotFiniteError
 from genrec_jax.main import CODES
 from genrec_jax.sweeps.pool import Ended
@@ -84,11 +85,18 @@ class SearchRuns:
         self._take_up()
 
     def _check_same(self, workdir: Path) -> None:
-        asked = dataclasses.asdict(self.sweep) | {"config": self.config, "flags": self.common}
+        first = {key: ends(span)[0] for key, span in self.sweep.ranges.items()}
+        flags = flags_of(self.config, self.common, self.sweep.base, first)
+        keys = flat(config_of(flags, "ranges").to_dict())
+        swept = {f"config.{key}" for key in self.sweep.ranges}
+        asked = dataclasses.asdict(self.sweep) | {
+            "config": self.config,
+            "flags": self.common,
+            "the config's keys": {k: v for k, v in keys.items() if k not in swept},
+        }
         asked = json.loads(json.dumps({k: v for k, v in asked.items() if k != "trials"}))
         there = self.study.user_attrs.get(ASKED, asked)
-        if there != asked:
-            differing = [key for key in asked if there.get(key) != asked[key]]
+        if differing := [key for key in there if asked.get(key) != there[key]]:
             raise InputError(
                 f"--workdir={workdir}: holds another search (other in {', '.join(differing)}); "
                 "give another folder (more trials may be asked for in the same)"
@@ -101,7 +109,7 @@ class SearchRuns:
             if trial.state in (TrialState.RUNNING, TrialState.FAIL):
                 if trial.state == TrialState.RUNNING:
                     self.study.tell(trial.number, state=TrialState.FAIL)
-                self.study.enqueue_trial(trial.params, user_attrs={RUN: name})
+                self.study.enqueue_trial(_params(trial), user_attrs={RUN: name})
 
     def latest(self) -> dict[str, FrozenTrial]:
         """The newest trial of the study for each run, by the run's name."""
@@ -134,19 +142,26 @@ class SearchRuns:
         return trial
 
     def is_hopeless(self, trial: Trial) -> bool:
-        asked = self._asked[trial.name]
-        scores = [score for _, score in trial.validations()]
+        return any(self._asked[trial.name].should_prune() for _ in self._tell_validations(trial))
+
+    def _tell_validations(self, trial: Trial) -> Iterator[None]:
+        """Tells the study of those that it does not know yet, one by one."""
+        scores = [score for _, score in trial.choosing_validations()]
         for number in range(self._told[trial.name], len(scores)):
-            asked.report(scores[number], number)
+            self._asked[trial.name].report(scores[number], number)
             self._told[trial.name] = number + 1
-            if asked.should_prune():
-                return True
-        return False
+            yield
+
+    @property
+    def unfinished(self) -> dict[str, str]:
+        """Name → reason, of those that ended and are not through."""
+        return self.failures
 
     def ended(self, end: Ended) -> None:
         trial, asked = end.trial, self._asked[end.trial.name]
         if end.code == 0:
-            self.is_hopeless(trial)  # tells the study of the last validations
+            for _ in self._tell_validations(trial):
+                pass
             self.study.tell(asked, trial.score())
             outcome = f"validation NDCG@10 {trial.score():.5f}"
         elif end.cut or end.code == NOT_FINITE:
@@ -170,7 +185,7 @@ class SearchRuns:
                 self.failures.get(name)
                 or trial.user_attrs.get(OUTCOME)
                 or trial.state.name.lower(),
-                trial.params,
+                _params(trial),
                 trial.value if trial.value is not None else _best_so_far(trial),
                 seconds.get(name, 0.0),
             )
@@ -190,6 +205,11 @@ class SearchRuns:
         params = self.latest()[name].params
         flags = flags_of(self.config, self.common, self.sweep.base, params)
         return f"best: {name}, {METRIC} {score:.5f} on validation: {shlex.join(flags)}"
+
+
+def _params(trial: FrozenTrial) -> dict[str, str | int | float | bool]:
+    """Of one that waits in the queue, those that it was put there with."""
+    return trial.params or trial.system_attrs.get("fixed_params", {})
 
 
 def _best_so_far(trial: FrozenTrial) -> float | None:

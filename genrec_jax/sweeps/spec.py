@@ -26,6 +26,7 @@ from genrec_jax.errors import InputError
 
 Value = str | int | float | bool
 SEED_KEYS = ("seed", "indexing_seed")  # a seed of an ablation sets both
+MIXED_SUFFIX = " + kNN"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Setting:
 
     changes: Mapping[str, Any] = field(default_factory=dict)  # key → a Value
     config: str = ""  # FILE[:variant] that the changes are made to; "": the command's --config
-    # Mix the finished runs with the kNN too (genrec_jax.mix): one line more, `NAME + kNN`.
+    # Mix the finished runs with the kNN too (genrec_jax.mix): one line more, NAME and MIXED_SUFFIX.
     mix: bool = False
 
 
@@ -130,6 +131,8 @@ def _check_ablation(sweep: Ablation, name: str) -> None:
         _expect(setting.config, str, f"{where}: config")
         _expect(setting.mix, bool, f"{where}: mix")
         _check_values(setting.changes, where, SEED_KEYS)
+        if setting.mix and label + MIXED_SUFFIX in sweep.settings:
+            raise InputError(f"{where}: found {label + MIXED_SUFFIX!r} too, the name of its mix")
         other = folders.setdefault(folder_name(label), label)
         if not folder_name(label) or other != label:
             raise InputError(
@@ -144,16 +147,24 @@ def _check_search(sweep: Search, name: str) -> None:
         _expect(getattr(sweep, key), int, f"{name}: {key}")
     if not sweep.ranges or sweep.trials < 1:
         raise InputError(f"{name}: found no ranges or no trials, expected one of each at least")
+    if sweep.first_trials < 0 or sweep.seed < 0:
+        raise InputError(
+            f"{name}: found first_trials={sweep.first_trials} and seed={sweep.seed}, expected at "
+            "least 0"
+        )
     _check_values(sweep.base, f"{name}: base", tuple(sweep.ranges))
     for key, span in sweep.ranges.items():
         where = f"{name}: ranges[{key!r}]"
         if isinstance(span, Choice):
+            _expect(span.values, (tuple, list), where)
             for value in span.values:
                 _check_values({key: value}, where, ())
             if not span.values:
                 raise InputError(f"{where}: found no values")
         elif not isinstance(span, Range):
             raise InputError(f"{where}: found {span!r}, expected a Range or a Choice")
+        elif not all(type(end) in (int, float) for end in (span.low, span.high)):
+            raise InputError(f"{where}: found {span}, expected numbers")
         elif not span.low < span.high or (span.log and span.low <= 0):
             raise InputError(
                 f"{where}: found {span}, expected low below high, and above 0 on a logarithmic "

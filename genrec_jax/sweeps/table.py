@@ -19,12 +19,12 @@ from genrec_jax.measures.page import STYLE
 from genrec_jax.measures.paper import METRICS
 from genrec_jax.measures.references import NEWEST, POPULARITY, TRANSITIONS
 from genrec_jax.run_folder import write_atomically
+from genrec_jax.sweeps.spec import MIXED_SUFFIX
 from genrec_jax.sweeps.trials import Trial
 from genrec_jax.training.checkpoint import METRIC
 
 # Those that do not depend on how the items are numbered, which may differ between settings.
 LINES_TO_BEAT = (POPULARITY, NEWEST, TRANSITIONS)
-MIXED_SUFFIX = " + kNN"
 ABLATION_NOTE = (
     "Mean over the seeds ± standard deviation (n - 1). Validation chooses among the checkpoints of "
     "a run and the weights of a mix; the test split is ranked once, at the end. Lines to beat "
@@ -124,13 +124,17 @@ class Tried:
 
 def search_table(tried: Sequence[Tried]) -> list[list[str]]:
     """Cells, the best trial first."""
-    keys = list(tried[0].values) if tried else []
+    keys = list(dict.fromkeys(key for one in tried for key in one.values))
     lines = [["trial", "state", f"validation {METRIC}", *keys, "minutes"]]
     for one in sorted(tried, key=lambda one: -math.inf if one.score is None else one.score)[::-1]:
         score = "–" if one.score is None else f"{one.score:.4f}"
-        values = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in one.values.values())
+        values = (_value(one.values[key]) if key in one.values else "–" for key in keys)
         lines.append([one.name, one.state, score, *values, f"{one.seconds / 60:.1f}"])
     return lines
+
+
+def _value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def search_chart(tried: Sequence[Tried]) -> str:

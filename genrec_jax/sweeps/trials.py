@@ -64,16 +64,23 @@ class Trial:
 
     def validations(self) -> list[tuple[int, float]]:
         """(step, NDCG@10) of each validation so far, in the order of the steps."""
-        path = RunFolder(self.path).metrics
-        if not path.is_file():
-            return []
-        found = {}
-        for line in path.read_text().splitlines(keepends=True):
-            if line.endswith("\n"):  # else it is being written
-                figures = json.loads(line)
-                if figures["phase"] == VALIDATION:
-                    found[figures["step"]] = figures[METRIC]
+        lines = self._figures()
+        found = {one["step"]: one[METRIC] for one in lines if one["phase"] == VALIDATION}
         return sorted(found.items())
+
+    def choosing_validations(self) -> list[tuple[int, float]]:
+        """Those of finetuning, which choose the checkpoint; of pretraining where that is all."""
+        found = self.validations()
+        if not found or RunFolder(self.path).read_config().finetune.epochs == 0:
+            return found
+        pretraining = [one["step"] for one in self._figures() if one["phase"] == "pretrain"]
+        return [one for one in found if one[0] > max(pretraining, default=0)]
+
+    def _figures(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; one that is being written is left out."""
+        path = RunFolder(self.path).metrics
+        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def score(self) -> float:
         """The validation NDCG@10 of the checkpoint that was tested; of a finished run."""

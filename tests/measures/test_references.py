@@ -83,6 +83,15 @@ def test_numbers_past_the_last_are_no_items(sequences: UserSequences) -> None:
         assert found == [n if n <= numbers.max() else None for n in expected]
 
 
+def test_numbers_that_are_far_apart() -> None:
+    """As large as a sequence file may have them: no table of all that could be."""
+    numbers = np.array([2_147_483_647, 7, 2_147_483_646, 5, 6], np.int32)
+    sequences = from_lists("far", [1, 2], [[1, 2, 3, 4], [4, 5, 4]])
+    examples = next_item_examples(sequences, holdout=0)
+    lists = next_number_lists(numbers[: sequences.n_items], examples, 3)
+    assert lists.tolist() == [[-1, -1, -1], [1, -1, -1]]
+
+
 def test_own_history_newest_and_most_frequent_first() -> None:
     sequences = from_lists("own", [1, 2], [[5, 6, 6, 7, 5, 8, 9], [5, 6, 7]])
     examples = next_item_examples(sequences, holdout=0)

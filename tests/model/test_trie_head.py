@@ -55,7 +55,7 @@ def whole_trie(codes: bool) -> Trie:
 
 @cache
 def small(
-    codes: bool, unit: str, residual: str, temperature: float = 0.0
+    codes: bool, unit: str, residual: str, temperature: float = 0.0, count_from: str = "start"
 ) -> tuple[GenRec, DeviceTable, Trie]:
     trie = decided(whole_trie(codes))
     shape = GenRecShape(
@@ -74,6 +74,7 @@ def small(
         residual=residual,
         inner_nodes=int((trie.items < 0).sum()),
         temperature=temperature,
+        count_from=count_from,
     )
     graph, _ = abstract_model(shape, U, N)
     model = merge(graph, init_params(shape, U, N, seed=1))
@@ -209,6 +210,33 @@ def test_a_nodes_vector_is_its_own_and_the_mean_of_the_items_below(codes: bool) 
         np.testing.assert_allclose(found[node], next(own) + mean, atol=1e-6)
     assert next(own, None) is None
     assert not found[trie.n_nodes :].any()
+
+
+def test_the_sum_of_many_items_is_one_of_bfloat16s_own_precision() -> None:
+    """What comes in has 8 bits; 600 items below a node must not wear them down further."""
+    n = 600
+    tokens = np.stack([np.full(n, WORDS), WORDS + 1 + np.arange(n)], axis=1).astype(np.int32)
+    tokens[0, 0] = WORDS + n + 1  # so that the root has two children
+    trie = decided(build_trie(tokens, np.full(n, 2, np.int32), EOS))
+    on_device = put_trie_on_device(trie)
+    items = jnp.asarray(1 + np.random.default_rng(0).random((n, 4)), jnp.bfloat16)
+    inner = jnp.zeros((int((trie.items < 0).sum()), 4), jnp.bfloat16)
+    found = np.asarray(trie_head.node_vectors(on_device, inner, items), np.float32)
+    node = trie.parents[trie.leaves[1]]
+    expected = np.asarray(items, np.float32)[1:].mean(0)
+    np.testing.assert_allclose(found[node], expected, rtol=2**-8)
+
+
+@pytest.mark.parametrize("count_from", ["start", "end"])
+@pytest.mark.parametrize("unit", ["item", "id"])
+def test_an_empty_history_is_read_the_same_in_any_bucket(unit: str, count_from: str) -> None:
+    model, table, _ = small(True, unit, "vector", 0.0, count_from)
+    found = []
+    for n_slots in (8, 16):
+        nobody, nothing = jnp.array([-1]), jnp.full((1, 3), -1)
+        memory = compiled(model.read)(read_history(table, unit, nobody, nothing, n_slots, True))
+        found.append(np.asarray(memory.states))
+    np.testing.assert_allclose(*found, atol=1e-5)
 
 
 def ancestors(trie: Trie, node: int) -> list[int]:
