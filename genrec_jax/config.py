@@ -29,6 +29,9 @@ class DataConfig:
     synthetic_users: int = 10000
     synthetic_items: int = 100
     synthetic_seed: int = 0
+    # So many items are taken off the end of every sequence before anything else. 1: the test target
+    # is what else is the validation target, so that settings can be chosen by it.
+    drop_last: int = 0
     buckets: int = 8  # shapes that batches are padded to, at most
 
 
@@ -262,7 +265,7 @@ _AT_LEAST = {
         ("attention_heads", "ffn_dim", "batch_size", "beams", "top_k", "log_every_steps"), 1
     ),
     **dict.fromkeys(("epochs", "max_steps", "validate_every_epochs", "validate_every_steps"), 0),
-    **dict.fromkeys(("users", "validation_users", "exact_users"), 0),
+    **dict.fromkeys(("users", "validation_users", "exact_users", "drop_last"), 0),
     **dict.fromkeys(("checkpoint_every_steps", "checkpoint_every_minutes"), 0),
     **dict.fromkeys(("weight_decay", "length_penalty", "temperature"), 0),
     **dict.fromkeys(("seed", "indexing_seed", "synthetic_seed"), 0),

@@ -13,7 +13,13 @@ from jaxtyping import Float, Int
 from genrec_jax.config import Config, DataConfig, ModelConfig
 from genrec_jax.data.datasets import load_named, named_attributes
 from genrec_jax.data.prepared import RECORD, Names, is_prepared, read_names, read_prepared
-from genrec_jax.data.sequences import Examples, UserSequences, read_sequence_file, repeats
+from genrec_jax.data.sequences import (
+    Examples,
+    UserSequences,
+    read_sequence_file,
+    repeats,
+    without_last,
+)
 from genrec_jax.data.synthetic import SyntheticSpec, synthetic_sequences
 from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import TOKENIZER, Catalogue
@@ -52,7 +58,11 @@ SAMPLE_SEED = 0  # of the users of a split
 
 
 def load_sequences(config: DataConfig) -> UserSequences:
-    """Raises InputError for a file that is missing, corrupt or ill-formed."""
+    """Raises InputError for a file that is missing, corrupt, ill-formed or too short to cut."""
+    return without_last(_whole_sequences(config), config.drop_last)
+
+
+def _whole_sequences(config: DataConfig) -> UserSequences:
     if config.name == "synthetic":
         return synthetic_sequences(synthetic_spec(config))
     if config.name == "file":

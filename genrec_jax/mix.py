@@ -1,6 +1,6 @@
 """A finished run's probabilities mixed with those of the item-transition kNN.
 
-    python -m genrec_jax.mix --workdir=RUN [--config.evaluate.KEY=VALUE …]
+    python -m genrec_jax.mix --workdir=RUN [--chooser=OTHER] [--config.evaluate.KEY=VALUE …]
 
 Scores every item for the validation users, chooses way and weight there (measures/mixing.py), then
 ranks the test users once. `RUN/results_mixed.json` holds the result with the whole validation
@@ -8,6 +8,11 @@ curve, `RUN/predictions/mixed_test.parquet` the lists; what a run was mixed with
 over. A run that was finetuned on the validation targets (`finetune.holdout=1`) is refused: no
 weight can be chosen on them. GenRec's own row is that of exact ranking, whatever search the run's
 config names.
+
+A run was trained on the histories that its validation shows, and so may take less of the kNN there
+than the test asks for. --chooser=OTHER, a run of the same config with `data.drop_last=1`, is asked
+as the test will ask, on the same validation users: the newest item of a history is new to it. Its
+seed may be another.
 
 Exit codes: 0, done; 2, bad input; 74, the disk.
 """
@@ -26,6 +31,7 @@ import jax
 
 from genrec_jax import fingerprints
 from genrec_jax.config import Config
+from genrec_jax.config_keys import flat
 from genrec_jax.data.datasets import cache_dir
 from genrec_jax.data.sequences import Examples, UserSequences
 from genrec_jax.decoding.ranking import RankedLists
@@ -43,39 +49,55 @@ from genrec_jax.measures.transitions import CHOSEN_BY, TransitionSettings, choos
 from genrec_jax.predictions import check_writable, write_lists
 from genrec_jax.progress import logging_to_console
 from genrec_jax.recommender import Recommender
-from genrec_jax.run_folder import RunFolder, write_atomically
+from genrec_jax.run_folder import MACHINE_KEY, RunFolder, write_atomically
 from genrec_jax.run_lock import locked
+from genrec_jax.train import SAME_RESULT
 
 log = logging.getLogger("genrec_jax.mix")  # as a command too
 
 RESULTS = "results_mixed.json"
+# What a chooser may have otherwise; `evaluate` is this command's.
+FREE_OF_CHOOSER = (
+    *(*SAME_RESULT, MACHINE_KEY),
+    *("config.seed", "config.indexing_seed", "config.evaluate."),
+)
 MIXED = f"{MODEL} + kNN"
 
 
-def mix_run(config: Config, folder: RunFolder) -> dict[str, Any]:
+def mix_run(config: Config, folder: RunFolder, chooser: RunFolder | None = None) -> dict[str, Any]:
     """Choose on validation, rank the test, write both files; returns what the JSON file holds.
 
+    Args:
+        config: of the run.
+        folder: of the run.
+        chooser: of the run whose probabilities are mixed to choose by; None: the same.
+
     Raises:
-        InputError: no finished run there, one whose weight cannot be chosen, other data, or files
-            that cannot be written.
+        InputError: no finished run there, one whose weight cannot be chosen, a chooser of another
+            config, other data, or files that cannot be written.
     """
     check_mixable(config)
+    if chooser is not None:
+        _check_chooser(config, chooser)
     path = folder.predictions / "mixed_test.parquet"
     check_writable(path, "--workdir")
-    if folder.read_results() is None:
-        raise InputError(f"--workdir={folder.path}: the run is not finished, expected results.json")
+    _check_finished(folder, "--workdir")
     sequences = load_sequences(config.data)
     folder.check_fingerprints(fingerprints.of_dataset(sequences))
     devices = Devices.to_rank(config.model_parallel)
-    recommender = Recommender.load(folder.path, None, config.evaluate, devices)
-    recommender.catalogue.check_same_dataset(sequences, load_names(config.data))
+    recommender, judge = (
+        Recommender.load(one.path, None, config.evaluate, devices)
+        for one in (folder, chooser or folder)
+    )
+    for one in (recommender, judge):
+        one.catalogue.check_same_dataset(sequences, load_names(config.data))
 
     settings = choose_settings(sequences)
     exclude = config.evaluate.exclude_history
     validation = split_examples(config, sequences, "validation")
     started = time.monotonic()
     mix, curve = choose_mix(
-        _scores(recommender, validation, "validation"), sequences, validation, settings, exclude
+        _scores(judge, validation, "validation"), sequences, validation, settings, exclude
     )
     log.info("chosen on %d validation users: %s, %.5f", len(validation), mix, curve[mix])
     examples = split_examples(config, sequences, "test")
@@ -93,6 +115,7 @@ def mix_run(config: Config, folder: RunFolder) -> dict[str, Any]:
         "evaluate": dataclasses.asdict(config.evaluate),
         "mix": dataclasses.asdict(mix),
         "kNN": str(settings),
+        "chooser": None if chooser is None else str(chooser.path),
         "validation": {
             "users": len(validation),
             "metrics": {CHOSEN_BY: curve[mix]},
@@ -115,6 +138,25 @@ def check_mixable(config: Config, where: str = "") -> None:
             f"{where}config.finetune.holdout: found 1, a run that was finetuned on the validation "
             "targets, which choose the weight of a mix, expected 2"
         )
+
+
+def _check_finished(folder: RunFolder, flag: str) -> None:
+    if folder.read_results() is None:
+        raise InputError(f"{flag}={folder.path}: the run is not finished, expected results.json")
+
+
+def _check_chooser(config: Config, chooser: RunFolder) -> None:
+    """Raise InputError unless it is a finished run that differs as a chooser must."""
+    _check_finished(chooser, "--chooser")
+    found = flat(chooser.read_config().to_dict())
+    expected = flat(config.to_dict()) | {"config.data.drop_last": config.data.drop_last + 1}
+    differing = [
+        f"{key}={found[key]!r}, expected {value!r}"
+        for key, value in expected.items()
+        if found[key] != value and not key.startswith(FREE_OF_CHOOSER)
+    ]
+    if differing:
+        raise InputError(f"--chooser={chooser.path}: found {'; '.join(differing)}")
 
 
 def _scores(recommender: Recommender, examples: Examples, label: str) -> ScoreChunks:
@@ -141,10 +183,11 @@ def mixed_table(result: dict[str, Any]) -> str:
     doubt = {metric: (high - low) / 2 for metric, (low, high) in result["intervals"].items()}
     rows = {MIXED: result["metrics"], "  ± half of the 95 % interval": doubt}
     curve = result["validation"]["curve"]
+    by = f" by {result['chooser']}" if result["chooser"] else ""
     lines = [
         format_table(rows | result["references"], title),
         f"{Mix(**result['mix'])}; kNN: {result['kNN']}",
-        f"chosen by {CHOSEN_BY} of {result['validation']['users']} validation users:",
+        f"chosen{by} for {CHOSEN_BY} of {result['validation']['users']} validation users:",
     ]
     fields = [field.name for field in dataclasses.fields(Mix)]
     for one in sorted(curve, key=lambda one: -one[CHOSEN_BY])[:5]:
@@ -158,6 +201,7 @@ def run(argv: Sequence[str]) -> None:
         prog="genrec_jax.mix", description=(__doc__ or "").partition("\n")[0], allow_abbrev=False
     )
     parser.add_argument("--workdir", required=True, type=Path, metavar="RUN")
+    parser.add_argument("--chooser", type=Path, metavar="OTHER", help="chooses on validation")
     found, changes = parser.parse_known_args(argv)
     for flag in changes:
         if not flag.startswith("--config.evaluate."):
@@ -167,7 +211,8 @@ def run(argv: Sequence[str]) -> None:
     config = parse(define_flags(flags), flags)
     assert config is not None  # the run's own
     with locked(found.workdir / "mix.lock", f"--workdir={found.workdir}"):
-        result = mix_run(config, RunFolder(found.workdir))
+        chooser = RunFolder(found.chooser) if found.chooser else None
+        result = mix_run(config, RunFolder(found.workdir), chooser)
     log.info("\n%s\nwrote %s", mixed_table(result), found.workdir / RESULTS)
 
 

@@ -14,7 +14,7 @@ as the paper's text also allows, 1) for finetuning.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +118,30 @@ def prefix_examples(sequences: UserSequences, holdout: int) -> Examples:
         starts=starts,
         stops=stops,
         targets=sequences.items[stops],
+    )
+
+
+def without_last(sequences: UserSequences, n: int) -> UserSequences:
+    """As the log was n items of every user before its end; the catalogue stays what it is.
+
+    Raises:
+        InputError: a user would have fewer than SHORTEST_SEQUENCE items left.
+    """
+    if n == 0:
+        return sequences
+    lengths = sequences.lengths - n
+    if (short := np.flatnonzero(lengths < SHORTEST_SEQUENCE)).size:
+        raise InputError(
+            f"config.data.drop_last: found {n}, which leaves user {sequences.user_ids[short[0]]} "
+            f"and {len(short) - 1} more less than {SHORTEST_SEQUENCE} items; expected at most "
+            f"{max(sequences.lengths.min() - SHORTEST_SEQUENCE, 0)} for {sequences.name}"
+        )
+    stops = np.repeat(sequences.offsets[1:] - n, sequences.lengths)
+    return replace(
+        sequences,
+        name=f"{sequences.name} without the last {n}",
+        items=sequences.items[np.arange(len(sequences.items)) < stops],
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(sequences.offsets.dtype),
     )
 
 

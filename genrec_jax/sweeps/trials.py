@@ -53,14 +53,15 @@ class Trial:
     def mixed(self) -> dict[str, Any] | None:
         """The mixed lists' result, of a run that was mixed as its own config evaluates.
 
-        One that somebody mixed in another way since does not count: it is mixed again.
+        One that somebody mixed or chose in another way since does not count: it is mixed again.
         """
         path = self.path / MIXED
         if not path.is_file():
             return None
         result = json.loads(path.read_text())
         own = dataclasses.asdict(RunFolder(self.path).read_config().evaluate)
-        return result if result.get("evaluate") == own else None
+        is_own = result.get("evaluate") == own and result.get("chooser") is None
+        return result if is_own else None
 
     def validations(self) -> list[tuple[int, float]]:
         """(step, NDCG@10) of each validation so far, in the order of the steps."""
