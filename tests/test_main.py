@@ -243,6 +243,36 @@ def test_mixing_with_the_knn(
     assert "the run is not finished" in capsys.readouterr().err
 
 
+def test_a_mix_that_another_run_chooses(
+    run: Path, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The chooser's own mix has the same curve on its test, if that may choose."""
+    chooser = tmp_path / "chooser"
+    changes = ["--config.data.drop_last=1", "--config.seed=1"]
+    assert command(CONFIG, *SMALL_MODEL, *changes, f"--workdir={chooser}") == 0
+    users = "--config.evaluate.validation_users=0"
+    capsys.readouterr()
+    assert mix.main([f"--workdir={copy}", f"--chooser={chooser}", users]) == 0
+    assert f"chosen by {chooser} for NDCG@10 of 80 validation users" in capsys.readouterr().out
+    found = json.loads((copy / "results_mixed.json").read_text())
+    assert found["chooser"] == str(chooser)
+    alone = next(one for one in found["validation"]["curve"] if one["way"] == "model")
+    exact = ["--config.evaluate.search=exhaustive", "--config.evaluate.exclude_history=False"]
+    capsys.readouterr()
+    assert command("--mode=evaluate", f"--workdir={chooser}", *exact) == 0
+    row = next(one for one in capsys.readouterr().out.splitlines() if one.startswith("GenRec"))
+    assert row.split()[6] == f"{alone['NDCG@10']:.5f}"
+
+    for other, told in (
+        (run, f"--chooser={run}: found config.data.drop_last=0, expected 1"),
+        (tmp_path / "none", "the run is not finished"),
+    ):
+        assert mix.main([f"--workdir={copy}", f"--chooser={other}"]) == 2
+        error = capsys.readouterr().err
+        assert told in error
+        assert error.count("\n") == 1
+
+
 # ------------------------------------------------------------------------------------ bad input
 
 

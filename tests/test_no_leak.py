@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 
 from genrec_jax.data.sequences import (
+    SHORTEST_SEQUENCE,
     TEST_HOLDOUT,
+    VALIDATION_HOLDOUT,
     UserSequences,
     next_item_examples,
+    without_last,
 )
 from genrec_jax.data.synthetic import SyntheticSpec, synthetic_sequences
+from genrec_jax.errors import InputError
 from genrec_jax.identifiers.indexing import Indexing, coded_indexing, make_indexing
 from genrec_jax.identifiers.item_vectors import collaborative_vectors
 from genrec_jax.measures.references import popularity_lists
@@ -86,6 +90,26 @@ def test_knn_and_popularity(true: UserSequences, changed: UserSequences) -> None
 
 def test_the_knns_settings_know_no_test_item(true: UserSequences) -> None:
     assert choose_settings(true) == choose_settings(redrawn(true, (1,)))
+
+
+def test_a_log_that_ends_earlier(true: UserSequences) -> None:
+    """Its test is the validation of the whole log, and it knows nothing of the items left off."""
+    earlier = without_last(true, 1)
+    assert (earlier.n_users, earlier.n_items) == (true.n_users, true.n_items)
+    for user in range(true.n_users):
+        assert earlier.of(user).tolist() == true.of(user)[:-1].tolist()
+    ours = next_item_examples(earlier, TEST_HOLDOUT)
+    theirs = next_item_examples(true, VALIDATION_HOLDOUT)
+    np.testing.assert_array_equal(ours.targets, theirs.targets)
+    for row in range(len(ours)):
+        assert ours.history(row).tolist() == theirs.history(row).tolist()
+    other = without_last(redrawn(true, (1, 2, 3)), 1)
+    assert collaborative(earlier).item_names() == collaborative(other).item_names()
+    assert without_last(true, 0) is true
+    most = int(true.lengths.min()) - SHORTEST_SEQUENCE
+    assert without_last(true, most).lengths.min() == SHORTEST_SEQUENCE
+    with pytest.raises(InputError, match=rf"drop_last: found {most + 1}, .* at most {most} for"):
+        without_last(true, most + 1)
 
 
 def test_the_check_sees_a_leak(true: UserSequences) -> None:
