@@ -14,7 +14,8 @@ than the test asks for. --chooser=OTHER, a run of the same config with `data.dro
 as the test will ask, on the same validation users: the newest item of a history is new to it. Its
 seed may be another.
 
-Exit codes: 0, done; 2, bad input; 74, the disk.
+Exit codes: 0, done; 2, bad input; 74, the disk; 130 and 143, ended at once by SIGINT or SIGTERM:
+the same command starts anew, and what was there before stays.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from genrec_jax import fingerprints
 from genrec_jax.config import Config
 from genrec_jax.config_keys import flat
 from genrec_jax.data.datasets import cache_dir
-from genrec_jax.data.sequences import Examples, UserSequences
+from genrec_jax.data.sequences import Examples, UserSequences, without_last
 from genrec_jax.decoding.ranking import RankedLists
 from genrec_jax.devices import Devices
 from genrec_jax.errors import InputError
@@ -59,7 +60,7 @@ RESULTS = "results_mixed.json"
 # What a chooser may have otherwise; `evaluate` is this command's.
 FREE_OF_CHOOSER = (
     *(*SAME_RESULT, MACHINE_KEY),
-    *("config.seed", "config.indexing_seed", "config.evaluate."),
+    *("config.seed", "config.indexing_seed", "config.evaluate.", "config.log_every_steps"),
 )
 MIXED = f"{MODEL} + kNN"
 
@@ -76,7 +77,7 @@ def mix_run(config: Config, folder: RunFolder, chooser: RunFolder | None = None)
         InputError: no finished run there, one whose weight cannot be chosen, a chooser of another
             config, other data, or files that cannot be written.
     """
-    check_mixable(config)
+    check_mixable(config, f"--workdir={folder.path}: ")
     if chooser is not None:
         _check_chooser(config, chooser)
     path = folder.predictions / "mixed_test.parquet"
@@ -84,6 +85,9 @@ def mix_run(config: Config, folder: RunFolder, chooser: RunFolder | None = None)
     _check_finished(folder, "--workdir")
     sequences = load_sequences(config.data)
     folder.check_fingerprints(fingerprints.of_dataset(sequences))
+    if chooser is not None:
+        earlier = fingerprints.of_dataset(without_last(sequences, 1))
+        chooser.check_fingerprints(earlier, "--chooser")
     devices = Devices.to_rank(config.model_parallel)
     recommender, judge = (
         Recommender.load(one.path, None, config.evaluate, devices)
@@ -142,7 +146,9 @@ def check_mixable(config: Config, where: str = "") -> None:
 
 def _check_finished(folder: RunFolder, flag: str) -> None:
     if folder.read_results() is None:
-        raise InputError(f"{flag}={folder.path}: the run is not finished, expected results.json")
+        raise InputError(
+            f"{flag}={folder.path}: found no finished run there, expected one with its results.json"
+        )
 
 
 def _check_chooser(config: Config, chooser: RunFolder) -> None:

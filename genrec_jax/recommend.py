@@ -52,6 +52,8 @@ def recommend(
         sequences = load_sequences(config.data)
         recommender.catalogue.check_same_dataset(sequences, load_names(config.data))
         examples = whole_histories(sequences)
+        if config.data.drop_last:
+            log.info("histories end before the last %d items of each user", config.data.drop_last)
     else:
         examples = read_histories(histories, recommender)
     if strangers := int((examples.users < 0).sum()):

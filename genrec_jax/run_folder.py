@@ -101,11 +101,12 @@ class RunFolder:
         write_atomically(self._fingerprints, json.dumps(fingerprints, indent=2) + "\n")
 
     @by_the_first
-    def check_fingerprints(self, found: Mapping[str, str]) -> None:
+    def check_fingerprints(self, found: Mapping[str, str], flag: str = "--workdir") -> None:
         """Raise InputError if the run has seen another dataset, numbering or tokenizer.
 
         Args:
             found: all or some of those that fingerprints.py makes.
+            flag: that named the folder.
         """
         if not self._fingerprints.is_file():
             log.warning(
@@ -122,7 +123,7 @@ class RunFolder:
         ]
         if differing:
             raise InputError(
-                f"--workdir={self.path}: the run was trained on other data ({'; '.join(differing)})"
+                f"{flag}={self.path}: the run was trained on other data ({'; '.join(differing)})"
                 "; put back what it was trained on, or give another folder"
             )
 

@@ -240,7 +240,7 @@ def test_mixing_with_the_knn(
     assert not (copy / "results_mixed.json").exists()  # of lists that are not there
     (copy / "results.json").unlink()
     assert mix.main([f"--workdir={copy}"]) == 2
-    assert "the run is not finished" in capsys.readouterr().err
+    assert "found no finished run there" in capsys.readouterr().err
 
 
 def test_a_mix_that_another_run_chooses(
@@ -265,12 +265,18 @@ def test_a_mix_that_another_run_chooses(
 
     for other, told in (
         (run, f"--chooser={run}: found config.data.drop_last=0, expected 1"),
-        (tmp_path / "none", "the run is not finished"),
+        (tmp_path / "none", "found no finished run there"),
     ):
         assert mix.main([f"--workdir={copy}", f"--chooser={other}"]) == 2
         error = capsys.readouterr().err
         assert told in error
         assert error.count("\n") == 1
+    config = json.loads((copy / "config.json").read_text())
+    config["data"]["drop_last"] = 1  # but it was trained on the whole log
+    other = Path(shutil.copytree(copy, tmp_path / "other"))
+    (other / "config.json").write_text(json.dumps(config))
+    assert mix.main([f"--workdir={copy}", f"--chooser={other}"]) == 2
+    assert f"--chooser={other}: the run was trained on other data" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------ bad input

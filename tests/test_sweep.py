@@ -203,6 +203,9 @@ def test_a_run_that_was_mixed_in_another_way_since_is_mixed_again(tmp_path: Path
         (path / "results_mixed.json").write_text(json.dumps(found))
         assert trial.is_finished == is_its_own
         assert (trial.mixed is not None) == is_its_own
+    found = {"metrics": {}, "evaluate": evaluate, "chooser": "another run"}
+    (path / "results_mixed.json").write_text(json.dumps(found))
+    assert trial.mixed is None
 
 
 @pytest.mark.usefixtures("pretend")
@@ -382,6 +385,10 @@ def test_a_full_disk(
         (
             ABLATION.replace("Setting()", "Setting({'finetune.holdout': 1}, mix=True)"),
             ["config.finetune.holdout: found 1, a run that was finetuned on the validation"],
+        ),
+        (
+            ABLATION.replace('"model.dropout": 0.0', '"data.drop_last": 1'),
+            ["found more than one test: synthetic", "without the last 1"],
         ),
         (SEARCH.replace("finetune.warmup", "finetune.warmpu"), ["finetune.warmpu: no such key"]),
         (SEARCH.replace("(0.0, 0.1)", "(0.0, 2.0)"), ["ranges['finetune.warmup']", "found 2.0"]),

@@ -131,10 +131,11 @@ def without_last(sequences: UserSequences, n: int) -> UserSequences:
         return sequences
     lengths = sequences.lengths - n
     if (short := np.flatnonzero(lengths < SHORTEST_SEQUENCE)).size:
+        most = max(sequences.lengths.min() - SHORTEST_SEQUENCE, 0)
         raise InputError(
-            f"config.data.drop_last: found {n}, which leaves user {sequences.user_ids[short[0]]} "
-            f"and {len(short) - 1} more less than {SHORTEST_SEQUENCE} items; expected at most "
-            f"{max(sequences.lengths.min() - SHORTEST_SEQUENCE, 0)} for {sequences.name}"
+            f"config.data.drop_last: found {n}, which leaves under {SHORTEST_SEQUENCE} items to "
+            f"user {sequences.user_ids[short[0]]} (and in all to {len(short)}), expected at most "
+            f"{most} for {sequences.name}"
         )
     stops = np.repeat(sequences.offsets[1:] - n, sequences.lengths)
     return replace(

@@ -56,6 +56,7 @@ def _test_of(config: Config) -> str:
     if data.name == "synthetic":
         sizes = (data.synthetic_users, data.synthetic_items, data.synthetic_seed)
         words.append("{} users, {} items, seed {}".format(*sizes))
+    words.append(f"without the last {data.drop_last}" if data.drop_last else "")
     words.append(f"{evaluate.users} of the users" if evaluate.users else "")
     words.append("the history left out" if evaluate.exclude_history else "repeats allowed")
     return ", ".join(word for word in words if word)
@@ -82,6 +83,8 @@ class AblationRuns:
             return None
         trial = self.waiting.pop(0)
         log.info("%s, seed %s: %s", trial.label, trial.seed, trial.path)
+        if trial.has_another_mix:
+            log.info("%s was mixed in another way since; that is written over", trial.path)
         return trial
 
     def is_hopeless(self, trial: Trial) -> bool:

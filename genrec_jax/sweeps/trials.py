@@ -63,6 +63,11 @@ class Trial:
         is_own = result.get("evaluate") == own and result.get("chooser") is None
         return result if is_own else None
 
+    @property
+    def has_another_mix(self) -> bool:
+        """One that will be written over."""
+        return self.mix and (self.path / MIXED).is_file() and self.mixed is None
+
     def validations(self) -> list[tuple[int, float]]:
         """(step, NDCG@10) of each validation so far, in the order of the steps."""
         lines = self._figures()
