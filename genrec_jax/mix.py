@@ -89,11 +89,11 @@ def mix_run(config: Config, folder: RunFolder, chooser: RunFolder | None = None)
         earlier = fingerprints.of_dataset(without_last(sequences, 1))
         chooser.check_fingerprints(earlier, "--chooser")
     devices = Devices.to_rank(config.model_parallel)
-    recommender, judge = (
-        Recommender.load(one.path, None, config.evaluate, devices)
-        for one in (folder, chooser or folder)
-    )
-    for one in (recommender, judge):
+    recommender = Recommender.load(folder.path, None, config.evaluate, devices)
+    judge = recommender  # the same, whose programs are compiled once
+    if chooser is not None:
+        judge = Recommender.load(chooser.path, None, config.evaluate, devices)
+    for one in {recommender, judge}:
         one.catalogue.check_same_dataset(sequences, load_names(config.data))
 
     settings = choose_settings(sequences)

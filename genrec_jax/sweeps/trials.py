@@ -11,12 +11,11 @@ from typing import Any
 from genrec_jax.config import Config
 from genrec_jax.errors import InputError
 from genrec_jax.main import check_arguments, define_flags, parse
+from genrec_jax.mix import RESULTS as MIX_RESULTS
 from genrec_jax.run_folder import VALIDATION, RunFolder
 from genrec_jax.sweeps.spec import Value
 from genrec_jax.train import SAME_RESULT
 from genrec_jax.training.checkpoint import METRIC
-
-MIXED = "results_mixed.json"  # what genrec_jax.mix leaves in a run's folder
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Trial:
 
         One that somebody mixed or chose in another way since does not count: it is mixed again.
         """
-        path = self.path / MIXED
+        path = self.path / MIX_RESULTS
         if not path.is_file():
             return None
         result = json.loads(path.read_text())
@@ -66,20 +65,19 @@ class Trial:
     @property
     def has_another_mix(self) -> bool:
         """One that will be written over."""
-        return self.mix and (self.path / MIXED).is_file() and self.mixed is None
+        return self.mix and (self.path / MIX_RESULTS).is_file() and self.mixed is None
 
     def validations(self) -> list[tuple[int, float]]:
         """(step, NDCG@10) of each validation so far, in the order of the steps."""
-        lines = self._figures()
-        found = {one["step"]: one[METRIC] for one in lines if one["phase"] == VALIDATION}
-        return sorted(found.items())
+        return _validations(self._figures())
 
     def choosing_validations(self) -> list[tuple[int, float]]:
         """Those of finetuning, which choose the checkpoint; of pretraining where that is all."""
-        found = self.validations()
+        lines = self._figures()
+        found = _validations(lines)
         if not found or RunFolder(self.path).read_config().finetune.epochs == 0:
             return found
-        pretraining = [one["step"] for one in self._figures() if one["phase"] == "pretrain"]
+        pretraining = [one["step"] for one in lines if one["phase"] == "pretrain"]
         return [one for one in found if one[0] > max(pretraining, default=0)]
 
     def _figures(self) -> list[dict[str, Any]]:
@@ -93,6 +91,11 @@ class Trial:
         result = self.result
         assert result is not None
         return dict(self.validations())[result["counts"]["best_step"]]
+
+
+def _validations(lines: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
+    found = {one["step"]: one[METRIC] for one in lines if one["phase"] == VALIDATION}
+    return sorted(found.items())
 
 
 def flags_of(config: str, common: Sequence[str], *changes: Mapping[str, Value]) -> tuple[str, ...]:
