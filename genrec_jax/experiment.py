@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from genrec_jax.config import Config, DataConfig, ModelConfig
 from genrec_jax.data.datasets import load_named, named_attributes
+from genrec_jax.data.identity import identify
 from genrec_jax.data.prepared import RECORD, Names, is_prepared, read_names, read_prepared
 from genrec_jax.data.sequences import (
     Examples,
@@ -137,7 +138,9 @@ def build_catalogue(config: Config, sequences: UserSequences, pretrained: Path |
     """
     names = load_names(config.data)
     indexing, vocabulary = make_names(config, sequences, names, pretrained)
-    return Catalogue.build(sequences, indexing, vocabulary, names)
+    # Whose ids these are does not depend on how much of every user's history is used.
+    whole = _whole_sequences(config.data) if config.data.drop_last else sequences
+    return Catalogue.build(sequences, indexing, vocabulary, names, identify(whole, names))
 
 
 def make_names(
@@ -358,7 +361,7 @@ def start_params(
 ) -> Params:
     """The checkpoint's weights with fresh id tables and symbols of codes, or everything fresh.
 
-    A checkpoint that was exported from a run on the same catalogue gives the id tables too.
+    A checkpoint that was exported from a run gives the rows of users and items that it knows too.
     Fresh item vectors start from `vectors`, of length 1: as long as random ones are on average.
     Columns that these have not, and items of which they say nothing (rows of zeros), stay random.
     """

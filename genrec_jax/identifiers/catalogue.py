@@ -8,6 +8,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from genrec_jax.data.identity import DatasetId, identify
 from genrec_jax.data.prepared import Names
 from genrec_jax.data.sequences import UserSequences
 from genrec_jax.errors import InputError
@@ -33,6 +34,7 @@ class Catalogue:
     table: TokenTable
     trie: Trie
     names: Names | None = None  # the log's own ids and titles, of a prepared dataset
+    dataset: DatasetId | None = None  # None: of a run that is older than DatasetId
 
     @classmethod
     def build(
@@ -41,11 +43,22 @@ class Catalogue:
         indexing: Indexing,
         vocabulary: Vocabulary,
         names: Names | None = None,
+        dataset: DatasetId | None = None,
     ) -> "Catalogue":
+        """Tokenize every name and build the trie of the items.
+
+        Args:
+            sequences: the dataset, perhaps shortened by `config.data.drop_last`.
+            indexing: how its users and items are written.
+            vocabulary: the tokenizer.
+            names: the log's own ids and titles, of a prepared dataset.
+            dataset: what the whole dataset is known by; None: `sequences` are the whole.
+        """
         table = build_token_table(vocabulary, indexing.item_names(), indexing.user_names())
         trie = build_trie(table.item_tokens, table.item_lengths, table.eos)
         ids = (sequences.user_ids, sequences.item_ids)
-        return cls(*ids, indexing, vocabulary, table, trie, names)
+        dataset = dataset or identify(sequences, names)
+        return cls(*ids, indexing, vocabulary, table, trie, names, dataset)
 
     @cached_property
     def users(self) -> LogIds:
@@ -65,6 +78,9 @@ class Catalogue:
             save_names(folder, self.names, self.indexing.item_texts)
         save_tokenizer(self.vocabulary, folder / TOKENIZER)
         codes = {} if self.indexing.codes is None else {"codes": self.indexing.codes}
+        dataset = {}
+        if self.dataset is not None:
+            dataset = {"dataset_name": self.dataset.name, "dataset_sha256": self.dataset.sha256}
         arrays: dict[str, Any] = {
             "kind": self.indexing.kind,
             "user_ids": self.user_ids,
@@ -74,6 +90,7 @@ class Catalogue:
             "tokens": self.table.tokens,
             "lengths": self.table.lengths,
             **codes,
+            **dataset,
         }
         np.savez_compressed(folder / ARRAYS, **arrays)
 
@@ -92,6 +109,9 @@ class Catalogue:
             numbers = (saved["user_numbers"], saved["item_numbers"])
             indexing = Indexing(str(saved["kind"]), *numbers, texts, saved.get("codes"))
             rows = (saved["tokens"], saved["lengths"], len(saved["item_ids"]))
+            dataset = None
+            if "dataset_name" in saved:
+                dataset = DatasetId(str(saved["dataset_name"]), str(saved["dataset_sha256"]))
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(f"{path}: cannot be read as a run's identifiers: {error}") from None
         vocabulary = read_tokenizer(folder / TOKENIZER)
@@ -100,7 +120,7 @@ class Catalogue:
         ids = (saved["user_ids"], saved["item_ids"])
         if names and (len(names.user_ids), len(names.item_ids)) != tuple(map(len, ids)):
             raise InputError(f"{path}: found other users or items than in the files beside it")
-        return cls(*ids, indexing, vocabulary, table, trie, names)
+        return cls(*ids, indexing, vocabulary, table, trie, names, dataset)
 
     def check_same_dataset(self, sequences: UserSequences, names: Names | None = None) -> None:
         """Raises InputError if the run was trained on other users or items.

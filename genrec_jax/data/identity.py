@@ -1,0 +1,59 @@
+"""How a run knows its dataset again: by a name, and by the sha256 of everything in it.
+
+The hash is of the content, not of the files: the same sequences in another format have the same.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from genrec_jax.data.prepared import Names
+from genrec_jax.data.sequences import UserSequences
+
+NUMBERS_A_PIECE = 1 << 22  # hashed at a time
+
+
+@dataclass(frozen=True)
+class DatasetId:
+    """The name of a dataset and the sha256 of its content, in hexadecimal digits."""
+
+    name: str
+    sha256: str
+
+
+def identify(sequences: UserSequences, names: Names | None) -> DatasetId:
+    """Hash the sequences and, of a prepared log, the log's own ids.
+
+    Args:
+        sequences: the whole dataset, before `config.data.drop_last` shortens it.
+        names: the log's own ids; None for datasets that have only numbers.
+    """
+    digest = hash_sequences(sequences)
+    if names is not None:
+        whole = hashlib.sha256(digest.encode())
+        for ids in (names.user_ids, names.item_ids):
+            for one in ids:
+                encoded = one.encode()
+                whole.update(len(encoded).to_bytes(8, "little") + encoded)
+        digest = whole.hexdigest()
+    return DatasetId(sequences.name, digest)
+
+
+def hash_sequences(sequences: UserSequences) -> str:
+    """The sha256 of the sequences and of the numbers of their users and items."""
+    arrays = (sequences.items, sequences.offsets, sequences.user_ids, sequences.item_ids)
+    return hash_integers(*arrays)
+
+
+def hash_integers(*arrays: Any) -> str:
+    """The sha256 of integer arrays and their shapes, whatever width they have in memory."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(repr(np.shape(array)).encode())
+        flat = np.reshape(array, -1)
+        for start in range(0, len(flat), NUMBERS_A_PIECE):
+            piece = np.ascontiguousarray(flat[start : start + NUMBERS_A_PIECE], np.int64)
+            digest.update(piece.tobytes())
+    return digest.hexdigest()
