@@ -21,6 +21,7 @@ from typing import Any
 
 from genrec_jax.config import Config
 from genrec_jax.config_keys import flat
+from genrec_jax.data.identity import DatasetId
 from genrec_jax.errors import DiskError, InputError
 from genrec_jax.model.bart import BartShape
 from genrec_jax.model.genrec import GenRecShape
@@ -126,6 +127,20 @@ class RunFolder:
                 f"{flag}={self.path}: the run was trained on other data ({'; '.join(differing)})"
                 "; put back what it was trained on, or give another folder"
             )
+
+    def dataset_id(self, name: str) -> DatasetId | None:
+        """What a dataset without a log's ids is known by, for older runs, whose catalogue lacks it.
+
+        Args:
+            name: `config.data.name`.
+
+        Returns:
+            None for a run that is older than fingerprints.
+        """
+        if not self._fingerprints.is_file():
+            return None
+        sha256 = self._read(self._fingerprints).get("dataset")
+        return DatasetId(name, str(sha256)) if sha256 else None
 
     def read_config(self) -> Config:
         """The run's config. A key that is younger than the run stands at its default."""

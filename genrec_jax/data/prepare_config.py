@@ -57,7 +57,9 @@ class MetadataConfig(FileConfig):
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    name: str = ""  # of the dataset; "": the name of the log's first file
+    # Of the dataset; "": the name of the log's first file. Ids without a letter in them mean the
+    # same users and items only in logs of one name (model/id_tables.py).
+    name: str = ""
     log: LogConfig = field(default_factory=LogConfig)
     metadata: MetadataConfig = field(default_factory=MetadataConfig)
     on_bad_line: str = "refuse"  # drop: count and leave out rows without user, item or time

@@ -2,11 +2,12 @@
 
     python -m genrec_jax.model.convert --workdir=runs/NAME --output=FOLDER [--step=N]
 
-A BART has no id tables: they keep their random start, unless the folder is one that the command
-wrote from a run on the same catalogue.
+A BART has no id tables: they keep their random start, but for the users and items of which a folder
+that the command wrote has a row (id_tables.py).
 """
 
 import argparse
+import dataclasses
 import json
 import logging
 import sys
@@ -23,7 +24,7 @@ from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.model.bart import POSITION_OFFSET, BartShape
 from genrec_jax.model.genrec import Params, abstract_model
-from genrec_jax.model.id_tables import TABLES, read_id_tables
+from genrec_jax.model.id_tables import TABLES, take_id_rows
 from genrec_jax.model.names import BIAS, EMBEDDING, PREFIX, TIED, Entry, leaf, name_table, set_leaf
 from genrec_jax.model.tensor_files import TensorFiles
 
@@ -99,7 +100,8 @@ def load_params(
         folder: a Hugging Face folder.
         shape: what `read_shape` gives for it.
         params: the id tables to start with; of the rest only the shapes matter.
-        catalogue: if given, id tables that the folder has for it are taken too.
+        catalogue: if given, rows of the folder's id tables are taken for the users and items that
+            have the same ids.
 
     Raises:
         InputError: a file that cannot be read, or tensors that are missing, unknown, of another
@@ -122,9 +124,9 @@ def load_params(
         reader.finish()
     if jax.tree.structure(converted) != jax.tree.structure(params):
         raise AssertionError("the name table does not cover the model's parameters")
-    if catalogue is not None and (tables := read_id_tables(folder, catalogue, shape.d_model)):
+    if catalogue is not None:
+        tables = take_id_rows(folder, catalogue, {name: params[name] for name in TABLES})
         converted |= {name: jnp.array(table) for name, table in tables.items()}
-        log.info("%s: the id tables go on from there too", folder)
     return converted
 
 
@@ -236,6 +238,9 @@ def main(argv: list[str]) -> int:
             folder = RunFolder(flags.workdir)
             config, shape = folder.read_config(), folder.read_shape()
             catalogue = Catalogue.load(folder.identifiers)
+            if catalogue.dataset is None and catalogue.names is None:  # an older run
+                known_by = folder.dataset_id(config.data.name)
+                catalogue = dataclasses.replace(catalogue, dataset=known_by)
             _, like = abstract_model(shape, catalogue.table.n_users, catalogue.table.n_items)
             with Checkpoints(folder.checkpoints) as checkpoints:
                 step = checkpoints.best() if flags.step is None else flags.step

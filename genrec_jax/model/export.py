@@ -28,7 +28,13 @@ from genrec_jax.identifiers.tokenizer import Vocabulary, read_tokenizer
 from genrec_jax.model.bart import BartShape
 from genrec_jax.model.convert import SHAPE_KEYS, load_params, read_shape
 from genrec_jax.model.genrec import GenRecShape, Params
-from genrec_jax.model.id_tables import TABLES, read_id_tables, write_id_tables
+from genrec_jax.model.id_tables import (
+    TABLES,
+    IdTables,
+    id_tables_of,
+    read_id_tables,
+    write_id_tables,
+)
 from genrec_jax.model.model_card import model_card
 from genrec_jax.model.names import leaf, name_table
 
@@ -81,7 +87,7 @@ def write_folder(
         _write_config(draft, catalogue, shape)
         _write_weights(draft, shape, params)
         users, items = (np.asarray(params[name]) for name in TABLES)
-        write_id_tables(draft, catalogue, users, items)
+        write_id_tables(draft, id_tables_of(catalogue, users, items))
         _write_tokenizer(draft, catalogue.vocabulary, shape)
         text = model_card(catalogue, origin.run, origin.step, origin.dataset)
         (draft / "README.md").write_text(text, encoding="utf-8")
@@ -202,10 +208,11 @@ def _check_reads_back(folder: Path, catalogue: Catalogue, shape: BartShape, para
     for name in SHAPE_KEYS:
         if getattr(found_shape, name) != getattr(shape, name):
             raise InputError(f"{folder}: {name} reads back differently")
-    tables = read_id_tables(folder, catalogue, shape.d_model)
-    if tables is None:
+    tables = read_id_tables(folder, shape.d_model)
+    if tables is None or not _same_rows(tables, catalogue):
         raise InputError(f"{folder}: the id tables read back differently")
-    found = {**load_params(folder, shape, params), **tables}
+    vectors = {f"{table.kind}_embedding": table.vectors for table in tables.tables}
+    found = {**load_params(folder, shape, params), **vectors}
     for path, ours in jax.tree_util.tree_leaves_with_path(params):
         theirs = leaf(found, tuple(key.key for key in path))
         if np.asarray(ours).tobytes() != np.asarray(theirs).tobytes():
@@ -215,3 +222,13 @@ def _check_reads_back(folder: Path, catalogue: Catalogue, shape: BartShape, para
     table = build_token_table(read_tokenizer(folder / TOKENIZER), *names)
     if not np.array_equal(table.tokens, catalogue.table.tokens):
         raise InputError(f"{folder}: the tokenizer reads back differently")
+
+
+def _same_rows(found: IdTables, catalogue: Catalogue) -> bool:
+    """Whether the tables say of every row whose it is as the catalogue does."""
+    users, items = (np.zeros((len(table.ids), 0), np.float32) for table in found.tables)
+    expected = id_tables_of(catalogue, users, items)
+    return (found.ids_are, found.dataset) == (expected.ids_are, expected.dataset) and all(
+        ours.ids == theirs.ids and np.array_equal(ours.numbers, theirs.numbers)
+        for ours, theirs in zip(found.tables, expected.tables, strict=True)
+    )

@@ -1,7 +1,7 @@
 """The README.md of an exported folder: what the id tables mean, and how PyTorch uses them."""
 
 from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.model.id_tables import FILE
+from genrec_jax.model.id_tables import FILE, LOG, NUMBERS, id_texts
 
 TEMPLATE = """\
 ---
@@ -27,14 +27,16 @@ asked for. IDEMB is the user's row of `user_embedding` for every token of the us
 item's row of `item_embedding` for every token of an item's name, and zero for `<s>`, `<mask>`,
 `</s>` and `<pad>`. The decoder has no ids and starts with `</s>`.
 
-| tensor of `{file}` | shape | what it is |
-| --- | --- | --- |
-| `user_embedding`, `item_embedding` | [U, D], [N, D] | IDEMB: row r is that of the user or item r |
-| `user_ids`, `item_ids` | [U], [N] | what the dataset calls user r, item r |
-| `user_numbers`, `item_numbers` | [U], [N] | what a sentence calls them: `item_` and the number |
+| tensor of `{file}` | type | shape | what it is |
+| --- | --- | --- | --- |
+| `user_embedding`, `item_embedding` | float32 | [U, D], [N, D] | IDEMB of user r, item r |
+| `user_id_bytes`, `item_id_bytes` | uint8 | [bytes] | all ids in UTF-8, one after the other |
+| `user_id_offsets`, `item_id_offsets` | int64 | [U + 1], [N + 1] | where each starts; the end |
+| `user_numbers`, `item_numbers` | int64 | [U], [N] | in a sentence: `item_` and the number |
 
-U = {n_users:,} users, N = {n_items:,} items, D the width of the model; the tables are float32, the
-rest int64.
+U = {n_users:,} users, N = {n_items:,} items, D the width of the model. {ids_are}
+The file's metadata has the dataset's name and the sha256 of its content (`dataset_name`,
+`dataset_sha256`), and whether the ids are those of a `log` or `numbers` of the dataset (`ids`).
 
 With PyTorch and `transformers`, in this folder:
 
@@ -47,11 +49,17 @@ tokenizer = AutoTokenizer.from_pretrained(".")
 model = BartForConditionalGeneration.from_pretrained(".").eval()
 ids = load_file("{file}")
 
-user, history = {user}, {history}  # ids of the dataset, the most recent item last
+user, history = {user}, {history}  # ids, the most recent item last
 
 
-def name_and_vector(kind, number):
-    row = ids[f"{{kind}}_ids"].tolist().index(number)
+def id_texts(kind):
+    encoded = ids[f"{{kind}}_id_bytes"].numpy().tobytes()
+    offsets = ids[f"{{kind}}_id_offsets"].tolist()
+    return [encoded[start:stop].decode() for start, stop in zip(offsets, offsets[1:])]
+
+
+def name_and_vector(kind, one):
+    row = id_texts(kind).index(one)
     return f"{{kind}}_{{ids[f'{{kind}}_numbers'][row]}}", ids[f"{{kind}}_embedding"][row]
 
 
@@ -76,29 +84,37 @@ with torch.no_grad():
         length_penalty=0.0,
     )
 names = [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
-numbers_and_ids = zip(ids["item_numbers"].tolist(), ids["item_ids"].tolist())
+numbers_and_ids = zip(ids["item_numbers"].tolist(), id_texts("item"))
 item_ids = {{f"item_{{number}}": item for number, item in numbers_and_ids}}
 print([item_ids.get(name) for name in names])
 ```
 
 This search is free to write names that no item has (`None` above). `genrec_jax` itself walks the
 trie of the catalogue, and goes on training from this folder with
-`--config.model.pretrained=FOLDER`; the id tables go on too where the users, the items and their
-numbers are the same.
+`--config.model.pretrained=FOLDER`. A run on another dataset takes the rows of users and items that
+have the same ids, whatever their numbers; all others start anew. An id without a letter in it is a
+number that every dataset counts for itself: its row is taken only in the same dataset, or in a
+prepared log of the same name.
 """
+IDS_ARE = {
+    LOG: "The ids are those of the\nlog itself.",
+    NUMBERS: "The ids are the\nnumbers of the dataset, as text.",
+}
 
 
 def model_card(catalogue: Catalogue, run: str, step: int, dataset: str) -> str:
     """The card of a run's folder; its example is about the first user and up to three items."""
+    users, items = id_texts(catalogue)
     return TEMPLATE.format(
         run=run,
         step=step,
         dataset=dataset,
         file=FILE,
         indexing=catalogue.indexing.kind,
-        n_users=len(catalogue.user_ids),
-        n_items=len(catalogue.item_ids),
-        user=int(catalogue.user_ids[0]),
-        history=[int(item) for item in catalogue.item_ids[:3]],
-        beams=min(20, len(catalogue.item_ids)),
+        ids_are=IDS_ARE[LOG if catalogue.users.are_text else NUMBERS],
+        n_users=len(users),
+        n_items=len(items),
+        user=repr(users[0]),
+        history=items[:3],
+        beams=min(20, len(items)),
     )

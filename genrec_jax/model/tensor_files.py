@@ -48,6 +48,10 @@ class SafetensorsFile:
     def names(self) -> list[str]:
         return list(self._file.keys())
 
+    def metadata(self) -> dict[str, str]:
+        """What the file's header says besides its tensors."""
+        return self._file.metadata() or {}
+
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._file.get_slice(name).get_shape())
 

@@ -17,14 +17,13 @@ import torch
 from oracle import save, small_bart
 from repository import ROOT
 from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
 from test_convert import WITHOUT_TORCH
 from transformers import AutoTokenizer, BartForConditionalGeneration, GenerationConfig
 
 from genrec_jax.data.sequences import UserSequences
 from genrec_jax.errors import InputError
 from genrec_jax.experiment import load_vocabulary, start_params
-from genrec_jax.identifiers.catalogue import Catalogue
+from genrec_jax.identifiers.catalogue import ARRAYS, Catalogue
 from genrec_jax.identifiers.indexing import Indexing, make_indexing
 from genrec_jax.identifiers.tokenizer import load_bart_tokenizer
 from genrec_jax.main import main as train_main
@@ -33,7 +32,7 @@ from genrec_jax.model.bart import BartShape
 from genrec_jax.model.convert import load_params, main, read_shape
 from genrec_jax.model.export import Origin, write_folder
 from genrec_jax.model.genrec import Params, abstract_model, init_params, merge
-from genrec_jax.model.id_tables import FILE, TABLES
+from genrec_jax.model.id_tables import FILE, read_id_tables
 from genrec_jax.model.inputs import append_mask, encoder_input, put_on_device
 from genrec_jax.run_folder import RunFolder
 from genrec_jax.training.checkpoint import Checkpoints
@@ -188,8 +187,8 @@ def test_the_snippet_of_the_model_card(
     table = catalogue.table
     graph, _ = abstract_model(shape, table.n_users, table.n_items)
     assert (names["user"], names["history"]) == (
-        catalogue.user_ids[0],
-        list(catalogue.item_ids[:3]),
+        str(catalogue.user_ids[0]),
+        list(map(str, catalogue.item_ids[:3])),
     )
     device_table = put_on_device(table)
     rows = append_mask(jnp.arange(3)[None], table.mask_row)
@@ -261,42 +260,8 @@ def test_the_id_tables_come_back_for_the_same_catalogue(
     with caplog.at_level(logging.INFO):
         params = start_params(ours[0], catalogue, exported, seed=9)
     assert same_bits(params, ours[1])
-    assert f"{exported}: the id tables go on from there too" in caplog.text
-
-
-@pytest.mark.parametrize("what", ["item_numbers", "user_ids"])
-def test_and_start_at_random_for_another(
-    what: str, ours, exported: Path, catalogue: Catalogue, caplog: pytest.LogCaptureFixture
-) -> None:
-    if what == "user_ids":
-        other = dataclasses.replace(catalogue, user_ids=catalogue.user_ids + 1)
-    else:
-        numbers = np.roll(catalogue.indexing.item_numbers, 1)
-        indexing = Indexing("random", catalogue.indexing.user_numbers, numbers)
-        other = dataclasses.replace(catalogue, indexing=indexing)
-    params = start_params(ours[0], other, exported, seed=9)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert f"belongs to another catalogue ({what} differ from this run's)" in caplog.text
-    fresh = init_params(ours[0], catalogue.table.n_users, catalogue.table.n_items, seed=9)
-    for name, found in params.items():
-        assert same_bits(found, (fresh if name in TABLES else ours[1])[name]), name
-
-
-def test_damaged_id_tables(ours, exported: Path, catalogue: Catalogue, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(exported, tmp_path / "copy"))
-    tensors = load_file(folder / FILE)
-    for change, expected in (
-        ({"item_embedding": np.zeros((40, 8), np.float32)}, "expected float32 of shape (40, 32)"),
-        ({"user_numbers": None}, "lacks user_numbers"),
-    ):
-        changed = {name: x for name, x in {**tensors, **change}.items() if x is not None}
-        save_file(changed, folder / FILE)
-        with pytest.raises(InputError) as error:
-            start_params(ours[0], catalogue, folder, seed=0)
-        assert expected in str(error.value)
-    (folder / FILE).write_bytes(b"short")
-    with pytest.raises(InputError, match="cannot be read as safetensors"):
-        start_params(ours[0], catalogue, folder, seed=0)
+    for kind, rows in (("user", 60), ("item", 40)):
+        assert f"{kind} table: {rows} of {rows} rows from {exported}, 0 start anew\n" in caplog.text
 
 
 def test_a_folder_is_whole_or_not_there(
@@ -369,8 +334,26 @@ def test_a_run_becomes_a_folder_and_a_run_again(
     again = tmp_path / "again"
     pretrained = f"--config.model.pretrained={tmp_path / str(best)}"
     assert train_main(["main", CONFIG, f"--workdir={again}", pretrained, *SMALL_MODEL]) == 0
-    assert "the id tables go on from there too" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    for kind, rows in (("user", 30), ("item", 25)):
+        line = f"{kind} table: {rows} of {rows} rows from {tmp_path / str(best)}, 0 start anew\n"
+        assert line in printed
     assert RunFolder(again).read_shape() == shape
+
+
+def test_a_run_from_before_the_catalogue_knew_its_dataset(run: Path, tmp_path: Path) -> None:
+    """Its fingerprint says which numbers its ids are, so that its rows are not lost."""
+    older, output = Path(shutil.copytree(run, tmp_path / "older")), tmp_path / "folder"
+    arrays = RunFolder(older).identifiers / ARRAYS
+    with np.load(arrays) as saved:
+        kept = {name: saved[name] for name in saved.files if not name.startswith("dataset_")}
+        assert len(kept) == len(saved.files) - 2
+    np.savez(arrays, **kept)
+    assert Catalogue.load(arrays.parent).dataset is None
+    assert command(f"--workdir={older}", f"--output={output}") == 0
+    found = read_id_tables(output, 16)
+    assert found is not None
+    assert found.dataset == Catalogue.load(RunFolder(run).identifiers).dataset
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
