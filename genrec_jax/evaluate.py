@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import jax
 
-from genrec_jax import fingerprints
+from genrec_jax import __version__, fingerprints
 from genrec_jax.config import Config
 from genrec_jax.data.sequences import (
     TEST_HOLDOUT,
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 Split = Literal["validation", "test"]
 MODEL = "GenRec"
 ORACLE = "oracle"  # of the synthetic dataset: no recommender can expect more
-PACKAGES = ("genrec_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def watch(batches: Any, label: str, total: int) -> Any:
@@ -129,8 +129,13 @@ def compare_with_exact(
 
 
 def versions() -> dict[str, str]:
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), **found, "device": jax.devices()[0].device_kind}
+    """Name → version, of Python, genrec_jax and what it computes with, and the device's kind."""
+    return {
+        "python": platform.python_version(),
+        "genrec_jax": __version__,  # not of the metadata: on PYTHONPATH alone there is none
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        "device": jax.devices()[0].device_kind,
+    }
 
 
 def result_table(result: dict[str, Any]) -> str:

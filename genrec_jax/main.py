@@ -9,6 +9,7 @@ On several hosts the same command runs on each, and adds who it is: --coordinato
 process 0 listens), --processes=N, --process=I; or --distributed, where SLURM, Open MPI or
 JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID say so. --workdir is on a shared disk.
 
+A file of configs/ that the working folder does not have is the one shipped with genrec_jax.
 Every key of the config is a flag: --config.finetune.epochs=5. genrec_jax/config.py says what each
 means. What ends a command is told in one line. Exit codes:
 
@@ -40,6 +41,7 @@ from genrec_jax.evaluate import evaluate
 from genrec_jax.progress import logging_to_console
 from genrec_jax.recommend import recommend
 from genrec_jax.run_folder import RunFolder
+from genrec_jax.shipped import with_config_found
 from genrec_jax.train import train
 
 MODES = "train (default), evaluate, recommend or audit."
@@ -99,8 +101,6 @@ def check_arguments(argv: list[str]) -> None:
     """Faults that flags themselves would tell in a traceback."""
     has_config = given(argv, "config") is not None or given(argv, "workdir")
     for argument in argv[1:]:
-        if match := re.match(r"--?config=([^:]*)", argument):
-            check_config_file(Path(match[1]))
         if match := re.match(r"--?(config\.[^=]*)", argument):
             check_key(match[1], Config())
             if not has_config:
@@ -116,7 +116,7 @@ def parse(values: flags.FlagValues, argv: list[str]) -> Config | None:
     None where there is neither.
     """
     try:
-        rest = values(argv)
+        rest = values(with_config_found(argv))
         if len(rest) > 1:
             raise InputError(f"{rest[1]}: not a flag, expected --name=value")
         for mode, name in ((m, n) for m, names in NOT_FOR.items() for n in names):
@@ -130,12 +130,6 @@ def parse(values: flags.FlagValues, argv: list[str]) -> Config | None:
         last = re.sub(r"invalid literal for int.*", "expected a whole number", last)
         last = re.sub(r"could not convert string to float.*", "expected a number", last)
         raise InputError(last) from None
-
-
-def check_config_file(path: Path) -> None:
-    if not path.is_file():
-        there = ", ".join(str(file) for file in sorted(Path("configs").glob("*.py")))
-        raise InputError(f"--config: found no file {path}" + (f", there are {there}" * bool(there)))
 
 
 def run(argv: list[str]) -> None:

@@ -27,10 +27,11 @@ from typing import Any
 import jax
 
 from genrec_jax.errors import InputError, Stopped
-from genrec_jax.main import check_config_file, ending, leave
+from genrec_jax.main import ending, leave
 from genrec_jax.progress import logging_to_console
 from genrec_jax.run_folder import write_atomically
 from genrec_jax.run_lock import locked
+from genrec_jax.shipped import find_config
 from genrec_jax.signals import stop_on_signals
 from genrec_jax.sweeps import table
 from genrec_jax.sweeps.ablation import AblationRuns, ablation_trials
@@ -105,7 +106,7 @@ def run_search(sweep: Search, asked: Asked) -> int:
         from genrec_jax.sweeps.search import SearchRuns, check_search
     except ModuleNotFoundError as error:
         raise InputError(
-            f"--sweep={asked.sweep}: a search needs {error.name}: pip install -e '.[sweep]'"
+            f"--sweep={asked.sweep}: a search needs {error.name}: pip install 'optuna>=5.0'"
         ) from None
     check_search(sweep, asked.config, asked.common)
 
@@ -170,7 +171,7 @@ def main(argv: Sequence[str]) -> int:
     jax.config.update("jax_platforms", "cpu")  # of this process: the device is the trials'
     try:
         asked = arguments(argv)
-        check_config_file(Path(asked.config.partition(":")[0]))
+        find_config(asked.config)
         sweep = load_sweep(asked.sweep)
         if isinstance(sweep, Search):
             return run_search(sweep, asked)

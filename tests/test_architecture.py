@@ -9,6 +9,7 @@ import genrec_jax
 ORDER = [
     *(
         "errors",
+        "shipped",
         "config_keys",
         "processes",
         "devices",

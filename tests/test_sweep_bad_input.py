@@ -1,5 +1,6 @@
 """Sweeps that cannot be are refused, in one line, before anything starts."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,4 +122,16 @@ def test_bad_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(workdir, ABLATION) == 2
     assert "the folder is not empty and holds no run" in capsys.readouterr().err
     assert sweep.main([CONFIG, f"--sweep={tmp_path / 'no.py'}"]) == 2
-    assert "found no such file" in capsys.readouterr().err
+    assert "--sweep: found no file" in capsys.readouterr().err
+
+
+def test_a_search_without_optuna_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In words that do in any folder: a clone is not at hand where a wheel is installed."""
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.delitem(sys.modules, "genrec_jax.sweeps.search", raising=False)
+    assert run(tmp_path / "sweep", SEARCH) == 2
+    error = capsys.readouterr().err
+    assert "a search needs optuna: pip install 'optuna>=5.0'" in error
+    assert error.count("\n") == 1

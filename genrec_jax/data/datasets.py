@@ -4,14 +4,12 @@ import hashlib
 import json
 import os
 import textwrap
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from genrec_jax.data.sequences import UserSequences, read_sequence_file
 from genrec_jax.errors import InputError
-
-ASSETS = Path(__file__).parents[2] / "third_party" / "assets.toml"
+from genrec_jax.shipped import read_assets
 
 
 @dataclass(frozen=True)
@@ -27,8 +25,7 @@ class Asset:
 
 def named_datasets() -> dict[str, Asset]:
     """The downloadable datasets, by the name that a config gives them."""
-    with ASSETS.open("rb") as file:
-        return {name: Asset(**row) for name, row in tomllib.load(file)["datasets"].items()}
+    return {name: Asset(**row) for name, row in read_assets()["datasets"].items()}
 
 
 def cache_dir() -> Path:

@@ -33,6 +33,7 @@ from genrec_jax.data.prepare_config import PrepareConfig
 from genrec_jax.data.prepared import RECORD, TABLES, Prepared, write_prepared
 from genrec_jax.data.times import POSITIONS, write_instant
 from genrec_jax.errors import InputError
+from genrec_jax.shipped import with_config_found
 
 log = logging.getLogger("genrec_jax.data.prepare")  # as a command too
 
@@ -220,10 +221,8 @@ def _parsed(values: Any, argv: list[str]) -> tuple[PrepareConfig, Path]:
     for argument in argv[1:]:
         if match := re.match(r"--?(config\.[^=]*)", argument):
             check_key(match[1], PrepareConfig())
-        if (match := re.match(r"--?config=([^:]*)", argument)) and not Path(match[1]).is_file():
-            raise InputError(f"--config: found no file {match[1]}, there is configs/prepare.py")
     try:
-        rest = values(argv)
+        rest = values(with_config_found(argv))
         if len(rest) > 1:
             raise InputError(f"{rest[1]}: not a flag, expected --name=value")
         if values.config is None:

@@ -4,12 +4,11 @@ import hashlib
 import logging
 import os
 import textwrap
-import tomllib
 from pathlib import Path
 
-from genrec_jax.data.datasets import ASSETS
 from genrec_jax.errors import InputError
 from genrec_jax.model.id_tables import FILE as ID_TABLES
+from genrec_jax.shipped import read_assets
 
 BART_BASE = "facebook/bart-base"
 log = logging.getLogger(__name__)
@@ -53,8 +52,7 @@ def checkpoint_folder(pretrained: str) -> Path:
 
 
 def _from_hub(repository: str) -> Path:
-    with ASSETS.open("rb") as file:
-        pinned = tomllib.load(file)["bart"].get(repository, {})
+    pinned = read_assets()["bart"].get(repository, {})
     log.info("looking for %s in the hub's cache, then on the hub", repository)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of every retry
     revision = pinned.get("revision")

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from genrec_jax.errors import InputError
+from genrec_jax.shipped import SWEEPS, find_file
 
 Value = str | int | float | bool
 SEED_KEYS = ("seed", "indexing_seed")  # a seed of an ablation sets both
@@ -87,9 +88,7 @@ def load_sweep(path: Path) -> Sweep:
         InputError: no such file, a fault in it, or a sweep without a trial.
     """
     name = f"--sweep={path}"
-    if not path.is_file():
-        there = ", ".join(str(file) for file in sorted(Path("configs/sweeps").glob("*.py")))
-        raise InputError(f"{name}: found no such file" + (f", there are {there}" * bool(there)))
+    path = find_file(path, "--sweep", SWEEPS)
     spec = importlib.util.spec_from_file_location("sweep_file", path)
     if spec is None or spec.loader is None:
         raise InputError(f"{name}: expected a Python file")
