@@ -40,6 +40,7 @@ from genrec_jax.devices import Devices
 from genrec_jax.errors import InputError
 from genrec_jax.evaluate import MODEL, split_examples, watch
 from genrec_jax.experiment import load_names, load_sequences
+from genrec_jax.jax_settings import pin
 from genrec_jax.main import check_arguments, define_flags, ending, leave, parse
 from genrec_jax.measures import mixing
 from genrec_jax.measures.findings import findings
@@ -224,6 +225,7 @@ def run(argv: Sequence[str]) -> None:
 
 @logging_to_console()
 def main(argv: Sequence[str]) -> int:
+    pin()
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
     try:
         run(argv)

@@ -9,6 +9,7 @@ import genrec_jax
 ORDER = [
     *(
         "errors",
+        "jax_settings",
         "config_keys",
         "processes",
         "devices",

@@ -62,7 +62,7 @@ def test_a_run_leaves_what_evaluation_and_serving_need(run: Path) -> None:
     assert names == {
         *("config.json", "model.json", "identifiers", "checkpoints", "metrics.jsonl"),
         *("tensorboard", "results.json", "predictions", "log.txt", "report.html"),
-        "fingerprints.json",
+        *("fingerprints.json", "jax_settings.json"),
     }
     results = json.loads((run / "results.json").read_text())
     assert set(results["metrics"]) == {
