@@ -74,12 +74,13 @@ def evaluate_split(
     plan = recommender.plan(examples, split)
     lists = join(rank_to_file(path, recommender, examples, plan, split, watch))
     seconds = time.monotonic() - started
-    top_k = config.evaluate.top_k
-    settings = choose_settings(sequences)
+    top_k, exclude = config.evaluate.top_k, config.evaluate.exclude_history
+    settings = choose_settings(sequences, exclude_history=exclude)
     numbers = recommender.catalogue.indexing.item_numbers
-    references = reference_lists(sequences, examples, numbers, settings, top_k)
+    references = reference_lists(sequences, examples, numbers, settings, top_k, exclude)
     if config.data.name == "synthetic":
-        references[ORACLE] = oracle_lists(synthetic_spec(config.data), examples, top_k)
+        spec = synthetic_spec(config.data)
+        references[ORACLE] = oracle_lists(spec, examples, top_k, exclude)
     result = {
         "dataset": sequences.name,
         "indexing": config.indexing,
@@ -88,7 +89,7 @@ def evaluate_split(
         "search": config.evaluate.search,
         "beams": config.evaluate.beams,
         "length_penalty": config.evaluate.length_penalty,
-        "exclude_history": config.evaluate.exclude_history,
+        "exclude_history": exclude,
         **findings(sequences, examples, lists.items, references),
         "kNN": str(settings),
         "counts": {

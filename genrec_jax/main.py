@@ -38,6 +38,7 @@ from genrec_jax.config_keys import check_key
 from genrec_jax.data.datasets import cache_dir
 from genrec_jax.errors import DiskError, InputError, NotFiniteError, Stopped
 from genrec_jax.evaluate import evaluate
+from genrec_jax.jax_settings import pin
 from genrec_jax.progress import logging_to_console
 from genrec_jax.recommend import recommend
 from genrec_jax.run_folder import RunFolder
@@ -206,6 +207,7 @@ def default_workdir(values: flags.FlagValues) -> Path:
 
 @logging_to_console()
 def main(argv: list[str]) -> int:
+    pin()
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     # Each of orbax's threads tells of a full disk by itself; what counts comes as an exception.

@@ -40,6 +40,7 @@ from genrec_jax.devices import Devices
 from genrec_jax.errors import InputError
 from genrec_jax.evaluate import MODEL, split_examples, watch
 from genrec_jax.experiment import load_names, load_sequences
+from genrec_jax.jax_settings import pin
 from genrec_jax.main import check_arguments, define_flags, ending, leave, parse
 from genrec_jax.measures import mixing
 from genrec_jax.measures.findings import findings
@@ -96,8 +97,8 @@ def mix_run(config: Config, folder: RunFolder, chooser: RunFolder | None = None)
     for one in {recommender, judge}:
         one.catalogue.check_same_dataset(sequences, load_names(config.data))
 
-    settings = choose_settings(sequences)
     exclude = config.evaluate.exclude_history
+    settings = choose_settings(sequences, exclude_history=exclude)
     validation = split_examples(config, sequences, "validation")
     started = time.monotonic()
     mix, curve = choose_mix(
@@ -125,7 +126,10 @@ def mix_run(config: Config, folder: RunFolder, chooser: RunFolder | None = None)
             "metrics": {CHOSEN_BY: curve[mix]},
             "curve": [dataclasses.asdict(one) | {CHOSEN_BY: curve[one]} for one in curve],
         },
-        **_findings(recommender, sequences, examples, settings, lists[mix][0], lists[mixes[0]][0]),
+        **_findings(
+            *(recommender, sequences, examples, settings, exclude),
+            *(lists[mix][0], lists[mixes[0]][0]),
+        ),
         "counts": {"users": len(examples)},
         "seconds": {"scoring and mixing": round(seconds, 2)},
     }
@@ -174,12 +178,15 @@ def _findings(
     sequences: UserSequences,
     examples: Examples,
     settings: TransitionSettings,
+    exclude_history: bool,
     ours: Any,
     alone: Any,
 ) -> dict[str, Any]:
     """The mixed lists beside those of the model alone and the lines to beat."""
     numbers = recommender.catalogue.indexing.item_numbers
-    beat = reference_lists(sequences, examples, numbers, settings, ours.shape[1])
+    beat = reference_lists(
+        *(sequences, examples, numbers, settings, ours.shape[1], exclude_history)
+    )
     return findings(sequences, examples, ours, {MODEL: alone} | beat)
 
 
@@ -224,6 +231,7 @@ def run(argv: Sequence[str]) -> None:
 
 @logging_to_console()
 def main(argv: Sequence[str]) -> int:
+    pin()
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
     try:
         run(argv)

@@ -8,6 +8,9 @@ recommender.recommend([(22, [1234, 87])])   # user id, item ids, the most recent
 A run on a prepared dataset takes and gives the log's own ids, which are text, and titles:
 
 recommender.recommend([("A1YJEY40YUW4SE", ["B000142FVW"])])
+
+JAX's switches are the caller's: nothing here changes them, and lists are the same under
+`jax_enable_x64` and the like (jax_settings.py).
 """
 
 import logging
@@ -42,6 +45,7 @@ from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.log_ids import Id
 from genrec_jax.identifiers.sentences import plan_batches
 from genrec_jax.identifiers.trie import decided
+from genrec_jax.jax_settings import pinned, recorded
 from genrec_jax.model.device_trie import put_on_device as put_trie_on_device
 from genrec_jax.model.genrec import GenRecShape, Params, abstract_model
 from genrec_jax.model.inputs import put_on_device
@@ -108,6 +112,7 @@ class Recommender:
         self._rankers: dict[tuple[str, bool], Rank] = {}
 
     @classmethod
+    @pinned()
     def load(
         cls,
         workdir: str | Path,
@@ -116,6 +121,8 @@ class Recommender:
         devices: Devices | None = None,
     ) -> "Recommender":
         """From a run's folder, which need not have its dataset at hand.
+
+        Logs a warning if the run was trained under other settings of JAX that change numbers.
 
         Args:
             workdir: the run's folder.
@@ -131,6 +138,12 @@ class Recommender:
         config = folder.read_config()
         if evaluate is not None:
             config = config.searching(evaluate)
+        if differing := folder.differing_jax_settings(recorded()):
+            log.warning(
+                "WARNING: %s was trained under other JAX settings (%s): scores may differ in the "
+                "last digits, and so may ranks",
+                *(workdir, "; ".join(differing)),
+            )
         shape = folder.read_shape()
         catalogue = Catalogue.load(folder.identifiers)
         table = catalogue.table
@@ -218,6 +231,7 @@ class Recommender:
         for start, found in rank_chunks(rank, self.params, plan, chunks, False, watch, label):
             yield np.arange(start, start + len(found.scores)), found.scores
 
+    @pinned()
     def _ranker(self, search: str) -> Rank:
         """Made when it is first asked for."""
         if (search, self.causal) in self._rankers:
@@ -252,6 +266,7 @@ class Recommender:
         ranker = make_ranker(
             graph, self._shape.dtype, on_device, find, where, self.devices, self.causal
         )
+        ranker = pinned()(ranker)
         self._rankers[search, self.causal] = ranker
         return ranker
 

@@ -6,6 +6,7 @@ identifiers/       indexing, token table, tokenizer  tensorboard/   the same as 
 checkpoints/STEP/  orbax                           results.json     the test result
 predictions/       ranked lists as Parquet files   report.html     all of it to look at
 fingerprints.json  of the dataset, to know it by   run.lock        while a process trains
+jax_settings.json  switches of JAX and XLA that change numbers
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from genrec_jax.config import Config
 from genrec_jax.config_keys import flat
 from genrec_jax.data.identity import DatasetId
 from genrec_jax.errors import DiskError, InputError
+from genrec_jax.jax_settings import differences
 from genrec_jax.model.bart import BartShape
 from genrec_jax.model.genrec import GenRecShape
 from genrec_jax.processes import by_the_first, is_first
@@ -48,6 +50,7 @@ class RunFolder:
         self._shape = path / "model.json"
         self._results = path / "results.json"
         self._fingerprints = path / "fingerprints.json"
+        self._jax_settings = path / "jax_settings.json"
 
     @property
     def exists(self) -> bool:
@@ -141,6 +144,35 @@ class RunFolder:
             return None
         sha256 = self._read(self._fingerprints).get("dataset")
         return DatasetId(name, str(sha256)) if sha256 else None
+
+    @by_the_first
+    def write_jax_settings(self, settings: Mapping[str, Any]) -> None:
+        """Store the settings that the run is started with, for `check_jax_settings`."""
+        write_atomically(self._jax_settings, json.dumps(settings, indent=2) + "\n")
+
+    @by_the_first
+    def check_jax_settings(self, found: Mapping[str, Any]) -> None:
+        """Raise InputError if the run was started under other JAX settings.
+
+        Args:
+            found: of this process, as `jax_settings.recorded` returns them.
+        """
+        if differing := self.differing_jax_settings(found):
+            raise InputError(
+                f"--workdir={self.path}: the run was started under other JAX settings "
+                f"({'; '.join(differing)}), which change its numbers; set them as they were there "
+                "to resume it, or give another folder"
+            )
+
+    def differing_jax_settings(self, found: Mapping[str, Any]) -> list[str]:
+        """A phrase for each setting in which the run differs; none for a run of an older version.
+
+        Args:
+            found: as for `check_jax_settings`.
+        """
+        if not self._jax_settings.is_file():
+            return []
+        return differences(found, self._read(self._jax_settings))
 
     def read_config(self) -> Config:
         """The run's config. A key that is younger than the run stands at its default."""

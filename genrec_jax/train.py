@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from genrec_jax import fingerprints, processes
+from genrec_jax import fingerprints, jax_settings, processes
 from genrec_jax.config import Config
 from genrec_jax.data.sequences import UserSequences
 from genrec_jax.devices import Devices, on_host
@@ -76,9 +76,12 @@ def train(config: Config, folder: RunFolder) -> None:
         sequences, pretrained, catalogue, shape = processes.together(load)
         found = fingerprints.of_run(sequences, catalogue)
         processes.check_same(repr(found), "dataset, numbering or tokenizer")
+        settings = jax_settings.recorded()
+        processes.check_same(repr(settings), "setting of JAX or XLA")
         goes_on = bool(processes.once(checkpoints.steps))
         if goes_on:
             folder.check_fingerprints(found)
+            folder.check_jax_settings(settings)
             params = None
         else:
             with on_host():
@@ -97,6 +100,7 @@ def train(config: Config, folder: RunFolder) -> None:
         if not goes_on:
             catalogue.save(folder.identifiers)
             folder.write_fingerprints(found)
+            folder.write_jax_settings(settings)
         log_statistics(sequences)
         _, like = abstract_model(shape, catalogue.table.n_users, catalogue.table.n_items)
         log_parameters(like, shape.dtype)

@@ -10,6 +10,7 @@ ORDER = [
     *(
         "errors",
         "shipped",
+        "jax_settings",
         "config_keys",
         "processes",
         "devices",

@@ -1,5 +1,6 @@
 """--mode=audit on every kind of dataset, with and without BART's tokenizer."""
 
+import re
 import time
 from pathlib import Path
 
@@ -43,6 +44,16 @@ def test_a_synthetic_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0] == "synthetic, random numbers, tokenizer trained on the names"
     assert lines[-1].startswith("No leak found: the random numbers of synthetic")
     assert any("too few test items" in line for line in lines)
+    assert any(line.startswith("own history, newest first") for line in lines)
+
+
+def test_baselines_follow_the_configs_rule_for_the_history(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = printed(capsys, *SYNTHETIC, "--config.evaluate.exclude_history=True")
+    assert any(re.match(r"test, \d+ users, history left out ", line) for line in lines)
+    assert not any(line.startswith("own history") for line in lines)
+    assert lines[-1].startswith("No leak found")
 
 
 def test_a_file_without_the_checkpoint_at_hand(

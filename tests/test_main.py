@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,7 +14,10 @@ import pytest
 from repository import ROOT
 
 from genrec_jax import mix
+from genrec_jax.data.synthetic import transition_matrix
+from genrec_jax.experiment import load_sequences, synthetic_spec
 from genrec_jax.main import main
+from genrec_jax.run_folder import RunFolder
 
 SMALL_MODEL = [
     "--config.data.synthetic_users=80",
@@ -62,7 +66,7 @@ def test_a_run_leaves_what_evaluation_and_serving_need(run: Path) -> None:
     assert names == {
         *("config.json", "model.json", "identifiers", "checkpoints", "metrics.jsonl"),
         *("tensorboard", "results.json", "predictions", "log.txt", "report.html"),
-        "fingerprints.json",
+        *("fingerprints.json", "jax_settings.json"),
     }
     results = json.loads((run / "results.json").read_text())
     assert set(results["metrics"]) == {
@@ -183,10 +187,33 @@ def test_evaluate_another_split_step_and_search(
     # The run's own config is there without naming its file, and its evaluate keys are flags.
     exact = ["--config.evaluate.search=exhaustive", "--config.evaluate.exclude_history=True"]
     assert command("--mode=evaluate", f"--workdir={run}", *exact) == 0
-    assert "exhaustive search, items of the history left out" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "exhaustive search, items of the history left out" in printed
+    # The baselines beside it leave them out too.
+    assert "own history" not in printed
+    figures = {}
+    for name in ("popularity", "oracle"):
+        row = next(line for line in printed.splitlines() if line.startswith(name))
+        figures[name] = float(row.split()[3])
+    assert figures == pytest.approx(hits_without_the_history(run, k=10), abs=5e-6)
     assert "another config" in fails(
         capsys, "--mode=evaluate", f"--workdir={run}", "--config.seed=9"
     )
+
+
+def hits_without_the_history(run: Path, k: int) -> dict[str, float]:
+    """HR@k of popularity and of the oracle on a run's test, one user at a time."""
+    config = RunFolder(run).read_config()
+    sequences, matrix = load_sequences(config.data), transition_matrix(synthetic_spec(config.data))
+    rows = [sequences.of(user).tolist() for user in range(sequences.n_users)]
+    counts = Counter(item for row in rows for item in row[:-2])
+    hits = {"popularity": 0, "oracle": 0}
+    for *history, target in rows:
+        new = [item for item in range(sequences.n_items) if item not in history]
+        hits["popularity"] += target in sorted(new, key=lambda item: (-counts[item], item))[:k]
+        likely = sorted(new, key=lambda item: (-matrix[history[-1], item], item))
+        hits["oracle"] += target in likely[:k]
+    return {name: count / len(rows) for name, count in hits.items()}
 
 
 def full_disk(*_: object) -> None:
@@ -209,9 +236,10 @@ def test_mixing_with_the_knn(
     best = max(found["validation"]["curve"], key=lambda one: one["NDCG@10"])
     assert {key: best[key] for key in found["mix"]} == found["mix"]
     assert found["validation"]["metrics"]["NDCG@10"] == best["NDCG@10"]
-    results = json.loads((run / "results.json").read_text())
     knn = "item-transition kNN"
-    assert found["references"][knn] == results["references"][knn]
+    assert list(found["references"]) == ["GenRec", "popularity", "largest number + 1, …", knn]
+    hits = hits_without_the_history(run, k=10)["popularity"]
+    assert found["references"]["popularity"]["HR@10"] == pytest.approx(hits)
     lines = pq.read_table(copy / "predictions" / "mixed_test.parquet").to_pylist()
     hits = sum(line["target"] in line["items"][:10] for line in lines)
     assert hits / len(lines) == pytest.approx(found["metrics"]["HR@10"])
@@ -221,6 +249,8 @@ def test_mixing_with_the_knn(
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if line.startswith("GenRec"))
     assert row.split()[6] == f"{found['references']['GenRec']['NDCG@10']:.5f}"
+    row = next(line for line in printed.splitlines() if line.startswith(knn))
+    assert row.split()[7] == f"{found['references'][knn]['NDCG@10']:.5f}"
 
     assert mix.main([f"--workdir={copy}", "--config.seed=1"]) == 2
     assert "expected --config.evaluate.KEY=VALUE" in capsys.readouterr().err

@@ -105,6 +105,17 @@ def test_an_ablation_and_its_table(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.usefixtures("pretend")
+def test_an_ablation_without_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its runs have no baselines that recommend the history."""
+    name = '"own history, newest first", '
+    monkeypatch.setattr(f"{__name__}.PRETENDED_RUN", PRETENDED_RUN.replace(name, ""))
+    workdir = tmp_path / "sweep"
+    assert run(workdir, ABLATION, "--config.evaluate.exclude_history=True") == 0
+    rows = [row for row in cells(workdir) if row.startswith("*")]
+    assert rows == ["*popularity*", "*item-transition kNN*"]
+
+
+@pytest.mark.usefixtures("pretend")
 def test_a_failing_setting_is_named_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

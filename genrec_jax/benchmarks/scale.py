@@ -141,14 +141,15 @@ def measure_checkpoint(flags: argparse.Namespace) -> Figures:
     import jax
     import jax.numpy as jnp
 
+    from genrec_jax.jax_settings import random_key
     from genrec_jax.training.checkpoint import Checkpoints
     from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
     from genrec_jax.training.step import start_state
 
     draw = partial(jax.random.normal, shape=(flags.parameters // 768, 768))
     optimizer = make_optimizer(OptimizerSpec(1000, 1e-5, 1e-5, 0.05, 5.0))
-    state = start_state({"table": draw(jax.random.key(0))}, optimizer)
-    state = jax.tree.map(lambda x: draw(jax.random.key(1)) if jnp.ndim(x) == 2 else x, state)
+    state = start_state({"table": draw(random_key(0))}, optimizer)
+    state = jax.tree.map(lambda x: draw(random_key(1)) if jnp.ndim(x) == 2 else x, state)
     before = peak_memory()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:

@@ -44,6 +44,7 @@ from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
 from genrec_jax.identifiers.sentences import plan_batches
 from genrec_jax.identifiers.tokenizer import load_bart_tokenizer
+from genrec_jax.jax_settings import random_key
 from genrec_jax.model.bart import BartShape
 from genrec_jax.model.genrec import Params, abstract_model, init_params, merge
 from genrec_jax.model.hub import BART_BASE, checkpoint_folder
@@ -399,7 +400,7 @@ def report_parts(ours: Ours) -> None:
         updates, opt_state = ours.optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    key = jax.random.key(0)
+    key = random_key(0)
     params = ours.state.params
     plain = seconds(partial(jax.jit(loss), params, None), 5)
     forward = seconds(partial(jax.jit(loss), params, key), 5)

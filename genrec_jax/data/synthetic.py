@@ -59,7 +59,21 @@ def synthetic_sequences(spec: SyntheticSpec) -> UserSequences:
     )
 
 
-def oracle_lists(spec: SyntheticSpec, examples: Examples, top_k: int) -> Int[np.ndarray, "n top_k"]:
-    """The most probable next items of each example, best first: no ranking can expect more."""
-    order = np.argsort(-transition_matrix(spec), axis=1, kind="stable")[:, :top_k]
-    return order[examples.items[examples.stops - 1]].astype(np.int32)
+def oracle_lists(
+    spec: SyntheticSpec, examples: Examples, top_k: int, exclude_history: bool = False
+) -> Int[np.ndarray, "n top_k"]:
+    """The most probable next items of each example, best first: no ranking can expect more.
+
+    With `exclude_history` they are the most probable of the items that the history lacks, -1 where
+    there are fewer: no ranking under that rule can expect more.
+    """
+    order = np.argsort(-transition_matrix(spec), axis=1, kind="stable").astype(np.int32)
+    last = examples.items[examples.stops - 1]
+    if not exclude_history:
+        return order[:, :top_k][last]
+    lists = np.full((len(examples), top_k), -1, np.int32)
+    for row, ranked in enumerate(lists):
+        likely = order[last[row]]
+        new = likely[~np.isin(likely, examples.history(row))][:top_k]
+        ranked[: len(new)] = new
+    return lists

@@ -1,8 +1,11 @@
 """Lines to beat: recommenders that learn nothing. A model's figure says something beside them.
 
 The training part of a user is all but the last two items. Every function returns ranked lists,
-[n, top_k] item rows, -1 for an empty place.
+[n, top_k] item rows, -1 for an empty place. Where a model is ranked without the items of the
+history, so are they all; the rules that recommend the history itself are left out.
 """
+
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Int
@@ -11,12 +14,18 @@ from scipy.sparse import csr_array
 from genrec_jax.data.sequences import Examples, UserSequences
 from genrec_jax.measures.lists import (
     by_popularity,
+    fill_up,
     first_different,
     history_entries,
     top_items,
     training_counts,
 )
-from genrec_jax.measures.transitions import TransitionSettings, transition_lists
+from genrec_jax.measures.transitions import (
+    TransitionSettings,
+    chunks,
+    seen_items,
+    transition_lists,
+)
 
 POPULARITY = "popularity"
 NEWEST = "own history, newest first"
@@ -32,6 +41,7 @@ def reference_lists(
     numbers: Int[np.ndarray, " N"],
     settings: TransitionSettings,
     top_k: int,
+    exclude_history: bool,
 ) -> dict[str, Int[np.ndarray, "n top_k"]]:
     """All of them by name; seconds on the datasets of the paper.
 
@@ -41,9 +51,18 @@ def reference_lists(
         numbers: the number that each item is written with.
         settings: of the item-transition kNN; `choose_settings` finds them.
         top_k: length of a list.
+        exclude_history: leave out the items of each history; NEWEST, MOST_FREQUENT and IN_TURN,
+            which recommend them, are then not among the lists.
     """
+    next_number = next_number_lists(numbers, examples, top_k)  # above all numbers of the history
+    if exclude_history:
+        settings = replace(settings, repeats=False)
+        return {
+            POPULARITY: popularity_lists(sequences, examples, top_k, exclude_history),
+            NEXT_NUMBER: next_number,
+            TRANSITIONS: transition_lists(sequences, examples, settings, top_k),
+        }
     newest = own_history_lists(examples, sequences.n_items, top_k, by="recency")
-    next_number = next_number_lists(numbers, examples, top_k)
     return {
         POPULARITY: popularity_lists(sequences, examples, top_k),
         NEWEST: newest,
@@ -55,15 +74,26 @@ def reference_lists(
 
 
 def popularity_lists(
-    sequences: UserSequences, examples: Examples, top_k: int
+    sequences: UserSequences, examples: Examples, top_k: int, exclude_history: bool = False
 ) -> Int[np.ndarray, "n top_k"]:
-    """The same list for everybody: the items with the most interactions in the training part.
+    """The items with the most interactions in the training part, the same list for everybody.
 
-    Ties go to the smaller row. The last two items of every user are not counted.
+    Ties go to the smaller row. The last two items of every user are not counted. With
+    `exclude_history` each user's list is the most popular items that their history lacks.
     """
+    order = by_popularity(training_counts(sequences))
+    if exclude_history:
+        lists = [
+            fill_up(
+                np.full((len(chunk), top_k), -1, np.int32),
+                order,
+                seen_items(chunk, sequences.n_items),
+            )
+            for chunk in chunks(examples)
+        ]
+        return np.concatenate(lists)
     best = np.full(top_k, -1, dtype=np.int32)  # -1 where the catalogue has fewer items
-    order = by_popularity(training_counts(sequences))[:top_k]
-    best[: len(order)] = order
+    best[: len(order)] = order[:top_k]
     return np.broadcast_to(best, (len(examples), top_k))
 
 

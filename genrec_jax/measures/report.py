@@ -18,6 +18,7 @@ from typing import Any
 from genrec_jax.errors import InputError
 from genrec_jax.measures.page import STYLE
 from genrec_jax.measures.paper import METRICS, TABLE_1, TABLE_3, Row
+from genrec_jax.measures.references import NEWEST
 
 QUOTED = "quoted from the paper"
 MEASURED = "measured"
@@ -69,6 +70,9 @@ def table_of(dataset: str, runs: Mapping[str, Mapping[str, Any]]) -> list[Line]:
         for reference, metrics in result["references"].items():
             where = f"{reference} ({result['indexing']} ids)"
             label = where if "number" in reference else reference
+            # Older versions left the history out of the model's lists alone.
+            if result.get("exclude_history") and NEWEST not in result["references"]:
+                label += ", history left out"
             if result["counts"]["users"] < result["counts"]["users_of_dataset"]:
                 label += f", {result['counts']['users']} users"
             figures = tuple(f"{metrics[metric]:.4f}" for metric in METRICS)

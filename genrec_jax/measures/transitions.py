@@ -125,15 +125,24 @@ def transition_lists(
     knn = TransitionKNN(sequences, settings, holdout)
     order = by_popularity(knn.counts)
     lists = []
-    for chunk in _chunks(examples):
+    for chunk in chunks(examples):
         seen = None if settings.repeats else seen_items(chunk, sequences.n_items)
         ranked = top_items(knn.scores(chunk), order, top_k)
         lists.append(fill_up(ranked, order, seen))
     return np.concatenate(lists)
 
 
-def choose_settings(sequences: UserSequences, seed: int = 0) -> TransitionSettings:
-    """The best of a small grid by validation NDCG@10; a sample of users on large datasets."""
+def choose_settings(
+    sequences: UserSequences, seed: int = 0, *, exclude_history: bool = False
+) -> TransitionSettings:
+    """The best of a small grid by validation NDCG@10; a sample of users on large datasets.
+
+    Args:
+        sequences: the dataset.
+        seed: of the sample.
+        exclude_history: consider only settings that leave out the items of the history; otherwise
+            the validation decides about that too.
+    """
     examples = next_item_examples(sequences, VALIDATION_HOLDOUT)
     if len(examples) > VALIDATION_USERS:
         rng = np.random.default_rng([seed, VALIDATION_USERS])
@@ -147,8 +156,8 @@ def choose_settings(sequences: UserSequences, seed: int = 0) -> TransitionSettin
         table = transition_counts(sequences, window, base.backward, CHOOSING_HOLDOUT)
         for decay, power in FADING:
             voting = replace(base, decay=decay, power=power)
-            for chunk in _chunks(examples):
-                for settings, ranks in _ranks(table, chunk, counts, voting):
+            for chunk in chunks(examples):
+                for settings, ranks in _ranks(table, chunk, counts, voting, exclude_history):
                     gain = metric_sums(ranks, 10)[CHOSEN_BY]
                     reached[settings] = reached.get(settings, 0.0) + gain
     return max(reached, key=lambda settings: reached[settings])
@@ -159,14 +168,16 @@ def _ranks(
     examples: Examples,
     counts: Int[np.ndarray, " N"],
     voting: TransitionSettings,
+    exclude_history: bool,
 ) -> Iterator[tuple[TransitionSettings, Float[np.ndarray, " n"]]]:
-    """The target's rank for every popularity exponent, with and without repeats.
+    """The target's rank for every popularity exponent, without repeats and with, if they may be.
 
     Lists are not needed for that: the rank is one more than the scores above the target's.
     """
     raw = _scores(table, examples, voting)
     without = _without(raw, seen_items(examples, len(counts)))
-    for popularity, repeats in itertools.product(POPULARITIES, (False, True)):
+    allowed = (False,) if exclude_history else (False, True)
+    for popularity, repeats in itertools.product(POPULARITIES, allowed):
         scores = _discount(raw if repeats else without, counts, popularity)
         targets = np.asarray(scores[np.arange(len(examples)), examples.targets])
         rows = np.repeat(np.arange(len(examples)), np.diff(scores.indptr))
@@ -175,7 +186,8 @@ def _ranks(
         yield replace(voting, popularity=popularity, repeats=repeats), ranks
 
 
-def _chunks(examples: Examples) -> Iterator[Examples]:
+def chunks(examples: Examples) -> Iterator[Examples]:
+    """The examples in order, at most CHUNK at a time."""
     for start in range(0, len(examples), CHUNK):
         yield examples.take(np.arange(start, min(start + CHUNK, len(examples))))
 

@@ -30,7 +30,9 @@ from optuna.trial import FrozenTrial, TrialState
 from genrec_jax.config import Config
 from genrec_jax.config_keys import check_key, flat
 from genrec_jax.errors import InputError, NotFiniteError
+from genrec_jax.jax_settings import recorded
 from genrec_jax.main import CODES
+from genrec_jax.run_folder import RunFolder
 from genrec_jax.sweeps.pool import Ended
 from genrec_jax.sweeps.spec import Choice, Range, Search, ends
 from genrec_jax.sweeps.table import Tried
@@ -63,7 +65,7 @@ class SearchRuns:
         """Opens the study, or makes it.
 
         Raises:
-            InputError: the workdir holds another search.
+            InputError: the workdir holds another search, or runs under other JAX settings.
         """
         self.sweep, self.config, self.common = sweep, config, common
         self.runs = workdir / "runs"
@@ -102,6 +104,8 @@ class SearchRuns:
                 "give another folder (more trials may be asked for in the same)"
             )
         self.study.set_user_attr(ASKED, asked)
+        for name in self.latest():
+            RunFolder(self.runs / name).check_jax_settings(recorded())
 
     def _take_up(self) -> None:
         """Put the trials that did not come to an end in front of the queue."""

@@ -78,7 +78,10 @@ def ablation_rows(
 
 
 def lines_to_beat(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
-    """Test metrics of what learns nothing, a mean over the runs that are through."""
+    """Test metrics of what learns nothing, a mean over the runs that are through.
+
+    Runs without the items of the history have no own-history baselines.
+    """
     results = [trial.result for trial in trials]
     references = [result["references"] for result in results if result is not None]
     return {
@@ -87,7 +90,7 @@ def lines_to_beat(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
             for metric in METRICS
         }
         for name in LINES_TO_BEAT
-        if references
+        if references and all(name in found for found in references)
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from genrec_jax.config import Config
 from genrec_jax.errors import InputError
+from genrec_jax.jax_settings import recorded
 from genrec_jax.main import check_arguments, define_flags, parse
 from genrec_jax.mix import RESULTS as MIX_RESULTS
 from genrec_jax.run_folder import VALIDATION, RunFolder
@@ -132,6 +133,12 @@ def config_of(flags: Sequence[str], where: str) -> Config:
 
 
 def check_folder(trial: Trial, where: str) -> None:
-    """Raise InputError if the trial's flags are wrong or its folder holds another run."""
+    """Raise InputError if the trial's flags are wrong or its folder holds another run.
+
+    A run that was started under other JAX settings is another one, even if it is finished: one
+    table would compare numbers that were computed in different ways.
+    """
     config = config_of(trial.flags, where)
-    RunFolder(trial.path).check_usable(config, ignored=SAME_RESULT)
+    folder = RunFolder(trial.path)
+    folder.check_usable(config, ignored=SAME_RESULT)
+    folder.check_jax_settings(recorded())

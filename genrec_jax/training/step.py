@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from genrec_jax.data.batches import Batch
 from genrec_jax.devices import Devices, split_rows
+from genrec_jax.jax_settings import KEY_IMPL, random_key
 from genrec_jax.model.dropout import Key
 from genrec_jax.model.genrec import Params, merge
 from genrec_jax.model.inputs import DeviceTable
@@ -74,7 +75,7 @@ def start_state(
 
 def root_key(seed: int, objective: Objective) -> UInt32[Array, "2"]:
     """What all random numbers of a phase follow from: a key's bits, which go to any device."""
-    key = jax.random.fold_in(jax.random.key(seed), 0 if objective == "random_item" else 1)
+    key = jax.random.fold_in(random_key(seed), 0 if objective == "random_item" else 1)
     return jax.random.key_data(key)
 
 
@@ -103,7 +104,7 @@ def make_step(
     def step(
         state: TrainState, table: DeviceTable, batch: Batch, root: jax.Array, n_tokens: int
     ) -> tuple[TrainState, StepMetrics]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(root), state.step)
+        key = jax.random.fold_in(jax.random.wrap_key_data(root, impl=KEY_IMPL), state.step)
         mask_key, user_key, dropout_key = jax.random.split(key, 3)
         items, targets = mask_items(
             objective, mask_key, batch.histories, batch.targets, table.mask_row

@@ -115,6 +115,18 @@ def test_the_oracle_cannot_be_beaten_and_popularity_explains_nothing() -> None:
     assert abs(reached - expected) < 4 * np.sqrt(0.25 / len(examples))
 
 
+def test_the_oracle_without_the_history_against_loops() -> None:
+    spec = SyntheticSpec(users=50, items=15)
+    matrix = transition_matrix(spec)
+    examples = next_item_examples(synthetic_sequences(spec), holdout=0)
+    found = oracle_lists(spec, examples, 10, exclude_history=True)
+    for row in range(len(examples)):
+        history = examples.history(row).tolist()
+        ranked = sorted(range(15), key=lambda item: (-matrix[history[-1], item], item))
+        expected = [item for item in ranked if item not in history]
+        assert found[row].tolist() == (expected + [-1] * 10)[:10]
+
+
 def test_walks_follow_the_transition_matrix() -> None:
     spec = SyntheticSpec(users=20_000, items=20, successors=3)
     sequences = synthetic_sequences(spec)

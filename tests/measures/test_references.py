@@ -1,23 +1,40 @@
 """The lines to beat: each rule by hand on small data, and their figures on the real files."""
 
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from genrec_jax.data.datasets import load_named
-from genrec_jax.data.sequences import UserSequences, from_lists, next_item_examples
+from genrec_jax.data.sequences import (
+    VALIDATION_HOLDOUT,
+    UserSequences,
+    from_lists,
+    next_item_examples,
+)
 from genrec_jax.identifiers.indexing import make_indexing
 from genrec_jax.measures.metrics import metrics
 from genrec_jax.measures.references import (
     NEXT_NUMBER,
+    POPULARITY,
+    TRANSITIONS,
     in_turn,
     next_number_lists,
     own_history_lists,
     popularity_lists,
     reference_lists,
 )
-from genrec_jax.measures.transitions import TransitionSettings, choose_settings, transition_lists
+from genrec_jax.measures.transitions import (
+    CHOOSING_HOLDOUT,
+    FADING,
+    POPULARITIES,
+    WINDOWS,
+    TransitionSettings,
+    choose_settings,
+    transition_lists,
+)
 
 NAMES = ("HR@5", "NDCG@5", "HR@10", "NDCG@10")
 # The README quotes the first two. All are the project's measured facts, four digits each.
@@ -159,11 +176,70 @@ def test_the_settings_do_not_depend_on_test_items(sequences: UserSequences) -> N
     assert choose_settings(shuffled) == choose_settings(sequences)
 
 
+def repeating_log() -> UserSequences:
+    """200 users of 30 items, who return to what they had in three steps of five."""
+    rng = np.random.default_rng(4)
+    rows = []
+    for _ in range(200):
+        row = rng.integers(1, 31, 2).tolist()
+        for _ in range(rng.integers(3, 12)):
+            row.append(int(rng.choice(row)) if rng.random() < 0.6 else int(rng.integers(1, 31)))
+        rows.append(row)
+    return from_lists("repeating", range(1, 201), rows)
+
+
+def test_the_history_is_left_out_of_every_baseline() -> None:
+    """Against loops; the validation would choose a kNN that recommends items of the history."""
+    sequences = repeating_log()
+    assert choose_settings(sequences).repeats
+    settings = choose_settings(sequences, exclude_history=True)
+    assert not settings.repeats
+    examples = next_item_examples(sequences, holdout=0)
+    numbers = make_indexing("random", sequences, seed=0).item_numbers
+    found = reference_lists(
+        sequences, examples, numbers, replace(settings, repeats=True), 10, exclude_history=True
+    )
+    assert list(found) == [POPULARITY, NEXT_NUMBER, TRANSITIONS]
+    counts = [0] * sequences.n_items
+    for user in range(sequences.n_users):
+        for item in sequences.of(user)[:-2].tolist():
+            counts[item] += 1
+    popular = sorted(range(sequences.n_items), key=lambda item: (-counts[item], item))
+    for row in range(len(examples)):
+        history = set(examples.history(row).tolist())
+        expected = [item for item in popular if item not in history][:10]
+        assert found[POPULARITY][row].tolist() == expected
+        assert not history & set(found[NEXT_NUMBER][row].tolist())
+    expected = [ranked[:10] for ranked in plain_transitions(sequences, settings, 2)]
+    assert found[TRANSITIONS].tolist() == expected
+    assert (found[TRANSITIONS] >= 0).all()
+
+
+def test_a_catalogue_with_less_than_a_list_of_new_items() -> None:
+    sequences = from_lists("small", [1, 2], [[1, 2, 3, 4], [3, 4, 3, 1]])
+    examples = next_item_examples(sequences, holdout=0)
+    lists = popularity_lists(sequences, examples, 3, exclude_history=True)
+    assert lists.tolist() == [[3, -1, -1], [0, 1, -1]]
+
+
+def test_the_kNN_of_the_history_left_out_is_the_best_of_those_without_repeats() -> None:
+    """Not the best of all with its repeats taken away."""
+    sequences = repeating_log()
+    examples = next_item_examples(sequences, VALIDATION_HOLDOUT)
+    reached = {}
+    for window, (decay, power), popularity in product(WINDOWS, FADING, POPULARITIES):
+        one = TransitionSettings(window, decay=decay, power=power, popularity=popularity)
+        lists = transition_lists(sequences, examples, one, 10, CHOOSING_HOLDOUT)
+        reached[one] = metrics(lists, examples.targets)["NDCG@10"]
+    chosen = choose_settings(sequences, exclude_history=True)
+    assert reached[chosen] == pytest.approx(max(reached.values()))
+
+
 def test_every_list_names_an_item_once(sequences: UserSequences) -> None:
     examples = next_item_examples(sequences, holdout=0)
     settings = choose_settings(sequences)
     numbers = make_indexing("random", sequences, seed=0).item_numbers
-    found = reference_lists(sequences, examples, numbers, settings, 20)
+    found = reference_lists(sequences, examples, numbers, settings, 20, False)
     assert NEXT_NUMBER in found
     for name, lists in found.items():
         assert lists.shape == (len(examples), 20), name

@@ -25,6 +25,14 @@ def test_a_phase_learns(small: Small, trainer: ResidentTrainer) -> None:
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
 
 
+def test_a_default_of_other_keys_changes_nothing(small: Small, trainer: ResidentTrainer) -> None:
+    """`JAX_DEFAULT_PRNG_IMPL=rbg`, whose keys are four words."""
+    _, expected = small.train(trainer, 3)
+    with jax.default_prng_impl("rbg"):
+        _, found = small.train(small.trainer(1), 3)
+    assert found == expected
+
+
 def test_loss_is_torchs_cross_entropy() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(3, 4, 11)).astype(np.float32)
