@@ -92,6 +92,7 @@ def small(config: ConfigDict) -> None:
     config.data.buckets = 3
 
     config.model.pretrained = ""
+    config.model.count_from = "end"
     config.model.vocab_size = 800
     config.model.d_model = 128
     config.model.encoder_layers = 1

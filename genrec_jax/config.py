@@ -69,8 +69,9 @@ class ModelConfig:
     # Beyond the paper. What the encoder reads one vector of: a token; an item, the sum of its
     # tokens and its id, behind one for the user; an item's id alone, without users.
     encoder_unit: str = "token"
-    # Where the encoder's positions are counted from. end, for encoder_unit item and id: the latest
-    # item has the same position whatever the length of the history.
+    # Where the encoder's positions are counted from. start: as in BART. end, for models from
+    # scratch: the most recent item has the same position however long the history is. With
+    # `pretrained` it is the checkpoint's, as the shape is.
     count_from: str = "start"
     # What the decoder scores: the vocabulary, or the children of a trie node (model/trie_head.py).
     # With `item` there is no decoder: a softmax over all items.
@@ -343,7 +344,6 @@ def _check_head(config: Config) -> None:
         )
     one_question = model.encoder_unit != "token" and config.finetune.targets != "every"
     for key, found in (
-        ("count_from", model.count_from == "end"),
         ("low_pass", model.low_pass != 0.0),
         ("residual", model.head == "trie" and model.residual in ("items", "unseen")),
     ):
@@ -358,6 +358,12 @@ def _check_head(config: Config) -> None:
             "config.finetune.targets: found 'every' with model.encoder_unit="
             f"{model.encoder_unit!r} and model.head={model.head!r}, expected encoder_unit item or "
             "id, head trie or item"
+        )
+    if model.count_from == "end" and config.finetune.targets == "every":
+        raise InputError(
+            "config.model.count_from: found 'end' with finetune.targets='every', where every "
+            "position of a sequence is the end of another history, expected 'start', or targets "
+            "last or prefixes"
         )
     if model.residual != "none" and model.head != "trie":
         raise InputError(

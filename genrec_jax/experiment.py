@@ -15,8 +15,10 @@ from genrec_jax.data.datasets import load_named, named_attributes
 from genrec_jax.data.identity import identify
 from genrec_jax.data.prepared import RECORD, Names, is_prepared, read_names, read_prepared
 from genrec_jax.data.sequences import (
+    PRETRAINING_HOLDOUT,
     Examples,
     UserSequences,
+    next_item_examples,
     read_sequence_file,
     repeats,
     without_last,
@@ -27,7 +29,9 @@ from genrec_jax.identifiers.catalogue import TOKENIZER, Catalogue
 from genrec_jax.identifiers.codes import code_symbols, likeness
 from genrec_jax.identifiers.indexing import CODE_KINDS, Indexing, coded_indexing, make_indexing
 from genrec_jax.identifiers.item_vectors import collaborative_vectors, side_by_side, text_vectors
+from genrec_jax.identifiers.sentences import longest_input
 from genrec_jax.identifiers.titles import clean_title, title_names
+from genrec_jax.identifiers.token_table import TokenTable
 from genrec_jax.identifiers.tokenizer import (
     Vocabulary,
     load_bart_tokenizer,
@@ -37,7 +41,13 @@ from genrec_jax.identifiers.tokenizer import (
 )
 from genrec_jax.identifiers.trie import decided
 from genrec_jax.model.bart import BartShape
-from genrec_jax.model.convert import SHAPE_KEYS, load_params, read_shape, with_tokens
+from genrec_jax.model.convert import (
+    SHAPE_KEYS,
+    load_params,
+    read_positions,
+    read_shape,
+    with_tokens,
+)
 from genrec_jax.model.genrec import (
     CountFrom,
     GenRecShape,
@@ -259,8 +269,30 @@ def pretrained_folder(config: ModelConfig) -> Path | None:
     return checkpoint_folder(config.pretrained) if config.pretrained else None
 
 
-def model_shape(config: ModelConfig, catalogue: Catalogue, pretrained: Path | None) -> GenRecShape:
+def longest_trained(config: Config, sequences: UserSequences, table: TokenTable) -> int:
+    """The encoder tokens of the longest input that training reads.
+
+    The test's histories are up to two items longer, and serving asks for any length. A model from
+    scratch has no vectors for such positions but noise, so ranking cuts histories to this length.
+
+    Pretraining reads no longer inputs than finetuning with a holdout of 2: with the last item of
+    the training part masked, they are the same.
+    """
+    holdout = config.finetune.holdout if config.finetune.epochs else PRETRAINING_HOLDOUT
+    examples = next_item_examples(sequences, holdout)
+    return longest_input(examples, table, config.model.max_tokens, config.model.encoder_unit)
+
+
+def model_shape(
+    config: ModelConfig, catalogue: Catalogue, pretrained: Path | None, longest: int = 0
+) -> GenRecShape:
     """The checkpoint's, or from the config alone where there is none.
+
+    Args:
+        config: of the model.
+        catalogue: of the run.
+        pretrained: the checkpoint's folder; None: from scratch.
+        longest: see `longest_trained`; counts for a model from scratch.
 
     Raises:
         InputError: a key of the config that was changed asks for another shape than the
@@ -284,11 +316,12 @@ def model_shape(config: ModelConfig, catalogue: Catalogue, pretrained: Path | No
         residual=cast(Residual, config.residual),
         inner_nodes=nodes,
         temperature=config.temperature,
+        longest_input=longest,
         **_sizes(config),
     )
     if pretrained is None:
         return ours
-    theirs = read_shape(pretrained)
+    theirs, positions = read_shape(pretrained), read_positions(pretrained)
     if vocabulary.n_words > theirs.vocab_size:
         raise InputError(
             f"{pretrained}: its tokenizer has {vocabulary.n_words} tokens, expected at most "
@@ -306,11 +339,19 @@ def model_shape(config: ModelConfig, catalogue: Catalogue, pretrained: Path | No
         for name, size in _sizes(config).items()
         if size not in (defaults[name], getattr(theirs, name))
     ]
+    if config.count_from not in ("start", positions.count_from):
+        wrong.append(f"count_from is {positions.count_from} there and {config.count_from} here")
     if wrong:
         raise InputError(
             f"config.model: {pretrained} is a checkpoint of another shape: {'; '.join(wrong)}"
         )
-    shape = dataclasses.replace(ours, **{name: getattr(theirs, name) for name in SHAPE_KEYS})
+    shape = dataclasses.replace(
+        ours,
+        **{name: getattr(theirs, name) for name in SHAPE_KEYS},
+        count_from=positions.count_from,
+        # Of a checkpoint that was trained from scratch; 0 for BART, whose positions all are.
+        longest_input=positions.longest_input and max(positions.longest_input, longest),
+    )
     return dataclasses.replace(shape, vocab_size=max(theirs.vocab_size, vocabulary.size))
 
 

@@ -106,7 +106,7 @@ class Recommender:
         self.evaluate = evaluate
         self.params = params
         self._shape = shape
-        self._max_tokens = max_tokens
+        self._max_tokens = min(max_tokens, shape.longest_input or max_tokens)
         self._buckets = buckets
         self.causal = causal
         self._rankers: dict[tuple[str, bool], Rank] = {}

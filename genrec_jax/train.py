@@ -18,6 +18,7 @@ from genrec_jax.experiment import (
     load_sequences,
     log_parameters,
     log_statistics,
+    longest_trained,
     model_shape,
     pretrained_folder,
     start_params,
@@ -146,7 +147,8 @@ def load_all(
     check_answers(config, sequences)
     pretrained = pretrained_folder(config.model)
     catalogue = build_catalogue(config, sequences, pretrained)
-    shape = model_shape(config.model, catalogue, pretrained)
+    longest = longest_trained(config, sequences, catalogue.table)
+    shape = model_shape(config.model, catalogue, pretrained, longest)
     devices.check_width(shape.d_model)
     return sequences, pretrained, catalogue, shape
 

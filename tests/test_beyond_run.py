@@ -28,6 +28,7 @@ TRIE = [
     "--config.model.encoder_unit=item",
     "--config.model.head=trie",
     "--config.model.residual=vector",
+    "--config.model.count_from=start",
     "--config.finetune.targets=every",
     "--config.evaluate.exclude_history=True",
 ]
@@ -171,7 +172,10 @@ def test_what_finetuning_asks_is_what_is_asked_afterwards(
         ),
         (["--config.model.item_vectors=codes"], "config.model.item_vectors: found 'codes', expect"),
         (["--config.finetune.targets=every"], "config.finetune.targets: found 'every' with model"),
-        (["--config.model.count_from=end"], "config.model.count_from: found 'end' with model.enc"),
+        (
+            [*TRIE, "--config.model.count_from=end"],
+            "config.model.count_from: found 'end' with finetune.targets='every'",
+        ),
         (["--config.model.low_pass=0.5"], "config.model.low_pass: found 0.5 with model.encoder_u"),
         (["--config.model.low_pass=1.0"], "config.model.low_pass: found 1.0, expected a share fro"),
         (["--config.model.temperature=0.1"], "config.model.temperature: found 0.1 with model.head"),

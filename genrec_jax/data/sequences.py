@@ -24,6 +24,7 @@ from genrec_jax.errors import InputError
 
 TEST_HOLDOUT = 0
 VALIDATION_HOLDOUT = 1
+PRETRAINING_HOLDOUT = 2
 LARGEST_ID = 2**31 - 1
 MOST_DIGITS = 10  # of an id
 SHORTEST_SEQUENCE = 3  # one item of training, one of validation, one of test
@@ -87,7 +88,7 @@ def pretraining_examples(sequences: UserSequences) -> Examples:
         items=sequences.items,
         users=np.arange(sequences.n_users),
         starts=sequences.offsets[:-1],
-        stops=sequences.offsets[1:] - 2,
+        stops=sequences.offsets[1:] - PRETRAINING_HOLDOUT,
         targets=np.full(sequences.n_users, -1),
     )
 

@@ -1,11 +1,12 @@
 """How many tokens a history takes as a sentence, what fits, and so the batches it falls into."""
 
 import logging
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
 
-from genrec_jax.data.batches import BatchPlan, cut_histories, history_tokens
+from genrec_jax.data.batches import BatchPlan, CutReport, cut_histories, history_tokens
 from genrec_jax.data.sequences import Examples
 from genrec_jax.errors import InputError
 from genrec_jax.identifiers.token_table import TokenTable
@@ -17,6 +18,59 @@ MASK = 1
 BEGINNING = 1  # the slot of the user, where an item is one slot
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """n examples whose histories have been cut to fit, and the encoder tokens of each."""
+
+    examples: Examples
+    n_tokens: Int[np.ndarray, " n"]
+    cut: CutReport
+
+
+def fit_histories(
+    examples: Examples, table: TokenTable, max_tokens: int, unit: str = "token"
+) -> Fitted:
+    """Cut histories to `max_tokens` encoder tokens by dropping whole items from the oldest end.
+
+    With another unit than `token` the encoder reads one vector an item, after one for the user.
+    An example without a user (-1) has no user's name. Room for the mask is always kept:
+    pretraining, where the mask takes an item's place, needs no more than that either.
+
+    Raises:
+        InputError: `max_tokens` cannot hold a user's name and one item.
+    """
+    framed, item_lengths = _frame(examples, table, unit)
+    if (least := int(framed.max() + item_lengths.max())) > max_tokens:
+        raise InputError(
+            f"config.model.max_tokens: found {max_tokens}, expected at least {least}, which the "
+            "longest user name, one item and the mask take"
+        )
+    fitting, cut = cut_histories(examples, item_lengths, max_tokens - framed)
+    return Fitted(fitting, framed + history_tokens(fitting, item_lengths), cut)
+
+
+def longest_input(
+    examples: Examples, table: TokenTable, max_tokens: int, unit: str = "token"
+) -> int:
+    """The encoder tokens of the longest example, cut to fit; at least those of a one-item history.
+
+    Arguments and errors as of `fit_histories`.
+    """
+    framed, item_lengths = _frame(examples, table, unit)
+    n_tokens = fit_histories(examples, table, max_tokens, unit).n_tokens
+    return max(int(n_tokens.max()), int(framed.max() + item_lengths.max()))
+
+
+def _frame(
+    examples: Examples, table: TokenTable, unit: str
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " N"]]:
+    """The tokens around the history of each example, and the tokens of every item's name."""
+    if unit != "token":
+        return np.full(len(examples), BEGINNING + MASK), np.ones_like(table.item_lengths)
+    user_tokens = np.where(examples.users >= 0, table.user_lengths[examples.users], 0)
+    return FRAME + MASK + user_tokens, table.item_lengths
+
+
 def plan_batches(
     examples: Examples,
     table: TokenTable,
@@ -26,32 +80,15 @@ def plan_batches(
     label: str,
     unit: str = "token",
 ) -> BatchPlan:
-    """Cut histories to `max_tokens` encoder tokens from the oldest end, and group them by length.
+    """Cut histories to `max_tokens` encoder tokens, and group them into batches by length.
 
-    With another unit than `token` the encoder reads one vector an item, behind one for the user.
-    An example without a user (-1) has no user's name. Room for the mask is always kept:
-    pretraining, where the mask takes an item's place, needs no more than that either. What was
-    cut, and the padding, is logged under `label`.
+    See `fit_histories`. What was cut, and the padding, is logged under `label`.
 
     Raises:
         InputError: `max_tokens` cannot hold a user's name and one item.
     """
-    if unit == "token":
-        item_lengths = table.item_lengths
-        user_tokens = np.where(examples.users >= 0, table.user_lengths[examples.users], 0)
-        framed: Int[np.ndarray, " n"] = FRAME + MASK + user_tokens
-    else:
-        item_lengths = np.ones_like(table.item_lengths)
-        framed = np.full(len(examples), BEGINNING + MASK)
-    longest = int(framed.max() + item_lengths.max())
-    if longest > max_tokens:
-        raise InputError(
-            f"config.model.max_tokens: found {max_tokens}, expected at least {longest}, which the "
-            "longest user name, one item and the mask take"
-        )
-    fitting, cut = cut_histories(examples, item_lengths, max_tokens - framed)
-    n_tokens = framed + history_tokens(fitting, item_lengths)
-    plan = BatchPlan(fitting, n_tokens, batch_size, buckets, whole=examples)
+    fitted = fit_histories(examples, table, max_tokens, unit)
+    plan = BatchPlan(fitted.examples, fitted.n_tokens, batch_size, buckets, whole=examples)
     shapes = ", ".join(f"{b.n_tokens}" for b in plan.buckets)
     log.info(
         "%s: %d sequences in %d batches of up to %d; padded to %s tokens (%.1f %% padding)",
@@ -62,12 +99,12 @@ def plan_batches(
         shapes,
         100 * plan.padding_share,
     )
-    if cut.items:
+    if fitted.cut.items:
         log.info(
             "%s: %d items cut from the oldest end of %d histories to fit %d tokens",
             label,
-            cut.items,
-            cut.histories,
+            fitted.cut.items,
+            fitted.cut.histories,
             max_tokens,
         )
     return plan

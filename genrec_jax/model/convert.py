@@ -12,8 +12,9 @@ import json
 import logging
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from jaxtyping import Array, Float
 from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.model.bart import POSITION_OFFSET, BartShape
-from genrec_jax.model.genrec import Params, abstract_model
+from genrec_jax.model.genrec import CountFrom, Params, abstract_model
 from genrec_jax.model.id_tables import TABLES, take_id_rows
 from genrec_jax.model.names import BIAS, EMBEDDING, PREFIX, TIED, Entry, leaf, name_table, set_leaf
 from genrec_jax.model.tensor_files import TensorFiles
@@ -55,9 +56,22 @@ SHAPE_KEYS = {
     "decoder_ffn_dim": "decoder_ffn_dim",
     "max_positions": "max_position_embeddings",
 }
+# What export.py adds to config.json for a model that was trained from scratch.
+POSITION_KEYS = {
+    "count_from": "genrec_count_positions_from",
+    "longest_input": "genrec_longest_trained_input",
+}
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 # Written by BARTs of long ago, and no part of the model.
 IGNORED = ("encoder.version", "decoder.version")
+
+
+@dataclass(frozen=True)
+class Positions:
+    """What a checkpoint's encoder positions mean; see the fields of `GenRecShape`."""
+
+    count_from: CountFrom
+    longest_input: int
 
 
 def read_shape(folder: Path) -> BartShape:
@@ -66,13 +80,7 @@ def read_shape(folder: Path) -> BartShape:
     Raises:
         InputError: no config.json, or one of a model that is not BART as REQUIRED has it.
     """
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError(f"found {config!r}, expected an object with keys")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a BART config: {error}") from None
+    path, config = folder / "config.json", _read_config(folder)
     for key, expected in REQUIRED.items():
         if config.get(key, expected) != expected:
             raise InputError(f"{path}: {key} is {config[key]!r}, expected {expected!r}")
@@ -89,6 +97,34 @@ def read_shape(folder: Path) -> BartShape:
                 f"{config['d_model']}"
             )
     return BartShape(**{ours: config[theirs] for ours, theirs in SHAPE_KEYS.items()})
+
+
+def read_positions(folder: Path) -> Positions:
+    """How the run that a folder was exported from counts positions; BART's way for other folders.
+
+    Raises:
+        InputError: a config.json that cannot be read, or holds something else in these keys.
+    """
+    config, bart = _read_config(folder), Positions("start", 0)
+    found = Positions(*(config.get(POSITION_KEYS[name], one) for name, one in vars(bart).items()))
+    is_number = type(found.longest_input) is int and found.longest_input >= 0
+    if found.count_from not in ("start", "end") or not is_number:
+        raise InputError(
+            f"{folder / 'config.json'}: found {found}, expected start or end in "
+            f"{POSITION_KEYS['count_from']}, a whole number in {POSITION_KEYS['longest_input']}"
+        )
+    return found
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"found {config!r}, expected an object with keys")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a BART config: {error}") from None
+    return config
 
 
 def load_params(

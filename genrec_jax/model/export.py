@@ -25,8 +25,13 @@ from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import TOKENIZER, Catalogue
 from genrec_jax.identifiers.token_table import build_token_table
 from genrec_jax.identifiers.tokenizer import Vocabulary, read_tokenizer
-from genrec_jax.model.bart import BartShape
-from genrec_jax.model.convert import SHAPE_KEYS, load_params, read_shape
+from genrec_jax.model.convert import (
+    POSITION_KEYS,
+    SHAPE_KEYS,
+    load_params,
+    read_positions,
+    read_shape,
+)
 from genrec_jax.model.genrec import GenRecShape, Params
 from genrec_jax.model.id_tables import (
     TABLES,
@@ -54,7 +59,7 @@ class Origin:
 
 
 def write_folder(
-    output: Path, catalogue: Catalogue, shape: BartShape, params: Params, origin: Origin
+    output: Path, catalogue: Catalogue, shape: GenRecShape, params: Params, origin: Origin
 ) -> None:
     """Write everything, read it back, compare bit for bit, and only then give it its name.
 
@@ -77,7 +82,7 @@ def write_folder(
             "expected a run whose items are written by numbers: the exported id tables tell items "
             "by these"
         )
-    if isinstance(shape, GenRecShape) and not shape.is_papers:
+    if not shape.is_papers:
         raise InputError(
             f"{origin.run}: its model has another encoder or output than BART's "
             "(config.model.encoder_unit, config.model.head), expected token and vocabulary"
@@ -89,7 +94,7 @@ def write_folder(
         users, items = (np.asarray(params[name]) for name in TABLES)
         write_id_tables(draft, id_tables_of(catalogue, users, items))
         _write_tokenizer(draft, catalogue.vocabulary, shape)
-        text = model_card(catalogue, origin.run, origin.step, origin.dataset)
+        text = model_card(catalogue, shape, origin.run, origin.step, origin.dataset)
         (draft / "README.md").write_text(text, encoding="utf-8")
         for path in draft.iterdir():  # safetensors lets nobody else read what it writes
             shutil.copymode(draft / "config.json", path)
@@ -137,7 +142,7 @@ def _transformers() -> Any:
     return transformers
 
 
-def _write_config(folder: Path, catalogue: Catalogue, shape: BartShape) -> None:
+def _write_config(folder: Path, catalogue: Catalogue, shape: GenRecShape) -> None:
     """The decoder starts with `</s>`, and nothing is forced: our model writes what it writes."""
     transformers = _transformers()
     vocabulary = catalogue.vocabulary
@@ -148,6 +153,8 @@ def _write_config(folder: Path, catalogue: Catalogue, shape: BartShape) -> None:
         "decoder_start_token_id": vocabulary.eos,
     }
     sizes: dict[str, Any] = {theirs: getattr(shape, ours) for ours, theirs in SHAPE_KEYS.items()}
+    if shape.longest_input:  # from scratch
+        sizes |= {theirs: getattr(shape, ours) for ours, theirs in POSITION_KEYS.items()}
     transformers.BartConfig(
         **sizes,
         **special,
@@ -167,7 +174,7 @@ def _write_config(folder: Path, catalogue: Catalogue, shape: BartShape) -> None:
     transformers.GenerationConfig(**special, max_new_tokens=length).save_pretrained(folder)
 
 
-def _write_weights(folder: Path, shape: BartShape, params: Params) -> None:
+def _write_weights(folder: Path, shape: GenRecShape, params: Params) -> None:
     tensors = {
         entry.full_name: entry.to_torch(np.asarray(leaf(params, entry.path)))
         for entry in name_table(shape)
@@ -175,7 +182,7 @@ def _write_weights(folder: Path, shape: BartShape, params: Params) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _write_tokenizer(folder: Path, vocabulary: Vocabulary, shape: BartShape) -> None:
+def _write_tokenizer(folder: Path, vocabulary: Vocabulary, shape: GenRecShape) -> None:
     """The run's tokenizer, made to write whole sentences as the encoder sees them.
 
     The run writes names, and puts the special tokens around them itself (inputs.py). A tokenizer
@@ -196,17 +203,19 @@ def _write_tokenizer(folder: Path, vocabulary: Vocabulary, shape: BartShape) -> 
         pad_token="<pad>",
         unk_token="<unk>",
         mask_token=mask,
-        model_max_length=shape.max_positions,
+        model_max_length=shape.longest_input or shape.max_positions,
         clean_up_tokenization_spaces=False,
     )
     fast.save_pretrained(folder)
 
 
-def _check_reads_back(folder: Path, catalogue: Catalogue, shape: BartShape, params: Params) -> None:
+def _check_reads_back(
+    folder: Path, catalogue: Catalogue, shape: GenRecShape, params: Params
+) -> None:
     """Raises InputError if what stands on the disk is not what should."""
-    found_shape = read_shape(folder)
-    for name in SHAPE_KEYS:
-        if getattr(found_shape, name) != getattr(shape, name):
+    found_shape = {**vars(read_shape(folder)), **vars(read_positions(folder))}
+    for name in (*SHAPE_KEYS, *POSITION_KEYS):
+        if found_shape[name] != getattr(shape, name):
             raise InputError(f"{folder}: {name} reads back differently")
     tables = read_id_tables(folder, shape.d_model)
     if tables is None or not _same_rows(tables, catalogue):

@@ -45,7 +45,10 @@ class GenRecShape(BartShape):
 
     encoder_unit: Unit = "token"
     head: Head = "vocabulary"
-    count_from: CountFrom = "start"  # the encoder's positions; end: with encoder_unit item and id
+    count_from: CountFrom = "start"  # the encoder's positions; end: the last token has position 0
+    # Encoder tokens of the longest input that training read, and so the longest that ranking may
+    # read: positions beyond were never trained. 0: all are, as in a pretrained BART.
+    longest_input: int = 0
     residual: Residual = "none"  # with head=trie: what goes round the decoder too
     inner_nodes: int = 0  # with head=trie: nodes of the trie that are no items
     temperature: float = 0.0  # of items that the encoder scores by their cosine; 0: by the product
@@ -146,7 +149,6 @@ class GenRec(nnx.Module):
     ) -> Float[Array, "B T D"]:
         positions = None
         if self.shape.count_from == "end":
-            assert isinstance(sentence, ItemInput)
             slots = jnp.arange(sentence.look.shape[-1])
             positions = jnp.maximum(sentence.last - slots, 0)
         x = self.vectors(sentence)

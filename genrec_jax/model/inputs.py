@@ -83,6 +83,11 @@ class EncoderInput(NamedTuple):
     questions: Int[Array, "B G"]  # where an item is asked for: at the one mask
 
     @property
+    def last(self) -> Int[Array, "B 1"]:
+        """The position of `</s>`, the last token that is not padding."""
+        return jnp.sum(self.mask, axis=1, keepdims=True) - 1
+
+    @property
     def look(self) -> Bool[Array, "B 1 T"]:
         """Where a token may look: all may look everywhere."""
         return self.mask[:, None, :]

@@ -1,6 +1,7 @@
 """The README.md of an exported folder: what the id tables mean, and how PyTorch uses them."""
 
 from genrec_jax.identifiers.catalogue import Catalogue
+from genrec_jax.model.genrec import GenRecShape
 from genrec_jax.model.id_tables import FILE, LOG, NUMBERS, id_texts
 
 TEMPLATE = """\
@@ -26,7 +27,7 @@ S is the sentence `<s> user_… item_… item_… <mask> </s>`, and `<mask>` sta
 asked for. IDEMB is the user's row of `user_embedding` for every token of the user's name, the
 item's row of `item_embedding` for every token of an item's name, and zero for `<s>`, `<mask>`,
 `</s>` and `<pad>`. The decoder has no ids and starts with `</s>`.
-
+{positions}
 | tensor of `{file}` | type | shape | what it is |
 | --- | --- | --- | --- |
 | `user_embedding`, `item_embedding` | float32 | [U, D], [N, D] | IDEMB of user r, item r |
@@ -76,7 +77,7 @@ vectors += [none, none]
 
 with torch.no_grad():
     embedded = model.get_input_embeddings()(torch.tensor([tokens])) + torch.stack(vectors)
-    written = model.generate(
+{reversal}    written = model.generate(
         inputs_embeds=embedded,
         attention_mask=torch.ones(1, len(tokens), dtype=torch.long),
         num_beams={beams},
@@ -96,16 +97,32 @@ have the same ids, whatever their numbers; all others start anew. An id without 
 number that every dataset counts for itself: its row is taken only in the same dataset, or in a
 prepared log of the same name.
 """
+LONGEST = """
+The model was trained from scratch on inputs of up to {longest_input} tokens: leave out the oldest
+items of a longer history, since positions beyond have random vectors.
+"""
+REVERSED = """
+**Positions are counted from the end**: `</s>` has position 0, `<mask>` position 1, and so on. BART
+itself counts from the start; the example takes the difference into account.
+"""
+REVERSAL = """\
+    positions = model.get_encoder().embed_positions.weight[2 : 2 + len(tokens)]  # 2: BART's offset
+    embedded = embedded + positions.flip(0) - positions  # counted from the end
+"""
 IDS_ARE = {
     LOG: "The ids are those of the\nlog itself.",
     NUMBERS: "The ids are the\nnumbers of the dataset, as text.",
 }
 
 
-def model_card(catalogue: Catalogue, run: str, step: int, dataset: str) -> str:
+def model_card(catalogue: Catalogue, shape: GenRecShape, run: str, step: int, dataset: str) -> str:
     """The card of a run's folder; its example is about the first user and up to three items."""
     users, items = id_texts(catalogue)
+    is_reversed = shape.count_from == "end"
+    positions = LONGEST.format(**vars(shape)) if shape.longest_input else ""
     return TEMPLATE.format(
+        positions=positions + REVERSED * is_reversed,
+        reversal=REVERSAL * is_reversed,
         run=run,
         step=step,
         dataset=dataset,

@@ -20,9 +20,8 @@ from genrec_jax.data.prepared import Names, Prepared, write_prepared
 from genrec_jax.experiment import build_catalogue, load_sequences, start_params
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import Indexing
-from genrec_jax.model.bart import BartShape
 from genrec_jax.model.export import Origin, write_folder
-from genrec_jax.model.genrec import Params, init_params
+from genrec_jax.model.genrec import GenRecShape, Params, init_params
 from genrec_jax.model.id_tables import (
     FILE,
     TABLES,
@@ -72,11 +71,11 @@ def catalogue_of(data: Path | DataConfig, pretrained: Path | None = None, **keys
     return build_catalogue(config, load_sequences(config.data), pretrained)
 
 
-def shape_of(catalogue: Catalogue) -> BartShape:
-    return BartShape(catalogue.vocabulary.size, 8, 1, 1, 2, 2, 8, 8, 64)
+def shape_of(catalogue: Catalogue) -> GenRecShape:
+    return GenRecShape(catalogue.vocabulary.size, 8, 1, 1, 2, 2, 8, 8, 64)
 
 
-def fresh_params(catalogue: Catalogue, seed: int, shape: BartShape | None = None) -> Params:
+def fresh_params(catalogue: Catalogue, seed: int, shape: GenRecShape | None = None) -> Params:
     table = catalogue.table
     return init_params(shape or shape_of(catalogue), table.n_users, table.n_items, seed)
 
