@@ -13,6 +13,7 @@ recommender.recommend([("A1YJEY40YUW4SE", ["B000142FVW"])])
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from genrec_jax.identifiers.trie import decided
 from genrec_jax.model.device_trie import put_on_device as put_trie_on_device
 from genrec_jax.model.genrec import GenRecShape, Params, abstract_model
 from genrec_jax.model.inputs import put_on_device
+from genrec_jax.model.precision import cast_params
 from genrec_jax.run_folder import RunFolder
 from genrec_jax.training.checkpoint import Checkpoints
 
@@ -89,7 +91,8 @@ class Recommender:
     ):
         """Without `params`, set them before the first list is asked for (training does).
 
-        Without `devices`, all of them work. The parameters lie where `put_params` puts them.
+        Without `devices`, all of them work. The parameters lie where `Devices.put_params` puts
+        them.
         `causal` says how an encoder of one vector an item reads (`Config.reads_causally`).
 
         Raises:
@@ -100,12 +103,27 @@ class Recommender:
         self.devices.check_divides("config.evaluate.batch_size", evaluate.batch_size)
         self.catalogue = catalogue
         self.evaluate = evaluate
-        self.params = params
         self._shape = shape
+        self.params = params
         self._max_tokens = max_tokens
         self._buckets = buckets
         self.causal = causal
         self._rankers: dict[tuple[str, bool], Rank] = {}
+
+    @property
+    def params(self) -> Params | None:
+        """The model's parameters as ranking takes them: cast to the compute dtype when they are
+        set, where the model would cast them in every batch."""
+        return self._params
+
+    @params.setter
+    def params(self, params: Params | None) -> None:
+        self._params = None if params is None else cast_params(self._graph, params)
+
+    @cached_property
+    def _graph(self) -> Any:
+        table = self.catalogue.table
+        return abstract_model(self._shape, table.n_users, table.n_items)[0]
 
     @classmethod
     def load(
@@ -247,11 +265,8 @@ class Recommender:
         else:
             find = find_by_beams(spec, self.evaluate.top_k)
             where = put_trie_on_device(trie)
-        graph, _ = abstract_model(self._shape, table.n_users, table.n_items)
         on_device = put_on_device(table, None if writes_tokens else put_trie_on_device(trie))
-        ranker = make_ranker(
-            graph, self._shape.dtype, on_device, find, where, self.devices, self.causal
-        )
+        ranker = make_ranker(self._graph, on_device, find, where, self.devices, self.causal)
         self._rankers[search, self.causal] = ranker
         return ranker
 
