@@ -107,14 +107,14 @@ def make_ranker(
 
     Args:
         graph: of the model.
-        table: the tokens of all names, and the trie for a model that scores its nodes.
+        table: the tokens of all names, and the trie for a model that scores its nodes; on the
+            devices, like `catalogue`, which several rankers may share.
         find: the search.
         catalogue: what `find` searches.
         devices: each ranks its share of a batch, and the lists come together on all; None: all.
         causal: how an encoder of one vector an item reads (model/item_inputs.py).
     """
     on = devices or Devices.all()
-    catalogue, table = on.put_whole((catalogue, table))
 
     @partial(jax.jit, static_argnums=3, out_shardings=on.whole)
     def rank(
