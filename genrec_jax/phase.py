@@ -30,11 +30,8 @@ from genrec_jax.errors import NotFiniteError
 from genrec_jax.evaluate import split_examples
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.sentences import plan_batches
-from genrec_jax.identifiers.trie import decided
 from genrec_jax.measures.metrics import metrics
-from genrec_jax.model.device_trie import put_on_device as put_trie_on_device
 from genrec_jax.model.genrec import GenRecShape, Params, abstract_model
-from genrec_jax.model.inputs import put_on_device
 from genrec_jax.processes import Agreement, is_first
 from genrec_jax.progress import track, track_steps
 from genrec_jax.recommender import Recommender
@@ -173,9 +170,7 @@ class PhaseRunner:
             phase.config.accumulate,
             config.rematerialise,
         )
-        trie = decided(catalogue.trie) if shape.head == "trie" else None
-        on_device = None if trie is None else put_trie_on_device(trie)
-        table = self.devices.put_whole(put_on_device(catalogue.table, on_device))
+        table = recommender.table
         examples = self.devices.put_whole(put_examples(phase.plan.examples))
         root = self.devices.put_whole(root_key(config.seed, phase.objective))
         steps_per_call = min(config.steps_per_call, config.log_every_steps)
@@ -185,8 +180,8 @@ class PhaseRunner:
         self.save_request = Agreement()
         self.shape = shape
         decoder_tokens, scored = table.item_width + 1, None
-        if trie is not None:
-            decoder_tokens, scored = trie.depth, sum(trie.widths)
+        if table.trie is not None:
+            decoder_tokens, scored = table.trie.depth, sum(table.trie.widths)
             scored += table.n_items if shape.residual in ("items", "unseen") else 0
         elif shape.head == "item":
             decoder_tokens, scored = 0, table.n_items

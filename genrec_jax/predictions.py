@@ -142,7 +142,9 @@ def _part(parts: Path, start: int) -> Path:
 
 def _identity(recommender: Recommender, examples: Examples, chunk: int) -> str:
     """Changes with anything that the lists depend on."""
-    sums = [f"{float(leaf.sum()):.9e}" for leaf in jax.tree.leaves(recommender.params)]
+    # In float32 whatever the leaves are: a sum in bfloat16 would have two or three digits.
+    leaves = jax.tree.leaves(recommender.params)
+    sums = [f"{float(leaf.sum(dtype=np.float32)):.9e}" for leaf in leaves]
     catalogue = hashlib.sha256(recommender.catalogue.table.tokens.tobytes())
     asked = hashlib.sha256()
     for array in dataclasses.astuple(examples):

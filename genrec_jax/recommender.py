@@ -16,6 +16,7 @@ JAX's switches are the caller's: nothing here changes them, and lists are the sa
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,13 @@ from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.log_ids import Id
 from genrec_jax.identifiers.sentences import plan_batches
-from genrec_jax.identifiers.trie import decided
+from genrec_jax.identifiers.trie import Trie, decided
 from genrec_jax.jax_settings import pinned, recorded
+from genrec_jax.model.device_trie import DeviceTrie
 from genrec_jax.model.device_trie import put_on_device as put_trie_on_device
 from genrec_jax.model.genrec import GenRecShape, Params, abstract_model
-from genrec_jax.model.inputs import put_on_device
+from genrec_jax.model.inputs import DeviceTable, put_on_device
+from genrec_jax.model.precision import cast_params
 from genrec_jax.run_folder import RunFolder
 from genrec_jax.training.checkpoint import Checkpoints
 
@@ -93,7 +96,8 @@ class Recommender:
     ):
         """Without `params`, set them before the first list is asked for (training does).
 
-        Without `devices`, all of them work. The parameters lie where `put_params` puts them.
+        Without `devices`, all of them work. The parameters lie where `Devices.put_params` puts
+        them.
         `causal` says how an encoder of one vector an item reads (`Config.reads_causally`).
 
         Raises:
@@ -104,12 +108,46 @@ class Recommender:
         self.devices.check_divides("config.evaluate.batch_size", evaluate.batch_size)
         self.catalogue = catalogue
         self.evaluate = evaluate
-        self.params = params
         self._shape = shape
+        self.params = params
         self._max_tokens = min(max_tokens, shape.longest_input or max_tokens)
         self._buckets = buckets
         self.causal = causal
         self._rankers: dict[tuple[str, bool], Rank] = {}
+
+    @property
+    def params(self) -> Params | None:
+        """The model's parameters as ranking takes them: cast to the compute dtype when they are
+        set, where the model would cast them in every batch."""
+        return self._params
+
+    @params.setter
+    def params(self, params: Params | None) -> None:
+        self._params = None if params is None else cast_params(self._graph, params)
+
+    @cached_property
+    def _graph(self) -> Any:
+        table = self.catalogue.table
+        return abstract_model(self._shape, table.n_users, table.n_items)[0]
+
+    @cached_property
+    def table(self) -> DeviceTable:
+        """The token table on the devices, with the trie for a model that scores its nodes.
+
+        All rankings share this one copy, and training on the same devices does too.
+        """
+        trie = self._device_trie if self._shape.head == "trie" else None
+        return self.devices.put_whole(put_on_device(self.catalogue.table, trie))
+
+    @cached_property
+    def _trie(self) -> Trie:
+        """What a search walks: whole names where tokens are written, else paths to one item."""
+        trie = self.catalogue.trie
+        return trie if self._shape.head == "vocabulary" else decided(trie)
+
+    @cached_property
+    def _device_trie(self) -> DeviceTrie:
+        return self.devices.put_whole(put_trie_on_device(self._trie))
 
     @classmethod
     @pinned()
@@ -236,9 +274,7 @@ class Recommender:
         """Made when it is first asked for."""
         if (search, self.causal) in self._rankers:
             return self._rankers[search, self.causal]
-        table, trie = self.catalogue.table, self.catalogue.trie
-        writes_tokens = self._shape.head == "vocabulary"
-        trie = trie if writes_tokens else decided(trie)
+        table = self.catalogue.table
         beams = self.evaluate.beams
         if search == "constrained" and beams > len(self.catalogue.item_ids):
             beams = max(len(self.catalogue.item_ids), self.evaluate.top_k)
@@ -253,19 +289,15 @@ class Recommender:
         if search in ("exhaustive", SCORES):
             size = (
                 block_size(self.evaluate.batch_size, self._shape.vocab_size)
-                if writes_tokens
+                if self._shape.head == "vocabulary"
                 else TREE_BLOCK
             )
             find = score_all if search == SCORES else find_exhaustively(spec, self.evaluate.top_k)
-            where = make_blocks(trie, table.eos, size)
+            where = self.devices.put_whole(make_blocks(self._trie, table.eos, size))
         else:
             find = find_by_beams(spec, self.evaluate.top_k)
-            where = put_trie_on_device(trie)
-        graph, _ = abstract_model(self._shape, table.n_users, table.n_items)
-        on_device = put_on_device(table, None if writes_tokens else put_trie_on_device(trie))
-        ranker = make_ranker(
-            graph, self._shape.dtype, on_device, find, where, self.devices, self.causal
-        )
+            where = self._device_trie
+        ranker = make_ranker(self._graph, self.table, find, where, self.devices, self.causal)
         ranker = pinned()(ranker)
         self._rankers[search, self.causal] = ranker
         return ranker

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,7 @@ from genrec_jax.decoding.ranking import RankedLists, join
 from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.model.genrec import GenRecShape, init_params
-from genrec_jax.predictions import check_writable, rank_to_file
+from genrec_jax.predictions import _identity, check_writable, rank_to_file
 from genrec_jax.recommender import Recommender, unwatched
 
 CHUNK = 13  # 60 users: four chunks and a rest
@@ -101,6 +102,20 @@ def test_the_file_holds_every_list_in_order_by_the_datasets_ids(
     scores = np.array([row["scores"] for row in rows])
     np.testing.assert_allclose(scores, lists.scores, atol=1e-5)
     assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_parameters_in_bfloat16_are_told_apart(catalogue: Catalogue, shape: GenRecShape) -> None:
+    """A ranking is resumed for the same parameters alone: by sums of more than 8 bits."""
+    examples = Examples(*(np.zeros(0, np.int64) for _ in dataclasses.fields(Examples)))
+    recommender = make_recommender(catalogue, dataclasses.replace(shape, dtype="bfloat16"))
+    params = recommender.params
+    found = []
+    for changed in (1.0, 1.0 + 2**-7):
+        scale = jnp.ones(16).at[0].set(changed)
+        params["encoder"]["embedding"]["norm"]["scale"] = scale
+        recommender.params = params
+        found.append(_identity(recommender, examples, CHUNK))
+    assert found[0] != found[1]
 
 
 def test_a_ranking_cut_short_goes_on_where_it_was(

@@ -17,7 +17,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -59,6 +59,7 @@ from genrec_jax.model.heads import VocabularyHead
 from genrec_jax.model.hub import BART_BASE, checkpoint_folder
 from genrec_jax.model.inputs import DeviceTable, append_mask, encoder_input
 from genrec_jax.model.inputs import put_on_device as put_table_on_device
+from genrec_jax.model.precision import cast_params
 from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
 from genrec_jax.training.step import make_train_step, start_state
 
@@ -80,17 +81,24 @@ class Setup:
     def spec(self, search: Any = "constrained") -> SearchSpec:
         return SearchSpec(BEAMS, self.table.eos, self.table.pad, search)
 
+    @cached_property
+    def graph(self) -> Any:
+        table = self.catalogue.table
+        return abstract_model(self.shape, table.n_users, table.n_items)[0]
+
+    @cached_property
+    def cast(self) -> Params:
+        """The parameters as a ranker takes them."""
+        return cast_params(self.graph, self.params)
+
     def ranker(self, search: str) -> Rank:
-        graph, _ = abstract_model(
-            self.shape, self.catalogue.table.n_users, self.catalogue.table.n_items
-        )
         if search == "exhaustive":
             size = block_size(self.plan.batch_size, self.shape.vocab_size)
             blocks = make_blocks(self.catalogue.trie, self.table.eos, size)
             find = find_exhaustively(self.spec(), BEAMS)
-            return make_ranker(graph, self.shape.dtype, self.table, find, blocks)
+            return make_ranker(self.graph, self.table, find, blocks)
         find = find_by_beams(self.spec(search), BEAMS)
-        return make_ranker(graph, self.shape.dtype, self.table, find, self.trie)
+        return make_ranker(self.graph, self.table, find, self.trie)
 
     def head(self, users: int) -> "Setup":
         """The same for the first users alone, in one batch."""
@@ -103,7 +111,7 @@ class Setup:
     def rank(self, ranker: Rank) -> np.ndarray:
         """Item rows [users, BEAMS]."""
         chunks = split_into_chunks(len(self.plan.examples))
-        found = rank_chunks(ranker, self.params, self.plan, chunks, False, unwatched, "")
+        found = rank_chunks(ranker, self.cast, self.plan, chunks, False, unwatched, "")
         return join(found).items
 
 

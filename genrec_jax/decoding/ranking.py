@@ -94,7 +94,6 @@ def _score_all(head: Head, memory: Memory, blocks: Blocks) -> Float[Array, "B N"
 
 def make_ranker(
     graph: Any,
-    dtype: str,
     table: DeviceTable,
     find: Find,
     catalogue: DeviceTrie | Blocks,
@@ -103,17 +102,19 @@ def make_ranker(
 ) -> Rank:
     """`rank(params, batch, seen, n_tokens)`, jitted; each batch shape compiles once.
 
+    The parameters are those of `model.precision.cast_params`, so that no batch casts them. With
+    the float32 ones the results are the same, later.
+
     Args:
         graph: of the model.
-        dtype: of its arithmetic.
-        table: the tokens of all names, and the trie for a model that scores its nodes.
+        table: the tokens of all names, and the trie for a model that scores its nodes; on the
+            devices, like `catalogue`, which several rankers may share.
         find: the search.
         catalogue: what `find` searches.
         devices: each ranks its share of a batch, and the lists come together on all; None: all.
         causal: how an encoder of one vector an item reads (model/item_inputs.py).
     """
     on = devices or Devices.all()
-    catalogue, table = on.put_whole((catalogue, table))
 
     @partial(jax.jit, static_argnums=3, out_shardings=on.whole)
     def rank(
@@ -124,9 +125,7 @@ def make_ranker(
         table: DeviceTable,
         catalogue: DeviceTrie | Blocks,
     ) -> tuple[jax.Array, jax.Array]:
-        # Cast once a batch what every step would cast again. Norms stay float32.
-        cast = jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, params)
-        model = merge(graph, cast)
+        model = merge(graph, params)
         unit = model.shape.encoder_unit
         read = read_history(table, unit, batch.users, batch.histories, n_tokens, causal)
         memory = model.read(read)
@@ -135,7 +134,7 @@ def make_ranker(
             (memory, seen), (trie, catalogue) = examples, whole
             return find(head_of(merge(graph, params), trie, memory), memory, seen, catalogue)
 
-        return on.apart(search, cast)(cast, (memory, seen), (table.trie, catalogue))
+        return on.apart(search, params)(params, (memory, seen), (table.trie, catalogue))
 
     def rank_on_devices(
         params: Params, batch: Batch, seen: Any, n_tokens: int
@@ -169,7 +168,7 @@ def rank_chunks(
 
     Args:
         rank: from `make_ranker`.
-        params: of the model.
+        params: of the model, as the ranker takes them.
         plan: of all examples.
         chunks: (start, stop) of each.
         exclude_history: leave out the items of each history, those beyond the token limit too.

@@ -4,8 +4,8 @@ Post-norm blocks, learned positions with an offset of 2, a layer norm on the emb
 (erf) GELU, epsilon 1e-5: what `transformers` computes, held to by tests/model/test_parity.py.
 
 Embedded tokens come in from outside (the token embedding is tied to the output and the id tables
-are added by genrec.py). Dropout is on where a key is given. Attention softmax is float32 whatever
-the compute dtype.
+are added by genrec.py). Dropout is on where a key is given. Attention scores, their softmax and the
+sum of the weighted values are float32 whatever the compute dtype.
 
 One decoder serves training, beams and trees: its tokens need not be a sequence, each has a position
 and a row of what it may see.
@@ -98,12 +98,21 @@ class Attention(nnx.Module):
     ) -> Float[Array, "B S D"]:
         """`mask` is True where a query may look."""
         query = self._heads(self.query(x) * self.scale)
-        scores = jnp.einsum("bshd,bthd->bhst", query, memory.keys)
+        # Without the preferred type the scores are rounded to x's before the softmax sees them:
+        # a score near 20 to a multiple of 1/8 in bfloat16.
+        scores = jnp.einsum(
+            "bshd,bthd->bhst", query, memory.keys, preferred_element_type=jnp.float32
+        )
         # Finite, so that a row that may look nowhere gets an even spread and no NaN.
-        scores = jnp.where(mask[:, None], scores.astype(jnp.float32), jnp.finfo(jnp.float32).min)
+        scores = jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min)
         weights = dropout(jax.nn.softmax(scores, axis=-1), self.rate, key)
-        mixed = jnp.einsum("bhst,bthd->bshd", weights.astype(x.dtype), memory.values)
-        return self.out(mixed.reshape(x.shape))
+        mixed = jnp.einsum(
+            "bhst,bthd->bshd",
+            weights.astype(x.dtype),
+            memory.values,
+            preferred_element_type=jnp.float32,
+        )
+        return self.out(mixed.reshape(x.shape).astype(x.dtype))
 
     def _heads(self, x: Float[Array, "B length D"]) -> Float[Array, "B length h d"]:
         return x.reshape(*x.shape[:-1], self.heads, -1)

@@ -129,6 +129,6 @@ def head_of(model: GenRec, trie: DeviceTrie | None, memory: Memory) -> Head:
     if memory.history is not None:
         assert memory.states is not None
         asked = model.item_question(jnp.squeeze(memory.states, axis=1))  # one question a user
-        own = own_vectors(trie, model.node_embedding[...].astype(vectors.dtype))
+        own = own_vectors(trie, model.node_embedding[...]).astype(vectors.dtype)
         masses = node_masses(asked, memory.history, trie, vectors, own)
     return TrieHead(model, trie, vectors, memory.states, masses)

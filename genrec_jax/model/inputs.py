@@ -100,6 +100,10 @@ class DecoderInput(NamedTuple):
     labels: Int[Array, "B S"]
     weights: Bool[Array, "B S"]
 
+    @property
+    def has_target(self) -> Bool[Array, " B"]:
+        return self.weights[..., 0]
+
 
 def encoder_input(
     table: DeviceTable, users: Int[Array, " B"], items: Int[Array, "B H"], n_tokens: int

@@ -49,7 +49,9 @@ class LowPass(nnx.Module):
     def __call__(
         self, x: Float[Array, "B T D"], waves: Float[Array, "B T W"], key: Key
     ) -> Float[Array, "B T D"]:
-        waves = waves.astype(x.dtype)
-        slow = jnp.einsum("btw,bwd->btd", waves, jnp.einsum("btw,btd->bwd", waves, x))
-        kept = slow + (0.5 + self.fast[...].astype(x.dtype)) * (x - slow)
-        return self.norm(x + dropout(kept, self.rate, key))
+        # In float32: waves that are rounded to bfloat16 are not orthonormal any more, and the
+        # coefficients are sums over all slots. The few products cost next to nothing.
+        signal = x.astype(jnp.float32)
+        slow = jnp.einsum("btw,bwd->btd", waves, jnp.einsum("btw,btd->bwd", waves, signal))
+        kept = slow + (0.5 + self.fast[...]) * (signal - slow)
+        return self.norm(signal + dropout(kept, self.rate, key))

@@ -34,13 +34,18 @@ from genrec_jax.model.products import with_rows
 
 
 class TreeAnswer(NamedTuple):
-    """The path to the target of each question; `weights` is False behind it and without a target.
+    """The path to the target of each question, -1 after its end and where there is no target.
 
-    A step of a node with one child is certain, and none.
+    `weights` is True where a step is a decision, and False after the path too. A step from a node
+    with one child is certain: it has no loss, and must not count where the loss is divided.
     """
 
     nodes: Int[Array, "B G S+1"]  # from the root
     weights: Bool[Array, "B G S"]
+
+    @property
+    def has_target(self) -> Bool[Array, "B G"]:
+        return self.nodes[..., 0] >= 0
 
 
 # A level of so few nodes is scored as a whole, one matrix product, and masked: cheaper than a

@@ -1,7 +1,8 @@
 """What each output of a model answers with, and how wrong it is.
 
     vocabulary   every token of the target's name and `</s>`: cross-entropy over the vocabulary
-    trie         every step of the target's path: cross-entropy over the children of its node
+    trie         every decision on the target's path: cross-entropy over the children of a node
+                 that has several
     item         the target: cross-entropy over all items
 
 Axes: B users, G questions a user, S tokens or steps, V vocabulary, N items.
@@ -30,6 +31,10 @@ class ItemAnswer(NamedTuple):
     items: Int[Array, "B G"]
     weights: Bool[Array, "B G 1"]
 
+    @property
+    def has_target(self) -> Bool[Array, "B G"]:
+        return self.items >= 0
+
 
 Answer = DecoderInput | TreeAnswer | ItemAnswer
 
@@ -56,7 +61,8 @@ def right_answer(head: Head, table: DeviceTable, targets: Int[Array, "B *G"]) ->
         return ItemAnswer(targets, (targets >= 0)[..., None])
     assert table.trie is not None
     nodes = paths(table.trie, targets)
-    return TreeAnswer(nodes, nodes[..., 1:] >= 0)
+    is_decision = table.trie.n_children[jnp.maximum(nodes[..., :-1], 0)] > 1
+    return TreeAnswer(nodes, is_decision & (nodes[..., 1:] >= 0))
 
 
 def answer_losses(

@@ -38,8 +38,8 @@ class TrainState(NamedTuple):
 class StepMetrics(NamedTuple):
     """Sums, so that they add up over batches, devices and hosts; [n] each for n steps."""
 
-    loss_sum: Float[Array, "*n"]  # nats, over the weighted decoder tokens
-    tokens: Int[Array, "*n"]  # weighted decoder tokens, steps of paths, or items
+    loss_sum: Float[Array, "*n"]  # nats, over `tokens`
+    tokens: Int[Array, "*n"]  # weighted decoder tokens, decisions on paths, or items
     exact: Int[Array, "*n"]  # targets whose every token had the highest logit
     targets: Int[Array, "*n"]
     gradient_norm: Float[Array, "*n"]
@@ -126,7 +126,7 @@ def make_step(
             model = merge(graph, params)
             losses = answer_losses(model, table, sentence, answer, key, rematerialise)
             loss_sum = jnp.sum(losses.nats)
-            exact = jnp.sum(jnp.all(losses.right, axis=-1) & answer.weights[..., 0])
+            exact = jnp.sum(jnp.all(losses.right, axis=-1) & answer.has_target)
             # Over the tokens of the whole batch, so that the parts' gradients add up.
             return loss_sum / jnp.maximum(tokens, 1), Sums(loss_sum, exact)
 

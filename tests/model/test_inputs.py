@@ -149,7 +149,7 @@ def test_decoding(catalogue: Catalogue, table: DeviceTable) -> None:
     params = init_params(shape, n_users=1, n_items=4, seed=0)
     eos, pad = catalogue.table.eos, catalogue.table.pad
     find = find_by_beams(SearchSpec(beams=4, eos=eos, pad=pad), top_k=4)
-    rank = make_ranker(graph, "float32", table, find, put_trie_on_device(catalogue.trie))
+    rank = make_ranker(graph, table, find, put_trie_on_device(catalogue.trie))
     batch = Batch(jnp.array([0]), jnp.array([[ITEM_1234, ITEM_87]]), jnp.array([-1]))
     items, scores = rank(params, batch, None, WIDTH)
     found = dict(zip(items[0].tolist(), scores[0].tolist(), strict=True))

@@ -1,0 +1,119 @@
+"""A step from a trie node with one child is certain: neither the loss nor its divisor counts it."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from genrec_jax.data.batches import Batch
+from genrec_jax.decoding.exhaustive import make_blocks, score_items
+from genrec_jax.decoding.steps import tree_states
+from genrec_jax.identifiers.token_table import TokenTable
+from genrec_jax.identifiers.trie import build_trie, decided
+from genrec_jax.model.device_trie import put_on_device as put_trie_on_device
+from genrec_jax.model.genrec import GenRecShape, Params, abstract_model, init_params, merge
+from genrec_jax.model.heads import TrieHead, head_of
+from genrec_jax.model.inputs import put_on_device
+from genrec_jax.model.item_inputs import read_history
+from genrec_jax.training.step import StepMetrics, make_train_step, start_state
+
+BOS, PAD, EOS, MASK, W, A, X, ONE = 0, 1, 2, 4, 5, 6, 9, 11
+# All begin with W, a certain step, and so is that from A to X; 2 and 5 end before their last token.
+NAMES = [
+    *((W, A, X, ONE), (W, A, X, ONE + 1)),
+    *((W, A + 1, X, ONE), (W, A + 1, X + 1, ONE), (W, A + 1, X + 1, ONE + 1)),
+    (W, A + 2, X, ONE),
+]
+DECISIONS = [2, 2, 2, 3, 3, 1]
+USERS, HISTORIES = np.arange(5), np.array([[0, 3], [5, -1], [2, 4], [1, -1], [-1, -1]])
+
+
+class Found(NamedTuple):
+    """What one step does, and what the searches say of the items: log-probabilities [B, N]."""
+
+    metrics: StepMetrics
+    gradient: Params
+    log_probs: Any
+    params: Params
+
+
+def step_on(targets: list[int]) -> Found:
+    n_items = len(NAMES)
+    users = [(ONE + 2, ONE + 3, PAD, PAD)] * len(USERS)
+    tokens = np.array([*NAMES, (MASK, PAD, PAD, PAD), *users], np.int32)
+    table = TokenTable(tokens, (tokens != PAD).sum(1).astype(np.int32), n_items, BOS, PAD, EOS)
+    trie = decided(build_trie(table.item_tokens, table.item_lengths, EOS))
+    shape = GenRecShape(
+        vocab_size=ONE + 4,
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_heads=2,
+        decoder_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        max_positions=16,
+        dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        init_std=0.5,
+        encoder_unit="item",
+        head="trie",
+        residual="vector",
+        inner_nodes=int((trie.items < 0).sum()),
+    )
+    graph, _ = abstract_model(shape, len(USERS), n_items)
+    params = init_params(shape, len(USERS), n_items, seed=0)
+    on_device = put_on_device(table, put_trie_on_device(trie))
+    blocks = make_blocks(trie, EOS, 99)
+
+    def log_probs(params: Params) -> jax.Array:
+        model = merge(graph, params)
+        read = read_history(on_device, "item", jnp.asarray(USERS), jnp.asarray(HISTORIES), 4, False)
+        memory = model.read(read)
+        head = head_of(model, on_device.trie, memory)
+        assert isinstance(head, TrieHead)
+        return score_items(partial(tree_states, head, memory), head.edge_log_probs, blocks)
+
+    # One step of plain descent at a rate of 1: what it takes off is the gradient.
+    step = make_train_step(graph, on_device, optax.sgd(1.0), "next_item", 0.0, 0)
+    start = start_state(jax.tree.map(jnp.copy, params), optax.sgd(1.0))
+    batch = Batch(USERS, HISTORIES, np.array(targets))
+    state, metrics = step(start, batch, 4)
+    gradient = jax.tree.map(lambda old, new: old - new, params, state.params)
+    return Found(jax.device_get(metrics), gradient, log_probs, params)
+
+
+def best_path(log_probs: np.ndarray) -> int:
+    """The item that the likeliest child of every node leads to."""
+    below = list(range(len(NAMES)))
+    for level in range(4):
+        tokens = sorted({NAMES[item][level] for item in below})
+        groups = [[item for item in below if NAMES[item][level] == token] for token in tokens]
+        below = max(groups, key=lambda group: np.exp(log_probs[group]).sum())
+    return below[0]
+
+
+def test_the_loss_is_divided_by_the_decisions() -> None:
+    first = step_on([0, 1, 2, 3, -1])
+    log_probs = np.asarray(jax.jit(first.log_probs)(first.params))
+    np.testing.assert_allclose(np.exp(log_probs).sum(1), 1.0, rtol=1e-5)
+    targets = [best_path(log_probs[0]), 0, best_path(log_probs[2]), 5, -1]
+    found = step_on(targets)
+    users, items = np.arange(4), np.array(targets[:4])
+    decisions = sum(DECISIONS[item] for item in items)
+    assert found.metrics.tokens == decisions
+    assert found.metrics.targets == 4
+    np.testing.assert_allclose(found.metrics.loss_sum, -log_probs[users, items].sum(), rtol=1e-5)
+    right = [best_path(row) == item for row, item in zip(log_probs[:4], items, strict=True)]
+    assert found.metrics.exact == sum(right) >= 2
+
+    def loss(params: Params) -> jax.Array:
+        return -jnp.sum(found.log_probs(params)[users, items]) / decisions
+
+    expected = jax.jit(jax.grad(loss))(found.params)
+    np.testing.assert_allclose(found.metrics.gradient_norm, optax.tree.norm(expected), rtol=1e-4)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), found.gradient, expected)
