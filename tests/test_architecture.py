@@ -9,6 +9,8 @@ import genrec_jax
 ORDER = [
     *(
         "errors",
+        "disk",
+        "endings",
         "config_keys",
         "processes",
         "devices",

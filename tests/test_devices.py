@@ -147,7 +147,7 @@ def test_two_processes_stop_together_and_four_devices_go_on(
     processes[1].send_signal(signal.SIGTERM)
     (code, _, errors), (second_code, output, second_errors) = map(finish, processes)
     assert (code, second_code) == (75, 75), errors + second_errors
-    assert "stopped by SIGTERM; the same command goes on from the last step" in errors
+    assert "stopped by SIGTERM; rerun the command to resume" in errors
     assert output.replace(GLOO, "") == ""  # the first alone speaks
     assert "stopped by" not in second_errors
     stopped = checkpoints(folder)[-1]
