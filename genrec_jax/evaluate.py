@@ -4,6 +4,7 @@ import importlib.metadata
 import logging
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,19 +68,25 @@ def evaluate_split(
     split: Split,
     path: Path,
     watch: Watch = watch,
+    heed: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """The result of one split as results.json holds it; its ranked lists are left in `path`."""
+    """The result of one split as results.json holds it; its ranked lists are left in `path`.
+
+    `heed` is called between the stages, and may raise to stop there; `watch` between batches.
+    """
     started = time.monotonic()
     examples = split_examples(config, sequences, split)
     plan = recommender.plan(examples, split)
     lists = join(rank_to_file(path, recommender, examples, plan, split, watch))
     seconds = time.monotonic() - started
+    heed()
     top_k = config.evaluate.top_k
     settings = choose_settings(sequences)
     numbers = recommender.catalogue.indexing.item_numbers
     references = reference_lists(sequences, examples, numbers, settings, top_k)
     if config.data.name == "synthetic":
         references[ORACLE] = oracle_lists(synthetic_spec(config.data), examples, top_k)
+    heed()
     result = {
         "dataset": sequences.name,
         "indexing": config.indexing,
@@ -102,12 +109,16 @@ def evaluate_split(
         "versions": versions(),
     }
     if config.evaluate.exact_users and config.evaluate.search != "exhaustive":
-        result["against_exact"] = compare_with_exact(recommender, config, examples, lists)
+        result["against_exact"] = compare_with_exact(recommender, config, examples, lists, watch)
     return result
 
 
 def compare_with_exact(
-    recommender: Recommender, config: Config, examples: Examples, lists: RankedLists
+    recommender: Recommender,
+    config: Config,
+    examples: Examples,
+    lists: RankedLists,
+    watch: Watch,
 ) -> dict[str, float]:
     """What the search misses, on a sample of users that are ranked exhaustively too.
 

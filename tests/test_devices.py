@@ -317,6 +317,9 @@ def test_processes_agree() -> None:
         assert answer["nested"] == 5
         assert answer["stopped"] == found[0]["stopped"]
         assert answer["saved"] == found[0]["saved"]
+        assert answer["everywhere"] == [0, 1, 2]
+        assert answer["late"] == "SIGINT"
+        assert answer["never"] is None
     assert len(found[0]["saved"]) == 2
     assert found[0]["stopped"][1] == "SIGTERM"
     assert found[0]["stopped"][0] > 120
