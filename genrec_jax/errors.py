@@ -1,4 +1,4 @@
-"""The exceptions that end a command with one line and an exit code of their own (main.py)."""
+"""The exceptions that end a command with one line and an exit code of their own (endings.py)."""
 
 
 class InputError(ValueError):

@@ -4,6 +4,7 @@ import importlib.metadata
 import logging
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,13 +68,18 @@ def evaluate_split(
     split: Split,
     path: Path,
     watch: Watch = watch,
+    heed: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """The result of one split as results.json holds it; its ranked lists are left in `path`."""
+    """The result of one split as results.json holds it; its ranked lists are left in `path`.
+
+    `heed` is called between the stages, and may raise to stop there; `watch` between batches.
+    """
     started = time.monotonic()
     examples = split_examples(config, sequences, split)
     plan = recommender.plan(examples, split)
     lists = join(rank_to_file(path, recommender, examples, plan, split, watch))
     seconds = time.monotonic() - started
+    heed()
     top_k, exclude = config.evaluate.top_k, config.evaluate.exclude_history
     settings = choose_settings(sequences, exclude_history=exclude)
     numbers = recommender.catalogue.indexing.item_numbers
@@ -81,6 +87,7 @@ def evaluate_split(
     if config.data.name == "synthetic":
         spec = synthetic_spec(config.data)
         references[ORACLE] = oracle_lists(spec, examples, top_k, exclude)
+    heed()
     result = {
         "dataset": sequences.name,
         "indexing": config.indexing,
@@ -103,12 +110,16 @@ def evaluate_split(
         "versions": versions(),
     }
     if config.evaluate.exact_users and config.evaluate.search != "exhaustive":
-        result["against_exact"] = compare_with_exact(recommender, config, examples, lists)
+        result["against_exact"] = compare_with_exact(recommender, config, examples, lists, watch)
     return result
 
 
 def compare_with_exact(
-    recommender: Recommender, config: Config, examples: Examples, lists: RankedLists
+    recommender: Recommender,
+    config: Config,
+    examples: Examples,
+    lists: RankedLists,
+    watch: Watch,
 ) -> dict[str, float]:
     """What the search misses, on a sample of users that are ranked exhaustively too.
 

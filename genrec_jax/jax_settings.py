@@ -17,7 +17,7 @@ tests/test_jax_settings.py looks for new ones.
 import enum
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def recorded() -> dict[str, Any]:
     return {**switches, **variables, XLA_FLAGS: _xla_flags(variables[XLA_FLAGS])}
 
 
-def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
     """One phrase for each setting that is not the same in both.
 
     Names that only one of them has do not count: another version of JAX has other switches.
@@ -136,6 +136,6 @@ def _xla_flags(text: str) -> str:
     """The flags that may change numbers, sorted; of a flag that is given twice, the last."""
     if text and not text.lstrip().startswith("-") and Path(text).is_file():
         text = Path(text).read_text()  # XLA takes the name of a file too
-    flags = dict((flag.partition("=")[::2]) for flag in text.split())
+    flags = {name: value for name, _, value in (flag.partition("=") for flag in text.split())}
     kept = sorted(name for name in flags if not name.startswith(HARMLESS))
     return " ".join(f"{name}={flags[name] or 'true'}" for name in kept)

@@ -20,10 +20,11 @@ means. What ends a command is told in one line. Exit codes:
   3    loss or parameters not finite         130, 143   ended at once by SIGINT, SIGTERM
 """
 
-import errno
 import logging
 import re
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ from genrec_jax.audit import audit
 from genrec_jax.config import Config
 from genrec_jax.config_keys import check_key
 from genrec_jax.data.datasets import cache_dir
-from genrec_jax.errors import DiskError, InputError, NotFiniteError, Stopped
+from genrec_jax.endings import RESUMABLE, run_command
+from genrec_jax.errors import InputError
 from genrec_jax.evaluate import evaluate
 from genrec_jax.jax_settings import pin
 from genrec_jax.progress import logging_to_console
@@ -53,10 +55,6 @@ NOT_FOR = {
     "recommend": ("split",),
     "audit": ("step", "split", "histories", "output", "distributed", "coordinator"),
 }
-
-CODES = {Stopped: 75, NotFiniteError: 3, DiskError: 74, InputError: 2}  # the first that fits
-# Of an OSError that no module has put into words.
-DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
 
 FLAGS: tuple[tuple[Any, str, Any, str], ...] = (
     (flags.DEFINE_string, "workdir", None, "The run's folder; default runs/NAME[_variant]."),
@@ -205,44 +203,26 @@ def default_workdir(values: flags.FlagValues) -> Path:
     return Path("runs") / "_".join([Path(path).stem, *variant.split()])
 
 
+def report_unless_abandoned(report: Callable[[Any], object], unraisable: Any) -> None:
+    """Report an exception that no code can catch, unless it is about an abandoned write.
+
+    When one array of a checkpoint cannot be written, orbax gives up the others and closes their
+    event loop; tensorstore still reports each of them there later, from threads of its own.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        report(unraisable)
+
+
 @logging_to_console()
 def main(argv: list[str]) -> int:
     pin()
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    # Each of orbax's threads tells of a full disk by itself; what counts comes as an exception.
+    # Each of orbax's and tensorstore's threads reports a full disk by itself; what counts comes as
+    # an exception.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    try:
-        run(argv)
-    except (Exception, Stopped, KeyboardInterrupt) as error:
-        if (end := ending(error)) is None:
-            raise
-        is_ours = isinstance(error, tuple(CODES))
-        return leave(*end) if not is_ours or processes.is_to_be_told(error) else end[0]
-    return 0
-
-
-def ending(error: BaseException) -> tuple[int, str] | None:
-    """The exit code and the line of what may end a command; None for a fault of the program."""
-    if isinstance(error, Stopped):
-        return CODES[Stopped], f"stopped by {error}; the same command goes on from the last step"
-    if isinstance(error, KeyboardInterrupt):
-        return 130, "interrupted; the same command goes on with what is on disk"
-    for kind, code in CODES.items():
-        if isinstance(error, kind):
-            return code, f"error: {error}"
-    if isinstance(error, OSError) and error.errno in DISK_FAULTS:
-        return CODES[DiskError], f"error: the disk does not do: {error}"
-    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
-        reason = " ".join(str(error).split())[:160]
-        text = "lower config.evaluate.batch_size or beams, or a phase's batch_size"
-        return CODES[InputError], f"error: the device's memory does not do ({reason}); {text}"
-    return None
-
-
-def leave(code: int, text: str) -> int:
-    print(text, file=sys.stderr)
-    return code
+    sys.unraisablehook = partial(report_unless_abandoned, sys.unraisablehook)
+    return run_command(lambda: run(argv), RESUMABLE, processes.is_to_be_told)
 
 
 if __name__ == "__main__":

@@ -37,11 +37,12 @@ from genrec_jax.data.datasets import cache_dir
 from genrec_jax.data.sequences import Examples, UserSequences, without_last
 from genrec_jax.decoding.ranking import RankedLists
 from genrec_jax.devices import Devices
+from genrec_jax.endings import RESUMABLE, run_command
 from genrec_jax.errors import InputError
 from genrec_jax.evaluate import MODEL, split_examples, watch
 from genrec_jax.experiment import load_names, load_sequences
 from genrec_jax.jax_settings import pin
-from genrec_jax.main import check_arguments, define_flags, ending, leave, parse
+from genrec_jax.main import check_arguments, define_flags, parse
 from genrec_jax.measures import mixing
 from genrec_jax.measures.findings import findings
 from genrec_jax.measures.mixing import Mix, ScoreChunks, choose_mix, mixed_lists
@@ -233,13 +234,7 @@ def run(argv: Sequence[str]) -> None:
 def main(argv: Sequence[str]) -> int:
     pin()
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
-    try:
-        run(argv)
-    except (Exception, KeyboardInterrupt) as error:
-        if (end := ending(error)) is None:
-            raise
-        return leave(*end)
-    return 0
+    return run_command(lambda: run(argv), RESUMABLE)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ for each finished chunk; the same command goes on with the missing chunks, if it
 the same examples with the same parameters in the same way. At the end they become FILE.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -32,10 +33,11 @@ import pyarrow.parquet as pq
 from genrec_jax.data.batches import BatchPlan
 from genrec_jax.data.sequences import Examples
 from genrec_jax.decoding.ranking import CHUNK, RankedLists, Watch, split_into_chunks
-from genrec_jax.errors import DiskError, InputError
+from genrec_jax.disk import writing
+from genrec_jax.errors import InputError
 from genrec_jax.processes import by_the_first, is_first, together
 from genrec_jax.recommender import Recommender
-from genrec_jax.run_folder import write_atomically
+from genrec_jax.run_folder import DRAFT, write_atomically
 from genrec_jax.run_lock import locked
 
 log = logging.getLogger(__name__)
@@ -45,16 +47,20 @@ MARKER = "identity.json"  # in the folder of parts
 
 @by_the_first
 def check_writable(path: Path, name: str) -> None:
-    """Raise InputError, before anything is ranked, if `path` cannot become a file of lists.
+    """Check, before anything is ranked, that `path` can become a file of lists.
 
     Args:
         path: of the file.
         name: of the flag that gave it.
+
+    Raises:
+        InputError: it has another ending, is a folder, or its drafts would replace something else.
+        DiskError: it cannot be written.
     """
     if path.suffix not in SUFFIXES:
         raise InputError(f"{name}={path}: expected a name that ends in {' or '.join(SUFFIXES)}")
     parts = _parts(path)
-    try:
+    with writing(path):
         if path.is_dir():
             raise InputError(f"{name}={path}: found a folder, expected a file to write")
         if parts.exists() and not _is_ours(parts):
@@ -68,8 +74,6 @@ def check_writable(path: Path, name: str) -> None:
             pass
         if is_new:
             parts.rmdir()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error}") from None
 
 
 def rank_to_file(
@@ -99,27 +103,24 @@ def rank_to_file(
     parts = _parts(path)
     chunks = split_into_chunks(len(examples), chunk)
     short = 0
-    try:
-        with locked(path.with_name(path.name + ".lock"), str(path)):
-            _start_over_unless_same(parts, _identity(recommender, examples, chunk))
-            done = together(lambda: _read_done(parts, chunks, recommender))
-            if done:
-                log.info(
-                    "%s: going on, %d of %d lists are there",
-                    label,
-                    sum(len(lists.items) for lists in done.values()),
-                    len(examples),
-                )
-            missing = [one for one in chunks if one[0] not in done]
-            for start, lists in _both(done, recommender.rank_chunks(plan, missing, label, watch)):
-                if start not in done:
-                    rows = np.arange(start, start + len(lists.items))
-                    write_lists(_part(parts, start), recommender, examples.take(rows), lists)
-                short += int((lists.items < 0).any(axis=1).sum())
-                yield start, lists
-            _publish(path, parts, [_part(parts, start) for start, _ in chunks])
-    except OSError as error:
-        raise DiskError(f"{path}: cannot be written: {error}") from None
+    with writing(path), locked(path.with_name(path.name + ".lock"), str(path)):
+        _start_over_unless_same(parts, _identity(recommender, examples, chunk))
+        done = together(lambda: _read_done(parts, chunks, recommender))
+        if done:
+            log.info(
+                "%s: going on, %d of %d lists are there",
+                label,
+                sum(len(lists.items) for lists in done.values()),
+                len(examples),
+            )
+        missing = [one for one in chunks if one[0] not in done]
+        for start, lists in _both(done, recommender.rank_chunks(plan, missing, label, watch)):
+            if start not in done:
+                rows = np.arange(start, start + len(lists.items))
+                write_lists(_part(parts, start), recommender, examples.take(rows), lists)
+            short += int((lists.items < 0).any(axis=1).sum())
+            yield start, lists
+        _publish(path, parts, [_part(parts, start) for start, _ in chunks])
     log.info("wrote %d ranked lists to %s", len(examples), path)
     if short:
         log.info("%d of them name fewer than %d items", short, recommender.evaluate.top_k)
@@ -162,8 +163,11 @@ def _identity(recommender: Recommender, examples: Examples, chunk: int) -> str:
 
 
 def _is_ours(parts: Path) -> bool:
-    """A folder that a ranking made, or an empty one."""
-    return parts.is_dir() and ((parts / MARKER).exists() or not any(parts.iterdir()))
+    """A folder that a ranking made, or one in which it was cut short before its marker."""
+    if not parts.is_dir():
+        return False
+    names = {path.name for path in parts.iterdir()}
+    return MARKER in names or names <= {f"{MARKER}{DRAFT}"}
 
 
 @by_the_first
@@ -216,8 +220,13 @@ def write_lists(
         titles = pa.array(recommender.titles(items), pa.string())
         columns["titles"] = pa.ListArray.from_arrays(offsets, titles)
     draft = path.with_suffix(".writing")
-    pq.write_table(pa.table(columns), draft)
-    os.replace(draft, path)
+    with writing(path):
+        try:
+            pq.write_table(pa.table(columns), draft)
+            os.replace(draft, path)
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
 
 
 def _read_part(path: Path, recommender: Recommender) -> RankedLists:

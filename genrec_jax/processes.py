@@ -6,7 +6,8 @@ time) it tells the others through JAX's coordination service, from host to host:
 part, and no training step waits for it. So all go on or leave together, with the same line and the
 same exit code. With one process all of this is nothing.
 
-`once`, `together` and `Agreement.reached` must come in the same order in every process.
+`once`, `together`, `everywhere` and `Agreement.reached` must come in the same order in every
+process.
 """
 
 import itertools
@@ -117,7 +118,12 @@ def once(work: Callable[[], T]) -> T:
         _here.is_alone = True
         outcome = _attempt(work)
         _here.is_alone = False
-    return _exchange(outcome, outcome.result)
+    return _exchange(outcome, outcome.result)[0]
+
+
+def everywhere(value: Any) -> list[Any]:
+    """The values that all processes give, in their order. JSON, to go to the others."""
+    return [value] if count() == 1 else _exchange(_Outcome(), value)
 
 
 def by_the_first(work: Callable[P, T]) -> Callable[P, T]:
@@ -176,6 +182,13 @@ class Agreement:
                 return None
             return self._agreed[1]
 
+    def asked_anywhere(self) -> str | None:
+        """After the last such place, in all processes: what one of them asked for in vain, or None.
+
+        Without it one that asks when the others have passed their last place would be ignored.
+        """
+        return next((what for what in everywhere(self._asked) if what is not None), None)
+
     def start_over(self) -> None:
         """It was done, and may be asked for again."""
         with self._changed:
@@ -225,8 +238,8 @@ def _attempt(work: Callable[[], Any]) -> _Outcome:
     return outcome
 
 
-def _exchange(outcome: _Outcome, result: Any) -> Any:
-    """The result of the first process; raises the failure of the first that has one."""
+def _exchange(outcome: _Outcome, result: Any) -> list[Any]:
+    """The results of all processes; raises the failure of the first that has one."""
     client: Any = distributed.global_state.client
     own, turn = distributed.global_state.process_id, next(_rounds)
     failure = outcome.failure
@@ -248,7 +261,7 @@ def _exchange(outcome: _Outcome, result: Any) -> Any:
             error = ERRORS[kind](*args) if kind in ERRORS else other
             error.add_note(f"{TOLD} {process}")
             raise error
-    return answers[0][1]
+    return [found for _, found in answers]
 
 
 def _is_told(error: BaseException) -> bool:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from genrec_jax.disk import writing
 from genrec_jax.processes import is_first
 
 log = logging.getLogger(__name__)
@@ -63,8 +64,9 @@ class ConsoleHandler(logging.Handler):
     """Log lines on standard output that leave a progress bar whole."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        with writing("standard output"):
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
 
 
 @contextlib.contextmanager

@@ -23,7 +23,8 @@ from typing import Any
 from genrec_jax.config import Config
 from genrec_jax.config_keys import flat
 from genrec_jax.data.identity import DatasetId
-from genrec_jax.errors import DiskError, InputError
+from genrec_jax.disk import writing
+from genrec_jax.errors import InputError
 from genrec_jax.jax_settings import differences
 from genrec_jax.model.bart import BartShape
 from genrec_jax.model.genrec import GenRecShape
@@ -31,6 +32,7 @@ from genrec_jax.processes import by_the_first, is_first
 
 log = logging.getLogger(__name__)
 
+DRAFT = ".part"  # the ending of a file that is not whole yet
 VALIDATION = "validation"  # the phase of a line of validation figures
 MACHINE_KEY = "config.data.dir"  # where a machine keeps the data does not make another run
 
@@ -65,7 +67,7 @@ class RunFolder:
             ignored: prefixes of keys that may differ, like `config.evaluate`.
         """
         # What is there of a run that was killed while it made its folder.
-        ours = {self._config.name + ".part", self.lock.name}
+        ours = {self._config.name + DRAFT, self.lock.name}
         found = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
         if not self.exists and found - ours:
             raise InputError(f"--workdir={self.path}: the folder is not empty and holds no run")
@@ -92,13 +94,11 @@ class RunFolder:
         Raises:
             DiskError: the folder cannot be written.
         """
-        try:
+        with writing(f"--workdir={self.path}"):
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self._config, config.to_json())
             write_atomically(self._shape, json.dumps(dataclasses.asdict(shape), indent=2) + "\n")
             self.predictions.mkdir(exist_ok=True)
-        except OSError as error:
-            raise DiskError(f"--workdir={self.path}: cannot be written: {error}") from None
 
     @by_the_first
     def write_fingerprints(self, fingerprints: Mapping[str, str]) -> None:
@@ -264,7 +264,7 @@ class MetricsWriter:
     """Figures to metrics.jsonl, a line a call, and to TensorBoard events.
 
     The events of a run that goes on are written anew from metrics.jsonl: each is there once, in one
-    file, whatever the process before left and whatever the clock says. An OSError comes to the
+    file, whatever the process before left and whatever the clock says. A DiskError comes to the
     caller, where tensorboardX's own writer, a thread, would end and later wait for itself.
     """
 
@@ -272,22 +272,25 @@ class MetricsWriter:
     def __init__(self, folder: RunFolder):
         from tensorboardX.event_file_writer import EventsWriter  # here: slow, serving needs none
 
+        self._path = folder.metrics
         events = folder.path / "tensorboard"
-        events.mkdir(exist_ok=True)
-        for old in events.glob("events.*"):
-            old.unlink()
-        self._events = EventsWriter(str(events / "events"))
-        if folder.metrics.is_file():
-            for line in folder.metrics.read_text().splitlines():
-                self._write_events(**json.loads(line))
-        self._lines = folder.metrics.open("a", encoding="utf-8")
+        with writing(self._path):
+            events.mkdir(exist_ok=True)
+            for old in events.glob("events.*"):
+                old.unlink()
+            self._events = EventsWriter(str(events / "events"))
+            if folder.metrics.is_file():
+                for line in folder.metrics.read_text().splitlines():
+                    self._write_events(**json.loads(line))
+            self._lines = folder.metrics.open("a", encoding="utf-8")
 
     @by_the_first
     def write(self, step: int, phase: str, figures: dict[str, float]) -> None:
-        self._lines.write(json.dumps({"step": step, "phase": phase, **figures}) + "\n")
-        self._lines.flush()
-        self._write_events(step, phase, **figures)
-        self._events.flush()
+        with writing(self._path):
+            self._lines.write(json.dumps({"step": step, "phase": phase, **figures}) + "\n")
+            self._lines.flush()
+            self._write_events(step, phase, **figures)
+            self._events.flush()
 
     def _write_events(self, step: int, phase: str, **figures: float) -> None:
         from tensorboardX.proto import event_pb2
@@ -303,8 +306,9 @@ class MetricsWriter:
     def close(self) -> None:
         if not is_first():
             return
-        self._lines.close()
-        self._events.close()
+        with writing(self._path):
+            self._lines.close()
+            self._events.close()
 
 
 class _LogFile(logging.FileHandler):
@@ -324,7 +328,16 @@ def _overlay(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """The file is there whole or not at all."""
-    draft = path.with_name(path.name + ".part")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    """Write a file that is there whole or not at all.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    draft = path.with_name(path.name + DRAFT)
+    with writing(path):
+        try:
+            draft.write_text(text, encoding="utf-8")
+            os.replace(draft, path)
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from genrec_jax import processes
-from genrec_jax.errors import DiskError, InputError
+from genrec_jax.disk import writing
+from genrec_jax.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +51,9 @@ def locked(path: Path, what: str) -> Iterator[None]:
 def _make_and_take(path: Path, what: str) -> tuple[int, bool]:
     """The descriptor of the lock file, and whether its folder is new."""
     is_new = not path.parent.exists()
-    try:
+    with writing(what):
         path.parent.mkdir(parents=True, exist_ok=True)
         return _take(path, what), is_new
-    except OSError as error:
-        raise DiskError(f"{what}: cannot be written: {error}") from None
 
 
 def _take(path: Path, what: str) -> int:
@@ -81,8 +80,14 @@ def _take(path: Path, what: str) -> int:
         if _is_still_there(path, file):
             break
         os.close(file)  # the holder before us removed it after we had opened it
-    os.truncate(file, 0)
-    os.write(file, f"pid {os.getpid()} on {socket.gethostname()}: {' '.join(sys.argv)}\n".encode())
+    holder = f"pid {os.getpid()} on {socket.gethostname()}: {' '.join(sys.argv)}\n"
+    try:
+        os.truncate(file, 0)
+        os.write(file, holder.encode())
+    except OSError:  # the disk is full
+        path.unlink()
+        os.close(file)
+        raise
     return file
 
 

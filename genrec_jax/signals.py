@@ -1,5 +1,9 @@
 """SIGTERM and SIGINT: the first asks a run to save and leave, the second ends it at once.
 
+A request is announced on standard error, and an announced request always ends in Stopped: the run
+looks for one between its stages and batches (`heed`), and leaving `stop_on_signals` looks once
+more, when the signals have their default action back.
+
 Python runs a signal's handler only between its own instructions, and a compilation is one of them
 that takes minutes. The signal's number is therefore also written to a socket, by C code and at
 once, and a thread listens there: the second signal ends the process even while XLA compiles.
@@ -39,11 +43,20 @@ class StopRequest:
         if (name := self._agreement.reached()) is not None:
             raise Stopped(name)
 
+    def heed_last(self) -> None:
+        """Raise Stopped, in all processes, if one was asked to stop and none has stopped yet."""
+        if (name := self._agreement.asked_anywhere()) is not None:
+            raise Stopped(name)
+
     def heeded(self, items: Iterable[Any]) -> Iterator[Any]:
         """The items, with a look before each."""
         for item in items:
             self.heed()
             yield item
+
+    def handle(self, number: int, frame: object = None) -> None:
+        """Ask to stop at the next look; asking again changes nothing."""
+        self._agreement.ask(signal.Signals(number).name)
 
     def listen(self, numbers: socket.socket) -> None:
         """Until the other end is closed."""
@@ -53,7 +66,7 @@ class StopRequest:
             if self._signal is not None:
                 os._exit(AFTER_SIGNAL + received[0])
             self._signal = signal.Signals(received[0])
-            self._agreement.ask(self._signal.name)
+            self.handle(self._signal)
             print(
                 f"{self._signal.name}: saving, then leaving; a second signal leaves at once",
                 file=sys.stderr,
@@ -66,6 +79,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
     """Within, signals do nothing but what the module says.
 
     Python takes signals in the main thread alone: in another one the request is never made.
+
+    Raises:
+        Stopped: a signal came after the last look within.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -73,7 +89,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
         return
     reading, writing = socket.socketpair()
     writing.setblocking(False)
-    handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    # The handler asks too: when it runs, the listener may not have read the signal yet.
+    handlers = {number: signal.signal(number, request.handle) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(writing.fileno())
     listener = threading.Thread(target=request.listen, args=(reading,), daemon=True)
     listener.start()
@@ -86,3 +103,4 @@ def stop_on_signals() -> Iterator[StopRequest]:
         writing.close()
         listener.join()
         reading.close()
+    request.heed_last()

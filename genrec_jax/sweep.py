@@ -26,8 +26,8 @@ from typing import Any
 
 import jax
 
-from genrec_jax.errors import InputError, Stopped
-from genrec_jax.main import ending, leave
+from genrec_jax.endings import RESUMABLE, run_command
+from genrec_jax.errors import InputError
 from genrec_jax.progress import logging_to_console
 from genrec_jax.run_folder import write_atomically
 from genrec_jax.run_lock import locked
@@ -166,20 +166,19 @@ def _trial_line(trial: Trial, source: AblationRuns, times: WallTimes) -> dict[st
     }
 
 
+def run(argv: Sequence[str]) -> int:
+    asked = arguments(argv)
+    find_config(asked.config)
+    sweep = load_sweep(asked.sweep)
+    if isinstance(sweep, Search):
+        return run_search(sweep, asked)
+    return run_ablation(sweep, asked)
+
+
 @logging_to_console()
 def main(argv: Sequence[str]) -> int:
     jax.config.update("jax_platforms", "cpu")  # of this process: the device is the trials'
-    try:
-        asked = arguments(argv)
-        find_config(asked.config)
-        sweep = load_sweep(asked.sweep)
-        if isinstance(sweep, Search):
-            return run_search(sweep, asked)
-        return run_ablation(sweep, asked)
-    except (Exception, Stopped, KeyboardInterrupt) as error:
-        if (end := ending(error)) is None:
-            raise
-        return leave(*end)
+    return run_command(lambda: run(argv), RESUMABLE)
 
 
 if __name__ == "__main__":

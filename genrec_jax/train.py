@@ -75,6 +75,7 @@ def train(config: Config, folder: RunFolder) -> None:
         # ------------------------------------------------------------ data and identifiers
         load = partial(load_all, config, devices)
         sequences, pretrained, catalogue, shape = processes.together(load)
+        stop.heed()
         found = fingerprints.of_run(sequences, catalogue)
         processes.check_same(repr(found), "dataset, numbering or tokenizer")
         settings = jax_settings.recorded()
@@ -96,6 +97,7 @@ def train(config: Config, folder: RunFolder) -> None:
                     )
                 )
             params = devices.put_params(params)
+        stop.heed()
         folder.create(config, shape)
         folder.open_log(lines)
         if not goes_on:
@@ -134,6 +136,7 @@ def train(config: Config, folder: RunFolder) -> None:
         del params
 
         # ------------------------------------------------------------ test the best
+        stop.heed()
         recommender.params = checkpoints.params(best_step(progress), devices.like(like))
         recommender.causal = config.reads_causally
         test(config, folder, sequences, recommender, progress, stop)
@@ -187,11 +190,13 @@ def test(
         "testing the checkpoint of step %d (validation %s %.5f)", best, METRIC, progress.best_score
     )
     path = folder.predictions / "test.parquet"
-    result = evaluate_split(recommender, config, sequences, "test", path, watch)
+    result = evaluate_split(recommender, config, sequences, "test", path, watch, stop.heed)
+    stop.heed()
     result["counts"]["steps"] = progress.step
     result["counts"]["best_step"] = best
     result["seconds"]["training"] = round(progress.seconds, 2)
     folder.write_results(result)
+    stop.heed()  # the page of a run with a result is made by the next command
     write_page(config, folder, sequences, recommender.catalogue)
     log.info(
         "%d steps in %.0f s, test ranked in %.0f s\n\n%s",

@@ -56,6 +56,12 @@ def main(address: str, count: int, number: int) -> None:
         if (what := stop.reached()) is not None:
             found["stopped"] = [place, what]
             break
+    found["everywhere"] = processes.everywhere(number)
+    late = processes.Agreement()  # asked for when nobody comes to such a place any more
+    if number == 1:
+        late.ask("SIGINT")
+    found["late"] = late.asked_anywhere()
+    found["never"] = processes.Agreement().asked_anywhere()
     print(json.dumps(found))
 
 

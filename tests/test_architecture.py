@@ -9,6 +9,8 @@ import genrec_jax
 ORDER = [
     *(
         "errors",
+        "disk",
+        "endings",
         "shipped",
         "jax_settings",
         "config_keys",

@@ -147,7 +147,7 @@ def test_two_processes_stop_together_and_four_devices_go_on(
     processes[1].send_signal(signal.SIGTERM)
     (code, _, errors), (second_code, output, second_errors) = map(finish, processes)
     assert (code, second_code) == (75, 75), errors + second_errors
-    assert "stopped by SIGTERM; the same command goes on from the last step" in errors
+    assert "stopped by SIGTERM; rerun the command to resume" in errors
     assert output.replace(GLOO, "") == ""  # the first alone speaks
     assert "stopped by" not in second_errors
     stopped = checkpoints(folder)[-1]
@@ -317,6 +317,9 @@ def test_processes_agree() -> None:
         assert answer["nested"] == 5
         assert answer["stopped"] == found[0]["stopped"]
         assert answer["saved"] == found[0]["saved"]
+        assert answer["everywhere"] == [0, 1, 2]
+        assert answer["late"] == "SIGINT"
+        assert answer["never"] is None
     assert len(found[0]["saved"]) == 2
     assert found[0]["stopped"][1] == "SIGTERM"
     assert found[0]["stopped"][0] > 120

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from disks import disk, mount
 from test_main import CONFIG, SMALL_MODEL, command
 from tiny_run import arrays, checkpoints, lines, run
 
@@ -139,17 +140,8 @@ def test_no_checkpoint_is_whole(copy: Path, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount(folder, "-t", "tmpfs", "-o", "size=500k", "tmpfs")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-def mount(folder: Path, *options: str) -> None:
-    done = subprocess.run(["mount", *options, folder], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip("this process may not mount a file system")
+    with disk(tmp_path / "disk", "500k") as folder:
+        yield folder
 
 
 @pytest.mark.slow
@@ -199,7 +191,7 @@ def test_a_folder_that_cannot_be_written(copy: Path, capsys: pytest.CaptureFixtu
     try:
         assert train(copy) == 74
         line = told(capsys)
-        assert "--workdir=run: cannot be written: " in line
+        assert "error: --workdir=run cannot be written: " in line
         assert content(copy) == before
     finally:
         if os.geteuid() == 0:

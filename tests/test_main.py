@@ -266,7 +266,7 @@ def test_mixing_with_the_knn(
     with monkeypatch.context() as patch:
         patch.setattr(mix, "write_lists", full_disk)
         assert mix.main([f"--workdir={copy}", exclude]) == 74
-    assert "the disk does not do" in capsys.readouterr().err
+    assert "error: disk error: No space left on device" in capsys.readouterr().err
     assert not (copy / "results_mixed.json").exists()  # of lists that are not there
     (copy / "results.json").unlink()
     assert mix.main([f"--workdir={copy}"]) == 2

@@ -114,7 +114,7 @@ def test_sigterm_saves_the_last_step(whole: Path, cache: Path, tmp_path: Path) -
     code, _, errors = finish(process)
     assert code == 75, errors
     assert "SIGTERM: saving, then leaving; a second signal leaves at once" in errors
-    assert "stopped by SIGTERM; the same command goes on from the last step" in errors
+    assert "stopped by SIGTERM; rerun the command to resume" in errors
     stopped = newest(folder)
     assert 10 <= stopped < STEPS
     code, output, errors = run(folder, cache, quiet)

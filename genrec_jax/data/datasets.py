@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genrec_jax.data.sequences import UserSequences, read_sequence_file
-from genrec_jax.errors import InputError
+from genrec_jax.disk import disk_fault
+from genrec_jax.errors import DiskError, InputError
 from genrec_jax.shipped import read_assets
 
 
@@ -39,6 +40,7 @@ def load_named(name: str, folder: str = "") -> UserSequences:
     Raises:
         InputError: the file is missing from `folder`, cannot be downloaded, or is not the file
             that `third_party/assets.toml` describes.
+        DiskError: the cache cannot be written.
     """
     asset = named_datasets()[name]
     path = _local_file(asset, folder) or _download(asset)
@@ -104,6 +106,8 @@ def _download(asset: Asset) -> Path:
             )
         )
     except Exception as error:  # requests, urllib3, OSError and ValueError (hash) all end here
+        if (fault := disk_fault(error)) is not None:
+            raise DiskError(f"{folder / asset.file} cannot be written: {fault}") from None
         reason = textwrap.shorten(str(error), 200)
         raise InputError(
             f"{asset.file}: cannot be downloaded from {asset.url} to {folder} ({reason}); put the "

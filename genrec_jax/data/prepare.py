@@ -6,7 +6,8 @@
 Reads, checks, drops duplicates, filters users and items to the k-core, orders by time, numbers,
 and writes FOLDER (genrec_jax/data/prepared.py says what is in it). Then
 --config.data.name=file --config.data.file=FOLDER trains on it. What each key means, says
-genrec_jax/data/prepare_config.py. Bad input is told in one line, with exit code 2.
+genrec_jax/data/prepare_config.py. Bad input ends in one line and exit code 2, a full or
+unwritable disk in one line and 74.
 """
 
 import filecmp
@@ -32,11 +33,14 @@ from genrec_jax.data.item_texts import ItemTexts, read_item_texts
 from genrec_jax.data.prepare_config import PrepareConfig
 from genrec_jax.data.prepared import RECORD, TABLES, Prepared, write_prepared
 from genrec_jax.data.times import POSITIONS, write_instant
-from genrec_jax.errors import InputError
+from genrec_jax.disk import writing
+from genrec_jax.endings import run_command
+from genrec_jax.errors import DiskError, InputError
 from genrec_jax.shipped import with_config_found
 
 log = logging.getLogger("genrec_jax.data.prepare")  # as a command too
 
+SPILL_FAILED = "failed to offload data block"  # DuckDB, when it cannot spill to a full disk
 TEXT_ENDINGS = r"(\.(csv|tsv|txt|dat|json|jsonl|parquet))?(\.(gz|zst))?$"
 
 
@@ -45,24 +49,32 @@ def prepare(config: PrepareConfig, output: Path) -> None:
 
     Raises:
         InputError: a file, line or key that is wrong; a folder that holds something else.
+        DiskError: the folder, or the scratch folder beside it, cannot be written.
     """
     files = input_files(config.log, "config.log.file")
     if config.metadata.file:
         input_files(config.metadata, "config.metadata.file")
-    output.parent.mkdir(parents=True, exist_ok=True)
     if output.exists() and not (output.is_dir() and (output / RECORD).is_file()):
         raise InputError(f"--output: found {output}, expected a new folder")
     name = config.name or re.sub(TEXT_ENDINGS, "", files[0].name)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
-        try:
-            _prepare_in(config, name, Path(scratch))
-        except duckdb.OutOfMemoryException as error:
-            raise InputError(
-                f"config.memory_gb: {config.memory_gb:g} do not do ({_short(error)})"
-            ) from None
-        except (duckdb.IOException, OSError) as error:
-            raise InputError(f"{output.parent}: cannot be written: {_short(error)}") from None
-        _move(Path(scratch) / "result", output)
+    with writing(f"--output={output}", duckdb.IOException):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
+            try:
+                _prepare_in(config, name, Path(scratch))
+            except duckdb.OutOfMemoryException as error:
+                raise _in_words(error, config.memory_gb, output) from None
+            _move(Path(scratch) / "result", output)
+
+
+def _in_words(error: duckdb.OutOfMemoryException, memory_gb: float, output: Path) -> InputError:
+    """Say what is full: DuckDB's memory, or the disk that it then spills to."""
+    if SPILL_FAILED in str(error):
+        return DiskError(
+            f"--output={output} cannot be written: No space left on device for scratch data beyond "
+            f"config.memory_gb={memory_gb:g}"
+        )
+    return InputError(f"config.memory_gb={memory_gb:g} is not enough: {_short(error)}")
 
 
 def _prepare_in(config: PrepareConfig, name: str, scratch: Path) -> None:
@@ -202,19 +214,15 @@ def main(argv: list[str]) -> int:
     )
     flags.DEFINE_string("output", None, "The folder to write.", values)
     flags.DEFINE_boolean("help", False, "Show this help.", values)
-    try:
+
+    @logging_to_console()
+    def run() -> None:
         if {"--help", "-h", "-help"} & set(argv):
             print(__doc__)
-            return 0
-        with logging_to_console():
+        else:
             prepare(*_parsed(values, argv))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+
+    return run_command(run)
 
 
 def _parsed(values: Any, argv: list[str]) -> tuple[PrepareConfig, Path]:

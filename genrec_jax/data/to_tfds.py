@@ -3,10 +3,12 @@
     python -m genrec_jax.data.to_tfds --source=beauty|sports|yelp|FOLDER --output=DATA_DIR [--beam]
 
 prints the folder that the dataset is in. `--config.data.name=file --config.data.file=` takes it.
+Exit codes: 0, done; 2, bad input; 74, the disk is full, read-only or failing.
 """
 
 import argparse
 import importlib
+import logging
 import sys
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import tensorflow_datasets as tfds
 from genrec_jax.data.datasets import named_datasets
 from genrec_jax.data.prepared import RECORD
 from genrec_jax.data.tfds_builder import Genrec, prepared_config
+from genrec_jax.disk import writing
+from genrec_jax.endings import run_command
 from genrec_jax.errors import InputError
 
 
@@ -25,6 +29,10 @@ def build(source: str, data_dir: str | Path, beam: bool = False) -> Path:
         source: beauty, sports, yelp, or a prepared folder.
         data_dir: of the library; what is there already is taken as it stands.
         beam: with Apache Beam's local runner, on a prepared folder.
+
+    Raises:
+        InputError: no such source, or Apache Beam is not installed.
+        DiskError: the folder cannot be written.
     """
     if source in named_datasets():
         if beam:
@@ -35,8 +43,9 @@ def build(source: str, data_dir: str | Path, beam: bool = False) -> Path:
         raise InputError(f"--source={source}: expected {known}, or a folder with {RECORD}")
     else:
         config = prepared_config(source, beam)
-    builder = Genrec(config=config, data_dir=str(data_dir), file_format="array_record")
-    builder.download_and_prepare(download_config=_local_beam() if beam else None)
+    with writing(f"--output={data_dir}"):
+        builder = Genrec(config=config, data_dir=str(data_dir), file_format="array_record")
+        builder.download_and_prepare(download_config=_local_beam() if beam else None)
     return Path(builder.data_dir)
 
 
@@ -56,12 +65,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--output", required=True, help="the data_dir of tensorflow-datasets")
     parser.add_argument("--beam", action="store_true", help="with Apache Beam's local runner")
     given = parser.parse_args(argv)
-    try:
-        print(build(given.source, given.output, given.beam))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    logging.getLogger("absl").setLevel(logging.ERROR)  # of every prepared folder the library warns
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    return run_command(lambda: print(build(given.source, given.output, given.beam)))
 
 
 if __name__ == "__main__":

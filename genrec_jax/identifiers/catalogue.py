@@ -11,6 +11,7 @@ import numpy as np
 from genrec_jax.data.identity import DatasetId, identify
 from genrec_jax.data.prepared import Names
 from genrec_jax.data.sequences import UserSequences
+from genrec_jax.disk import writing
 from genrec_jax.errors import InputError
 from genrec_jax.identifiers.indexing import Indexing
 from genrec_jax.identifiers.log_ids import LogIds, load_names, save_names
@@ -72,7 +73,15 @@ class Catalogue:
 
     @by_the_first
     def save(self, folder: Path) -> None:
-        """All but the trie, which follows from the token table."""
+        """Write all but the trie, which follows from the token table.
+
+        Raises:
+            DiskError: the folder cannot be written.
+        """
+        with writing(folder):
+            self._save(folder)
+
+    def _save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if self.names is not None:
             save_names(folder, self.names, self.indexing.item_texts)

@@ -3,7 +3,8 @@
     python -m genrec_jax.measures.report runs/beauty runs/beauty_leakfree … [--output=FILE]
 
 One table a dataset: the finished runs with their intervals, the lines to beat on the same users,
-and the paper's rows, marked as quoted. Markdown, or HTML where FILE ends in .html.
+and the paper's rows, marked as quoted. Markdown, or HTML where FILE ends in .html. Exit codes: 0,
+done; 2, bad input; 74, the disk is full, read-only or failing.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genrec_jax.endings import run_command
 from genrec_jax.errors import InputError
 from genrec_jax.measures.page import STYLE
 from genrec_jax.measures.paper import METRICS, TABLE_1, TABLE_3, Row
@@ -153,7 +155,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("runs", nargs="+", type=Path, metavar="DIR", help="a finished run")
     parser.add_argument("--output", type=Path, metavar="FILE", help=".md or .html; default: print")
     asked = parser.parse_args(arguments)
-    try:
+
+    def run() -> None:
         if asked.output and asked.output.suffix not in (".md", ".html"):
             raise InputError(f"--output={asked.output}: expected a name in .md or .html")
         results: dict[str, dict[str, Any]] = {}
@@ -171,10 +174,8 @@ def main(arguments: Sequence[str]) -> int:
             print(text)
         else:
             write_atomically(asked.output, text)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_command(run)
 
 
 if __name__ == "__main__":

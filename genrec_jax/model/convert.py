@@ -3,7 +3,8 @@
     python -m genrec_jax.model.convert --workdir=runs/NAME --output=FOLDER [--step=N]
 
 A BART has no id tables: they keep their random start, but for the users and items of which a folder
-that the command wrote has a row (id_tables.py).
+that the command wrote has a row (id_tables.py). Exit codes: 0, done; 2, bad input; 74, the disk is
+full, read-only or failing.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from genrec_jax.endings import run_command
 from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.model.bart import POSITION_OFFSET, BartShape
@@ -268,28 +270,23 @@ def main(argv: list[str]) -> int:
     from genrec_jax.run_folder import RunFolder
     from genrec_jax.training.checkpoint import Checkpoints
 
-    try:
-        with logging_to_console():
-            flags = _parser().parse_args(argv[1:])
-            folder = RunFolder(flags.workdir)
-            config, shape = folder.read_config(), folder.read_shape()
-            catalogue = Catalogue.load(folder.identifiers)
-            if catalogue.dataset is None and catalogue.names is None:  # an older run
-                known_by = folder.dataset_id(config.data.name)
-                catalogue = dataclasses.replace(catalogue, dataset=known_by)
-            _, like = abstract_model(shape, catalogue.table.n_users, catalogue.table.n_items)
-            with Checkpoints(folder.checkpoints) as checkpoints:
-                step = checkpoints.best() if flags.step is None else flags.step
-                params = checkpoints.params(step, like)
-            origin = Origin(folder.path.resolve().name, step, config.data.name)
-            write_folder(flags.output, catalogue, shape, params, origin)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    @logging_to_console()
+    def run() -> None:
+        flags = _parser().parse_args(argv[1:])
+        folder = RunFolder(flags.workdir)
+        config, shape = folder.read_config(), folder.read_shape()
+        catalogue = Catalogue.load(folder.identifiers)
+        if catalogue.dataset is None and catalogue.names is None:  # an older run
+            known_by = folder.dataset_id(config.data.name)
+            catalogue = dataclasses.replace(catalogue, dataset=known_by)
+        _, like = abstract_model(shape, catalogue.table.n_users, catalogue.table.n_items)
+        with Checkpoints(folder.checkpoints) as checkpoints:
+            step = checkpoints.best() if flags.step is None else flags.step
+            params = checkpoints.params(step, like)
+        origin = Origin(folder.path.resolve().name, step, config.data.name)
+        write_folder(flags.output, catalogue, shape, params, origin)
+
+    return run_command(run)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,9 +7,11 @@ genrec_ids.safetensors                the id tables, which BART has no place for
 README.md                             how they are used (model_card.py)
 """
 
+import contextlib
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.processors import RobertaProcessing
 
+from genrec_jax.disk import writing
 from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import TOKENIZER, Catalogue
 from genrec_jax.identifiers.token_table import build_token_table
@@ -71,8 +74,9 @@ def write_folder(
         origin: what the model card says of them.
 
     Raises:
-        InputError: `output` holds something, cannot be written, or reads back differently; or the
-            items are written by titles or codes, which the exported files have no place for.
+        InputError: `output` holds something or reads back differently; or the items are written
+            by titles or codes, which the exported files have no place for.
+        DiskError: `output` cannot be written.
     """
     indexing = catalogue.indexing
     if indexing.item_texts is not None or indexing.codes is not None:
@@ -87,8 +91,7 @@ def write_folder(
             f"{origin.run}: its model has another encoder or output than BART's "
             "(config.model.encoder_unit, config.model.head), expected token and vocabulary"
         )
-    draft = _make_draft(output)
-    try:
+    with writing(f"--output={output}", SafetensorError), _draft_of(output) as draft:
         _write_config(draft, catalogue, shape)
         _write_weights(draft, shape, params)
         users, items = (np.asarray(params[name]) for name in TABLES)
@@ -101,10 +104,6 @@ def write_folder(
         _check_reads_back(draft, catalogue, shape, params)
         (draft / DRAFT).unlink()
         os.replace(draft, output)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"--output={output}: cannot be written: {error}") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     log.info(
         "wrote %s: %d tensors, the id tables of %d users and %d items, and the tokenizer, from "
         "step %d; read back, every bit is the same",
@@ -114,7 +113,8 @@ def write_folder(
     )
 
 
-def _make_draft(output: Path) -> Path:
+@contextlib.contextmanager
+def _draft_of(output: Path) -> Iterator[Path]:
     """An empty folder beside `output`, so that a killed command leaves none of that name."""
     if output.is_dir():
         if any(output.iterdir()):
@@ -123,16 +123,16 @@ def _make_draft(output: Path) -> Path:
         raise InputError(f"--output={output}: found a file, expected a folder to write")
     output = output.absolute()
     draft = output.with_name(f"{output.name}.part")
+    if (draft / DRAFT).is_file():
+        shutil.rmtree(draft)  # left of a command that was cut short
+    if draft.exists():
+        raise InputError(f"--output: {draft} is needed for the work, but is there already")
+    draft.mkdir(parents=True)
     try:
-        if (draft / DRAFT).is_file():
-            shutil.rmtree(draft)  # left of a command that was cut short
-        if draft.exists():
-            raise InputError(f"--output: {draft} is needed for the work, but is there already")
-        draft.mkdir(parents=True)
         (draft / DRAFT).touch()
-    except OSError as error:
-        raise InputError(f"--output={output}: cannot be written: {error}") from None
-    return draft
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _transformers() -> Any:

@@ -6,7 +6,8 @@ import os
 import textwrap
 from pathlib import Path
 
-from genrec_jax.errors import InputError
+from genrec_jax.disk import disk_fault
+from genrec_jax.errors import DiskError, InputError
 from genrec_jax.model.id_tables import FILE as ID_TABLES
 from genrec_jax.shipped import read_assets
 
@@ -34,6 +35,7 @@ def checkpoint_folder(pretrained: str) -> Path:
 
     Raises:
         InputError: no such folder, or the hub cannot be reached.
+        DiskError: the hub's cache cannot be written.
     """
     if pretrained == BART_BASE and (local := os.environ.get("GENREC_BART_DIR")):
         folder = Path(local)
@@ -70,7 +72,9 @@ def _from_hub(repository: str) -> Path:
 
 def _download(repository: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
     """The snapshot's folder with at least the files of these patterns that the repository has."""
-    from huggingface_hub import snapshot_download  # here: runs from scratch never need it
+    # Here, since runs from scratch never need it.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     try:
         return Path(
@@ -79,6 +83,8 @@ def _download(repository: str, revision: str | None, patterns: tuple[str, ...]) 
             )
         )
     except Exception as error:  # the hub's client raises many kinds, all meaning the same here
+        if (fault := disk_fault(error)) is not None:
+            raise DiskError(f"{HF_HUB_CACHE} cannot be written: {fault}") from None
         reason = textwrap.shorten(str(error), 160)
         raise InputError(
             f"config.model.pretrained: {repository} cannot be fetched from the hub ({reason}); "

@@ -30,7 +30,8 @@ def of_length_1(x: Float[Array, "*axes D"]) -> Float[Array, "*axes D"]:
 class Linear(nnx.Linear):
     """`nnx.Linear` on a matrix."""
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    # Newer versions of nnx.Linear take a sharding too, which nothing here gives.
+    def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         """[*axes, D] → [*axes, features]."""
         flat = super().__call__(x.reshape(-1, x.shape[-1]))
         return flat.reshape(*x.shape[:-1], self.out_features)

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol, runtime_checkable
 
+from genrec_jax.disk import writing
+from genrec_jax.endings import CODES
 from genrec_jax.errors import Stopped
-from genrec_jax.main import CODES
 from genrec_jax.signals import StopRequest
 from genrec_jax.sweeps.trials import Trial
 
@@ -82,7 +83,9 @@ class Worker:
         self.trial, self.commands = trial, trial.commands
         self.cut = self.stopping = False
         self.started = time.monotonic()
-        self.output = (self.logs / f"{trial.name}.txt").open("ab")
+        path = self.logs / f"{trial.name}.txt"
+        with writing(path):
+            self.output = path.open("ab")
         self._start_command()
 
     def _start_command(self) -> None:
@@ -148,7 +151,8 @@ def run_all(
     Raises:
         Stopped: by a signal, when all trials have saved and left.
     """
-    logs.mkdir(exist_ok=True)
+    with writing(logs):
+        logs.mkdir(exist_ok=True)
     crew = [
         Worker(number, cores, logs, workers)
         for number, cores in enumerate(_shares_of_cores(workers))

@@ -12,9 +12,11 @@ new trial of the study; `run`, an attribute of both, says that they are one.
 import dataclasses
 import json
 import logging
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -29,9 +31,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from genrec_jax.config import Config
 from genrec_jax.config_keys import check_key, flat
+from genrec_jax.disk import writing
+from genrec_jax.endings import CODES
 from genrec_jax.errors import InputError, NotFiniteError
 from genrec_jax.jax_settings import recorded
-from genrec_jax.main import CODES
 from genrec_jax.run_folder import RunFolder
 from genrec_jax.sweeps.pool import Ended
 from genrec_jax.sweeps.spec import Choice, Range, Search, ends
@@ -56,6 +59,24 @@ def check_search(sweep: Search, config: str, common: Sequence[str]) -> None:
             config_of(flags, f"ranges[{key!r}]")
 
 
+class StudyFile(JournalFileBackend):
+    """Optuna's journal of a study; raises DiskError if the file cannot be written."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        with writing(path):
+            super().__init__(str(path))
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        size = self._path.stat().st_size
+        with writing(self._path):
+            try:
+                super().append_logs(logs)
+            except OSError:
+                os.truncate(self._path, size)  # half a line would spoil the one after it
+                raise
+
+
 class SearchRuns:
     """A Source: what the sampler proposes, until there are as many trials as were asked for."""
 
@@ -73,7 +94,7 @@ class SearchRuns:
         self._asked: dict[str, optuna.Trial] = {}  # those that are running, by the run's name
         self._told: dict[str, int] = {}  # validations of them that the study knows
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = JournalStorage(JournalFileBackend(str(workdir / "study.log")))
+        storage = JournalStorage(StudyFile(workdir / "study.log"))
         self.study = optuna.create_study(
             study_name="sweep", storage=storage, direction="maximize", load_if_exists=True
         )

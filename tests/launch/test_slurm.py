@@ -111,7 +111,7 @@ def test_trains_and_is_queued_again_after_preemption(cluster: Path) -> None:
         os.kill(process, signal.SIGTERM)
     output, _ = job.communicate(timeout=300)
     assert job.returncode == 75, output
-    assert output.count("; the same command goes on from the last step") == 1  # one task speaks
+    assert output.count("; rerun the command to resume") == 1  # one task speaks
     assert "waiting for the run to save" in output
     assert calls(cluster) == [
         "srun --kill-on-bad-exit=0, SRUN_CPUS_PER_TASK=8",
