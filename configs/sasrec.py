@@ -7,6 +7,9 @@ id vectors: two post-norm layers of width 64, as S3-Rec and its followers have t
 it strong: the full cross-entropy, every prefix of a sequence as an example of its own, positions
 counted from the latest item. No user, no names, no decoder. Items of the history are left out, but
 on Yelp, where they may come again.
+
+Beauty, seed 0, 13 minutes on 2 cores beside other work, all 22,363 test users:
+HR@5 .0686  NDCG@5 .0494  HR@10 .0939  NDCG@10 .0575
 """
 
 from ml_collections import ConfigDict
