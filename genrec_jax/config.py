@@ -340,7 +340,7 @@ def _check_head(config: Config) -> None:
         raise InputError(
             f"config.model.pretrained: found {model.pretrained!r} with model.encoder_unit="
             f"{model.encoder_unit!r} and model.head={model.head!r}, expected '' (from scratch), "
-            "token or vocabulary"
+            "or token and vocabulary"
         )
     one_question = model.encoder_unit != "token" and config.finetune.targets != "every"
     for key, found in (

@@ -43,6 +43,7 @@ from genrec_jax.identifiers.trie import decided
 from genrec_jax.model.bart import BartShape
 from genrec_jax.model.convert import (
     SHAPE_KEYS,
+    is_export,
     load_params,
     read_positions,
     read_shape,
@@ -261,6 +262,11 @@ def load_vocabulary(pretrained: Path) -> Vocabulary:
     """
     if (pretrained / ID_TABLES).is_file():
         return read_tokenizer(pretrained / TOKENIZER)
+    if (pretrained / "config.json").is_file() and is_export(pretrained):
+        raise InputError(
+            f"{pretrained}: was exported by genrec_jax, but lacks {ID_TABLES}, expected the whole "
+            "folder"
+        )
     return load_bart_tokenizer(pretrained)
 
 
@@ -341,6 +347,8 @@ def model_shape(
     ]
     if config.count_from not in ("start", positions.count_from):
         wrong.append(f"count_from is {positions.count_from} there and {config.count_from} here")
+    if config.count_from != positions.count_from:
+        log.info("positions are counted from the %s, as in %s", positions.count_from, pretrained)
     if wrong:
         raise InputError(
             f"config.model: {pretrained} is a checkpoint of another shape: {'; '.join(wrong)}"

@@ -24,11 +24,13 @@ from genrec_jax.measures.references import NEWEST
 
 QUOTED = "quoted from the paper"
 MEASURED = "measured"
-NOTES = (
-    "Measured rows: one run each, ± half of the 95 % bootstrap interval over its test users; lines "
-    "to beat learn nothing and are measured on the same users.",
+MEASURED_NOTE = (
+    "Measured rows: one run each, ± half of the 95 % bootstrap interval over its test users; "
+    "baselines learn nothing and are measured on the same users."
+)
+QUOTED_NOTE = (
     "Quoted rows are the paper's figures, on the published numbering of users and items, which "
-    "leaks the answer: they prove little beside 'largest number + 1, …' on the same numbering.",
+    "leaks the answer: they prove little beside 'largest number + 1, …' on the same numbering."
 )
 
 
@@ -112,6 +114,12 @@ def _quoted(row: Row) -> tuple[str, ...]:
     return tuple("–" if value is None else f"{value:.4f}" for value in row)
 
 
+def _notes(tables: Mapping[str, Sequence[Line]]) -> list[str]:
+    """What the reader must know of the rows that are there."""
+    sources = {line.source for lines in tables.values() for line in lines}
+    return [MEASURED_NOTE, *([QUOTED_NOTE] if QUOTED in sources else [])]
+
+
 def as_markdown(tables: Mapping[str, Sequence[Line]]) -> str:
     """A heading and a table a dataset, and the notes."""
     parts = []
@@ -122,7 +130,7 @@ def as_markdown(tables: Mapping[str, Sequence[Line]]) -> str:
             name = f"*{line.name}*" if line.source == QUOTED else line.name
             parts.append(f"| {name} | {' | '.join(line.figures)} | {line.source} |")
         parts.append("")
-    return "\n".join([*parts, *(f"{note}\n" for note in NOTES)])
+    return "\n".join([*parts, *(f"{note}\n" for note in _notes(tables))])
 
 
 def as_html(tables: Mapping[str, Sequence[Line]]) -> str:
@@ -137,7 +145,7 @@ def as_html(tables: Mapping[str, Sequence[Line]]) -> str:
             kind = " class=quoted" if line.source == QUOTED else ""
             parts.append(f"<tr{kind}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
         parts.append("</table></div>")
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in NOTES)
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in _notes(tables))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

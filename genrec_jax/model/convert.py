@@ -58,7 +58,8 @@ SHAPE_KEYS = {
     "decoder_ffn_dim": "decoder_ffn_dim",
     "max_positions": "max_position_embeddings",
 }
-# What export.py adds to config.json for a model that was trained from scratch.
+# What export.py adds to config.json. The longest input is 0 where all positions are trained, as in
+# a run that started from BART.
 POSITION_KEYS = {
     "count_from": "genrec_count_positions_from",
     "longest_input": "genrec_longest_trained_input",
@@ -105,17 +106,34 @@ def read_positions(folder: Path) -> Positions:
     """How the run that a folder was exported from counts positions; BART's way for other folders.
 
     Raises:
-        InputError: a config.json that cannot be read, or holds something else in these keys.
+        InputError: a config.json that cannot be read, lacks one of the two keys, or has a value
+            that does not fit the checkpoint.
     """
-    config, bart = _read_config(folder), Positions("start", 0)
-    found = Positions(*(config.get(POSITION_KEYS[name], one) for name, one in vars(bart).items()))
-    is_number = type(found.longest_input) is int and found.longest_input >= 0
-    if found.count_from not in ("start", "end") or not is_number:
+    path, config = folder / "config.json", _read_config(folder)
+    if not is_export(folder):
+        return Positions("start", 0)
+    if missing := [key for key in POSITION_KEYS.values() if key not in config]:
+        raise InputError(f"{path}: {missing[0]} is missing, which genrec_jax wrote there")
+    count_from, longest = (config[key] for key in POSITION_KEYS.values())
+    if count_from not in ("start", "end"):
+        key = POSITION_KEYS["count_from"]
+        raise InputError(f"{path}: {key} is {count_from!r}, expected 'start' or 'end'")
+    most = read_shape(folder).max_positions
+    if type(longest) is not int or not 0 <= longest <= most:
         raise InputError(
-            f"{folder / 'config.json'}: found {found}, expected start or end in "
-            f"{POSITION_KEYS['count_from']}, a whole number in {POSITION_KEYS['longest_input']}"
+            f"{path}: {POSITION_KEYS['longest_input']} is {longest!r}, expected a whole number up "
+            f"to max_position_embeddings = {most}"
         )
-    return found
+    return Positions(count_from, longest)
+
+
+def is_export(folder: Path) -> bool:
+    """Whether export.py wrote the folder from a run, and not somebody else from a BART.
+
+    Raises:
+        InputError: a config.json that cannot be read.
+    """
+    return not _read_config(folder).keys().isdisjoint(POSITION_KEYS.values())
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -153,8 +153,7 @@ def _write_config(folder: Path, catalogue: Catalogue, shape: GenRecShape) -> Non
         "decoder_start_token_id": vocabulary.eos,
     }
     sizes: dict[str, Any] = {theirs: getattr(shape, ours) for ours, theirs in SHAPE_KEYS.items()}
-    if shape.longest_input:  # from scratch
-        sizes |= {theirs: getattr(shape, ours) for ours, theirs in POSITION_KEYS.items()}
+    sizes |= {theirs: getattr(shape, ours) for ours, theirs in POSITION_KEYS.items()}
     transformers.BartConfig(
         **sizes,
         **special,

@@ -48,6 +48,7 @@ FILE = "genrec_ids.safetensors"
 KINDS = ("user", "item")
 TABLES = ("user_embedding", "item_embedding")
 LOG, NUMBERS = "log", "numbers"  # what the ids are
+IDS_IN_WORDS = {LOG: "texts of a prepared log", NUMBERS: "numbers of a dataset"}
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,10 @@ def _matching_rows(
 ) -> Int[np.ndarray, " rows"]:
     """The folder's row of every id of the catalogue, by the module's rules; -1: it starts anew."""
     if saved.ids_are != _ids_are(catalogue):
+        log.warning(
+            "WARNING: the %s ids of %s are %s, and here they are %s, which never mean the same",
+            *(table.kind, folder, IDS_IN_WORDS[saved.ids_are], IDS_IN_WORDS[_ids_are(catalogue)]),
+        )
         return np.full(len(ids), -1)
     row_of = {one: row for row, one in enumerate(table.ids)}
     rows = np.fromiter((row_of.get(one, -1) for one in ids), np.int64, len(ids))

@@ -28,7 +28,14 @@ from genrec_jax.identifiers.indexing import Indexing, make_indexing
 from genrec_jax.identifiers.tokenizer import load_bart_tokenizer
 from genrec_jax.main import main as train_main
 from genrec_jax.model import export
-from genrec_jax.model.convert import Positions, load_params, main, read_positions, read_shape
+from genrec_jax.model.convert import (
+    POSITION_KEYS,
+    Positions,
+    load_params,
+    main,
+    read_positions,
+    read_shape,
+)
 from genrec_jax.model.export import Origin, write_folder
 from genrec_jax.model.genrec import GenRecShape, Params, abstract_model, init_params, merge
 from genrec_jax.model.id_tables import FILE, read_id_tables
@@ -160,6 +167,7 @@ def test_the_config_is_that_of_our_model(bart, ours, exported: Path, tmp_path: P
     # Of torch's models the rates and the scale are those of small_bart, and `</s>` is forced.
     assert differing == {
         *("attention_dropout", "activation_dropout", "init_std", "forced_eos_token_id"),
+        *POSITION_KEYS.values(),
     }
     assert config["forced_eos_token_id"] is None
     assert (config["decoder_start_token_id"], config["attention_dropout"]) == (2, 0.1)
@@ -168,6 +176,39 @@ def test_the_config_is_that_of_our_model(bart, ours, exported: Path, tmp_path: P
     assert (generation.decoder_start_token_id, generation.eos_token_id) == (2, 2)
     found = dataclasses.asdict(read_shape(exported))
     assert found.items() <= dataclasses.asdict(ours[0]).items()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"count_from": "middle"}, "is 'middle', expected 'start' or 'end'"),
+        ({"count_from": None}, "genrec_count_positions_from is missing"),
+        ({"longest_input": None}, "genrec_longest_trained_input is missing"),
+        ({"longest_input": 10**30}, "up to max_position_embeddings = 64"),
+        ({"longest_input": True}, "is True, expected a whole number"),
+        ({"longest_input": -1}, "is -1, expected a whole number"),
+    ],
+)
+def test_what_an_export_says_of_its_positions_is_checked(
+    changes: dict[str, object], expected: str, exported: Path, tmp_path: Path
+) -> None:
+    config = json.loads((exported / "config.json").read_text())
+    for name, value in changes.items():
+        config[POSITION_KEYS[name]] = value
+        if value is None:
+            del config[POSITION_KEYS[name]]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=re.escape(expected)):
+        read_positions(tmp_path)
+
+
+def test_an_export_without_its_id_tables_is_refused(exported: Path, tmp_path: Path) -> None:
+    """Its tokenizer would be read as BART's own, which splits names otherwise."""
+    folder = Path(shutil.copytree(exported, tmp_path / "folder"))
+    assert load_vocabulary(folder).size > 0
+    (folder / FILE).unlink()
+    with pytest.raises(InputError, match=f"exported by genrec_jax, but lacks {FILE}"):
+        load_vocabulary(folder)
 
 
 @pytest.mark.parametrize("count_from", ["start", "end"])
