@@ -10,8 +10,8 @@ from test_main import CONFIG, SMALL_MODEL, command
 
 from genrec_jax.measures.charts import bar_chart, line_chart, ticks
 from genrec_jax.measures.paper import METRICS, TABLE_1, TABLE_3
+from genrec_jax.measures.report import as_markdown, table_of
 from genrec_jax.measures.report import main as report
-from genrec_jax.measures.report import table_of
 
 VOID = {"meta", "link", "br"}
 
@@ -137,6 +137,8 @@ def test_a_dataset_that_the_paper_does_not_have(run: Path) -> None:
     assert [line.name for line in lines][:2] == ["a (random ids)", "b (random ids)"]
     assert len(lines) == 2 + len(results["references"])
     assert all(len(line.figures) == len(METRICS) for line in lines)
+    assert "Quoted rows" not in as_markdown({"mine": lines})
+    assert "Quoted rows" in as_markdown({"mine": lines, "beauty": table_of("beauty", {})})
 
 
 def test_baselines_under_another_rule_are_rows_of_their_own(run: Path) -> None:

@@ -256,7 +256,12 @@ def test_numbers_of_a_sequence_file_are_those_of_no_other(
     )
     log = write_log(tmp_path / "log", ids("", range(1, 31)), ids("", range(1, 25)), "file")
     prepared = catalogue_of(log, exported)
+    caplog.clear()
     assert check_start(prepared, exported, ours, params) == [0, 0]
+    assert (
+        f"WARNING: the user ids of {exported} are numbers of a dataset, and here they are texts "
+        "of a prepared log, which never mean the same"
+    ) in lines_of(caplog, "WARNING")
 
 
 @pytest.mark.parametrize("name", ["beauty", "sports"])
