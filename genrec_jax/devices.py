@@ -55,7 +55,7 @@ class Devices:
         Raises:
             InputError: that does not divide the number of devices.
         """
-        found = jax.devices()
+        found = usable_devices()
         if len(found) % model_parallel:
             raise InputError(
                 f"config.model_parallel: found {model_parallel}, expected a divisor of the "
@@ -68,11 +68,12 @@ class Devices:
     @classmethod
     def to_rank(cls, model_parallel: int) -> "Devices":
         """All, for a run that was trained with `model_parallel`, perhaps on more devices."""
-        fitting = math.gcd(model_parallel, jax.device_count())
+        count = len(usable_devices())
+        fitting = math.gcd(model_parallel, count)
         if fitting != model_parallel:
             log.info(
                 "id tables in %d parts and not in the run's %d, which do not divide %d devices",
-                *(fitting, model_parallel, jax.device_count()),
+                *(fitting, model_parallel, count),
             )
         return cls.all(fitting)
 
@@ -177,6 +178,19 @@ class Devices:
                 f"{key}: found {batch_size}, expected a multiple of {self.count}, the devices that "
                 "a batch is split over"
             )
+
+
+def usable_devices() -> list[Any]:
+    """The devices of all processes. Raises InputError if JAX cannot use what it was told to use."""
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # without a text where a platform is missing
+        asked = jax.config.values["jax_platforms"] or "the default platform"
+        reason = " ".join(str(error).split())[:160] or "the platform is not there"
+        raise InputError(
+            f"JAX_PLATFORMS: JAX cannot use {asked} ({reason}), expected a platform of this "
+            "machine, as in JAX_PLATFORMS=cpu"
+        ) from None
 
 
 def on_host() -> AbstractContextManager[Any]:

@@ -79,7 +79,7 @@ def pin() -> None:
     For the start of a command. A switch that the installed JAX lacks is skipped.
     """
     for name, value in PINNED.items():
-        if hasattr(jax.config, name) and (found := _value(name)) != value:
+        if name in jax.config.values and (found := _value(name)) != value:
             log.warning(
                 "WARNING: %s=%s is ignored: genrec_jax needs %s", name.upper(), found, value
             )
@@ -102,7 +102,7 @@ def random_key(seed: int) -> jax.Array:
 
 def recorded() -> dict[str, Any]:
     """The RECORDED switches that the installed JAX has, and VARIABLES, with their values; JSON."""
-    switches = {name: _value(name) for name in RECORDED if hasattr(jax.config, name)}
+    switches = {name: _value(name) for name in RECORDED if name in jax.config.values}
     variables = {name: os.environ.get(name, "") for name in VARIABLES}
     return {**switches, **variables, XLA_FLAGS: _xla_flags(variables[XLA_FLAGS])}
 
@@ -124,7 +124,8 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[s
 
 
 def _value(name: str) -> Any:
-    found = getattr(jax.config, name)
+    # Some switches are in the values alone and have no attribute.
+    found = getattr(jax.config, name, jax.config.values[name])
     return found.name.lower() if isinstance(found, enum.Enum) else found
 
 

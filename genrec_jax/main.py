@@ -124,8 +124,13 @@ def parse(values: flags.FlagValues, argv: list[str]) -> Config | None:
         return None if values.config is None else Config.from_dict(values.config.to_dict())
     except Exception as error:  # a config file is code, and may raise anything
         # A fault inside a config file arrives as a whole traceback; its last line says what it is.
-        last = str(error).strip().splitlines()[-1]
-        last = last.removeprefix("genrec_jax.errors.InputError: ")
+        *lines, last = str(error).strip().splitlines() or [repr(error)]
+        ours = "genrec_jax.errors.InputError: "
+        is_told = isinstance(error, InputError | flags.Error) and "Traceback" not in "".join(lines)
+        if not is_told and not last.startswith(ours):
+            kind = "" if isinstance(error, flags.Error) else f"{type(error).__name__}: "
+            last = f"--config={given(argv, 'config')}: the file fails with {kind}{last}"
+        last = last.removeprefix(ours)
         last = re.sub(r"invalid literal for int.*", "expected a whole number", last)
         last = re.sub(r"could not convert string to float.*", "expected a number", last)
         raise InputError(last) from None

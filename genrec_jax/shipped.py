@@ -65,6 +65,8 @@ def find_file(path: Path, flag: str, folder: Path) -> Path:
 def find_config(config: str) -> str:
     """`FILE[:variant]` with the path of an existing FILE. Raises InputError if there is none."""
     file, colon, variant = config.partition(":")
+    if not file:
+        raise InputError(f"--config: found {config!r}, expected FILE[:variant]")
     return f"{find_file(Path(file), '--config', CONFIGS)}{colon}{variant}"
 
 

@@ -220,6 +220,14 @@ def test_every_switch_that_sounds_numeric_is_in_one_place() -> None:
     assert {name for name in there - known if NUMERIC.search(name)} == set(), "not looked at yet"
 
 
+def test_every_recorded_switch_of_the_installed_jax_is_recorded() -> None:
+    """Also one that JAX keeps without an attribute, as jax_disable_most_optimizations."""
+    found = jax_settings.recorded()
+    there = {name for name in jax_settings.RECORDED if name in jax.config.values}
+    assert there <= found.keys()
+    assert "jax_disable_most_optimizations" in there
+
+
 def test_the_defaults_of_jax_are_what_is_pinned() -> None:
     """Under JAX's own switches no command warns. In a process that nothing has changed."""
     code = "from genrec_jax import jax_settings; jax_settings.pin()"

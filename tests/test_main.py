@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -411,7 +412,25 @@ def test_config_files_with_faults(
     monkeypatch.delitem(sys.modules, "config_config", raising=False)
     path = tmp_path / "mine.py"
     path.write_text(text)
-    assert part in fails(capsys, f"--config={path}", f"--workdir={tmp_path / 'run'}")
+    line = fails(capsys, f"--config={path}", f"--workdir={tmp_path / 'run'}")
+    assert part in line
+    if part != "to_dict":  # which is found when the file has been read
+        assert f"--config={path}: the file fails with " in line
+
+
+def test_a_platform_that_is_not_there(tmp_path: Path) -> None:
+    code = "import sys; from genrec_jax.main import main; sys.exit(main(sys.argv))"
+    arguments = ["main", CONFIG, f"--workdir={tmp_path / 'run'}"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments[1:]],
+        env={**os.environ, "JAX_PLATFORMS": "tpu"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: JAX_PLATFORMS: JAX cannot use tpu")
+    assert done.stderr.count("\n") == 1
 
 
 def test_missing_and_corrupt_dataset_files(
