@@ -15,6 +15,7 @@ from genrec_jax.errors import DiskError, InputError
 
 FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
 LONGEST = 160  # characters of a library's own message
+DRAFT = ".part"  # the ending of a file that is not whole yet
 
 
 def disk_fault(error: BaseException) -> str | None:
@@ -58,3 +59,23 @@ def writing(what: object, *kinds: type[Exception]) -> Iterator[None]:
         if not isinstance(error, (OSError, *kinds)) and disk_fault(error) is None:
             raise
         raise DiskError(f"{what} cannot be written: {describe(error)}") from error
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write a file that is there whole or not at all.
+
+    Yields:
+        A draft beside `path` to write to. It becomes `path` at the end; a failure removes it.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    draft = path.with_name(path.name + DRAFT)
+    with writing(path):
+        try:
+            yield draft
+            os.replace(draft, path)
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)

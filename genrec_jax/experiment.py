@@ -8,7 +8,7 @@ from typing import cast
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from genrec_jax.config import Config, DataConfig, ModelConfig
 from genrec_jax.data.datasets import load_named, named_attributes
@@ -16,7 +16,6 @@ from genrec_jax.data.identity import identify
 from genrec_jax.data.prepared import RECORD, Names, is_prepared, read_names, read_prepared
 from genrec_jax.data.sequences import (
     PRETRAINING_HOLDOUT,
-    Examples,
     UserSequences,
     next_item_examples,
     read_sequence_file,
@@ -66,7 +65,6 @@ from genrec_jax.model.item_inputs import Unit
 log = logging.getLogger(__name__)
 
 TFDS_RECORD = "dataset_info.json"
-SAMPLE_SEED = 0  # of the users of a split
 
 
 def load_sequences(config: DataConfig) -> UserSequences:
@@ -441,21 +439,6 @@ def log_parameters(params: Params, dtype: str) -> None:
     }
     parts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
     log.info("model: %s parameters in %s (%s)", f"{sum(sizes.values()):,}", dtype, parts)
-
-
-def sample_users(examples: Examples, users: int) -> Examples:
-    """A seeded sample without replacement, in order; all where `users` is 0 or not fewer."""
-    return examples if users == 0 else examples.take(sample_rows(len(examples), users))
-
-
-def sample_rows(n: int, users: int) -> Int[np.ndarray, " m"]:
-    """Which of n examples a sample of so many users takes, in order.
-
-    The same whatever the run's seed: runs that differ in it are tested on the same users.
-    """
-    if users >= n:
-        return np.arange(n)
-    return np.sort(np.random.default_rng([SAMPLE_SEED, users]).choice(n, users, replace=False))
 
 
 def _dtype(name: str) -> str:

@@ -13,7 +13,6 @@ for each finished chunk; the same command goes on with the missing chunks, if it
 the same examples with the same parameters in the same way. At the end they become FILE.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -33,11 +32,11 @@ import pyarrow.parquet as pq
 from genrec_jax.data.batches import BatchPlan
 from genrec_jax.data.sequences import Examples
 from genrec_jax.decoding.ranking import CHUNK, RankedLists, Watch, split_into_chunks
-from genrec_jax.disk import writing
+from genrec_jax.disk import DRAFT, whole_file, writing
 from genrec_jax.errors import InputError
 from genrec_jax.processes import by_the_first, is_first, together
 from genrec_jax.recommender import Recommender
-from genrec_jax.run_folder import DRAFT, write_atomically
+from genrec_jax.run_folder import write_atomically
 from genrec_jax.run_lock import locked
 
 log = logging.getLogger(__name__)
@@ -219,14 +218,8 @@ def write_lists(
     if catalogue.names and catalogue.names.has_titles:
         titles = pa.array(recommender.titles(items), pa.string())
         columns["titles"] = pa.ListArray.from_arrays(offsets, titles)
-    draft = path.with_suffix(".writing")
-    with writing(path):
-        try:
-            pq.write_table(pa.table(columns), draft)
-            os.replace(draft, path)
-        finally:
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
+    with whole_file(path) as draft:
+        pq.write_table(pa.table(columns), draft)
 
 
 def _read_part(path: Path, recommender: Recommender) -> RankedLists:

@@ -14,7 +14,6 @@ import dataclasses
 import json
 import logging
 import logging.handlers
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 from genrec_jax.config import Config
 from genrec_jax.config_keys import flat
 from genrec_jax.data.identity import DatasetId
-from genrec_jax.disk import writing
+from genrec_jax.disk import DRAFT, whole_file, writing
 from genrec_jax.errors import InputError
 from genrec_jax.jax_settings import differences
 from genrec_jax.model.bart import BartShape
@@ -32,7 +31,6 @@ from genrec_jax.processes import by_the_first, is_first
 
 log = logging.getLogger(__name__)
 
-DRAFT = ".part"  # the ending of a file that is not whole yet
 VALIDATION = "validation"  # the phase of a line of validation figures
 MACHINE_KEY = "config.data.dir"  # where a machine keeps the data does not make another run
 
@@ -132,7 +130,9 @@ class RunFolder:
             )
 
     def dataset_id(self, name: str) -> DatasetId | None:
-        """What a dataset without a log's ids is known by, for older runs, whose catalogue lacks it.
+        """Identify the dataset of an older run, whose catalogue does not, from its fingerprint.
+
+        Only for datasets without a log's own ids.
 
         Args:
             name: `config.data.name`.
@@ -333,11 +333,5 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         DiskError: it cannot be written.
     """
-    draft = path.with_name(path.name + DRAFT)
-    with writing(path):
-        try:
-            draft.write_text(text, encoding="utf-8")
-            os.replace(draft, path)
-        finally:
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
+    with whole_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")

@@ -39,7 +39,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trained(whole: Path, tmp_path: Path) -> Path:
-    """The same run, trained but not tested yet."""
+    """A copy of the finished run from before its test: trained, not ranked."""
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
     (folder / "results.json").unlink()
     (folder / "report.html").unlink()
@@ -67,9 +67,19 @@ def left(folder: Path) -> list[str]:
     return [name for name in order if (folder / name).is_file()]
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> None:
-    """Announced once, and obeyed."""
-    assert capsys.readouterr().err == ANNOUNCED + STOPPED
+@pytest.fixture
+def stop_after(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[Any, str, Path], None]:
+    """Run in a folder until a function first returns; SIGTERM comes there, and is obeyed."""
+
+    def stop(place: Any, name: str, folder: Path) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, then_signal(getattr(place, name)))
+            assert run(folder) == 75
+        assert capsys.readouterr().err == ANNOUNCED + STOPPED
+
+    return stop
 
 
 @pytest.mark.parametrize(
@@ -93,14 +103,10 @@ def test_a_stop_after_training(
     files: int,
     trained: Path,
     whole: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    stop_after: Callable[[Any, str, Path], None],
 ) -> None:
-    """Nothing more is made than what was under way, and the same command makes the rest."""
-    with monkeypatch.context() as patch:
-        patch.setattr(place, name, then_signal(getattr(place, name)))
-        assert run(trained) == 75
-    told(capsys)
+    """Nothing is written after what was under way, and rerunning the command writes the rest."""
+    stop_after(place, name, trained)
     assert left(trained) == left(whole)[:files]
     assert run(trained) == 0
     assert left(trained) == left(whole)
@@ -111,17 +117,10 @@ def test_a_stop_after_training(
 
 @pytest.mark.parametrize("name", ["load_all", "start_params", "log_statistics", "make_phases"])
 def test_a_stop_before_training(
-    name: str,
-    whole: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    name: str, whole: Path, tmp_path: Path, stop_after: Callable[[Any, str, Path], None]
 ) -> None:
     folder = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(train, name, then_signal(getattr(train, name)))
-        assert run(folder) == 75
-    told(capsys)
+    stop_after(train, name, folder)
     if name in ("load_all", "start_params"):
         assert not folder.exists()
     assert checkpoints(folder) == []
@@ -131,16 +130,10 @@ def test_a_stop_before_training(
 
 
 def test_a_stop_between_the_phases(
-    whole: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    whole: Path, tmp_path: Path, stop_after: Callable[[Any, str, Path], None]
 ) -> None:
     folder = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(train.PhaseRunner, "run", then_signal(train.PhaseRunner.run))
-        assert run(folder) == 75
-    told(capsys)
+    stop_after(train.PhaseRunner, "run", folder)
     assert checkpoints(folder) == [4]  # the end of pretraining
     assert run(folder) == 0
     check_same(folder, whole)
@@ -173,6 +166,6 @@ def test_a_sweep_that_is_stopped_in_its_last_report(
     with monkeypatch.context() as patch:
         patch.setattr(table, "write", then_signal(table.write))
         assert run_sweep(tmp_path / "sweep", ABLATION) == 75
-    told(capsys)
+    assert capsys.readouterr().err == ANNOUNCED + STOPPED
     assert run_sweep(tmp_path / "sweep", ABLATION) == 0
     assert json.loads((tmp_path / "sweep" / "trials.json").read_text()) == [result] * 4

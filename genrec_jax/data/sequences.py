@@ -27,6 +27,7 @@ VALIDATION_HOLDOUT = 1
 PRETRAINING_HOLDOUT = 2
 LARGEST_ID = 2**31 - 1
 MOST_DIGITS = 10  # of an id
+SAMPLE_SEED = 0  # of the users of a split
 SHORTEST_SEQUENCE = 3  # one item of training, one of validation, one of test
 
 
@@ -165,6 +166,21 @@ def whole_histories(sequences: UserSequences) -> Examples:
         stops=sequences.offsets[1:],
         targets=np.full(sequences.n_users, -1),
     )
+
+
+def sample_users(examples: Examples, users: int) -> Examples:
+    """A seeded sample without replacement, in order; all where `users` is 0 or not fewer."""
+    return examples if users == 0 else examples.take(sample_rows(len(examples), users))
+
+
+def sample_rows(n: int, users: int) -> Int[np.ndarray, " m"]:
+    """Which of n examples a sample of so many users takes, in order.
+
+    The same whatever the run's seed: runs that differ in it are tested on the same users.
+    """
+    if users >= n:
+        return np.arange(n)
+    return np.sort(np.random.default_rng([SAMPLE_SEED, users]).choice(n, users, replace=False))
 
 
 def from_lists(

@@ -25,6 +25,7 @@ class Fitted:
     examples: Examples
     n_tokens: Int[np.ndarray, " n"]
     cut: CutReport
+    least: int  # tokens of the longest user name, the longest item name and the mask
 
 
 def fit_histories(
@@ -39,36 +40,38 @@ def fit_histories(
     Raises:
         InputError: `max_tokens` cannot hold a user's name and one item.
     """
-    framed, item_lengths = _frame(examples, table, unit)
+    if unit == "token":
+        item_lengths = table.item_lengths
+        user_tokens = np.where(examples.users >= 0, table.user_lengths[examples.users], 0)
+        framed: Int[np.ndarray, " n"] = FRAME + MASK + user_tokens
+    else:
+        item_lengths = np.ones_like(table.item_lengths)
+        framed = np.full(len(examples), BEGINNING + MASK)
     if (least := int(framed.max() + item_lengths.max())) > max_tokens:
         raise InputError(
             f"config.model.max_tokens: found {max_tokens}, expected at least {least}, which the "
             "longest user name, one item and the mask take"
         )
     fitting, cut = cut_histories(examples, item_lengths, max_tokens - framed)
-    return Fitted(fitting, framed + history_tokens(fitting, item_lengths), cut)
+    return Fitted(fitting, framed + history_tokens(fitting, item_lengths), cut, least)
 
 
 def longest_input(
     examples: Examples, table: TokenTable, max_tokens: int, unit: str = "token"
 ) -> int:
-    """The encoder tokens of the longest example, cut to fit; at least those of a one-item history.
+    """The encoder tokens of the longest example, cut to fit, or of any history of one item.
 
-    Arguments and errors as of `fit_histories`.
+    Args:
+        examples: histories, which may be longer than `max_tokens`.
+        table: the tokens of every name.
+        max_tokens: of the encoder.
+        unit: what the encoder reads one vector of.
+
+    Raises:
+        InputError: `max_tokens` cannot hold a user's name and one item.
     """
-    framed, item_lengths = _frame(examples, table, unit)
-    n_tokens = fit_histories(examples, table, max_tokens, unit).n_tokens
-    return max(int(n_tokens.max()), int(framed.max() + item_lengths.max()))
-
-
-def _frame(
-    examples: Examples, table: TokenTable, unit: str
-) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " N"]]:
-    """The tokens around the history of each example, and the tokens of every item's name."""
-    if unit != "token":
-        return np.full(len(examples), BEGINNING + MASK), np.ones_like(table.item_lengths)
-    user_tokens = np.where(examples.users >= 0, table.user_lengths[examples.users], 0)
-    return FRAME + MASK + user_tokens, table.item_lengths
+    fitted = fit_histories(examples, table, max_tokens, unit)
+    return max(int(fitted.n_tokens.max()), fitted.least)
 
 
 def plan_batches(

@@ -178,39 +178,6 @@ def test_the_config_is_that_of_our_model(bart, ours, exported: Path, tmp_path: P
     assert found.items() <= dataclasses.asdict(ours[0]).items()
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"count_from": "middle"}, "is 'middle', expected 'start' or 'end'"),
-        ({"count_from": None}, "genrec_count_positions_from is missing"),
-        ({"longest_input": None}, "genrec_longest_trained_input is missing"),
-        ({"longest_input": 10**30}, "up to max_position_embeddings = 64"),
-        ({"longest_input": True}, "is True, expected a whole number"),
-        ({"longest_input": -1}, "is -1, expected a whole number"),
-    ],
-)
-def test_what_an_export_says_of_its_positions_is_checked(
-    changes: dict[str, object], expected: str, exported: Path, tmp_path: Path
-) -> None:
-    config = json.loads((exported / "config.json").read_text())
-    for name, value in changes.items():
-        config[POSITION_KEYS[name]] = value
-        if value is None:
-            del config[POSITION_KEYS[name]]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=re.escape(expected)):
-        read_positions(tmp_path)
-
-
-def test_an_export_without_its_id_tables_is_refused(exported: Path, tmp_path: Path) -> None:
-    """Its tokenizer would be read as BART's own, which splits names otherwise."""
-    folder = Path(shutil.copytree(exported, tmp_path / "folder"))
-    assert load_vocabulary(folder).size > 0
-    (folder / FILE).unlink()
-    with pytest.raises(InputError, match=f"exported by genrec_jax, but lacks {FILE}"):
-        load_vocabulary(folder)
-
-
 @pytest.mark.parametrize("count_from", ["start", "end"])
 def test_the_snippet_of_the_model_card(
     count_from: str, ours, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -177,7 +177,7 @@ def test_rows_follow_their_ids_into_a_log_that_overlaps(
 
 
 def test_numbers_of_the_text_do_not_matter(april, caplog: pytest.LogCaptureFixture) -> None:
-    """The same log, numbered anew: every row is taken, and one line says so."""
+    """A log that is numbered differently keeps every row, and one line says so."""
     exported, ours, params = april
     again = catalogue_of(exported.parent / "log", exported, indexing="random")
     assert (again.indexing.item_numbers != ours.indexing.item_numbers).any()
