@@ -1,4 +1,4 @@
-"""SASRec (Kang and McAuley 2018), the learned line to beat, in the same harness.
+"""SASRec (Kang and McAuley 2018), the learned baseline, in the same harness.
 
     python -m genrec_jax.main --config=configs/sasrec.py[:beauty|sports|yelp]
 

@@ -1,4 +1,4 @@
-"""A checkpoint and a split → ranked lists → metrics, beside the lines to beat."""
+"""A checkpoint and a split → ranked lists → metrics, beside the baselines."""
 
 import importlib.metadata
 import logging
@@ -18,6 +18,8 @@ from genrec_jax.data.sequences import (
     Examples,
     UserSequences,
     next_item_examples,
+    sample_rows,
+    sample_users,
 )
 from genrec_jax.data.synthetic import oracle_lists
 from genrec_jax.decoding.ranking import RankedLists, Watch, join
@@ -25,8 +27,6 @@ from genrec_jax.devices import Devices
 from genrec_jax.experiment import (
     load_names,
     load_sequences,
-    sample_rows,
-    sample_users,
     synthetic_spec,
 )
 from genrec_jax.measures.findings import findings
@@ -187,7 +187,7 @@ def search_notes(result: dict[str, Any]) -> list[str]:
 
 
 def doubt_notes(result: dict[str, Any]) -> list[str]:
-    """The model against the strongest line to beat, and what its numbers give away."""
+    """The model against the strongest baseline, and what its numbers give away."""
     notes = []
     if result.get("differences"):
         strongest = max(
@@ -197,7 +197,7 @@ def doubt_notes(result: dict[str, Any]) -> list[str]:
         difference, low, high = result["differences"][strongest][METRIC]
         word = "above" if low > 0 else "below" if high < 0 else "level with"
         notes.append(
-            f"{METRIC} is {word} '{strongest}', the strongest line to beat: "
+            f"{METRIC} is {word} that of the strongest baseline, '{strongest}': "
             f"{difference:+.5f}, 95 % interval {low:+.5f} to {high:+.5f}"
         )
     if result["indexing"] == "published" and result["dataset"] in ("beauty", "sports", "yelp"):

@@ -1,4 +1,4 @@
-"""The switches of JAX and XLA that change numbers: some are pinned, the others go on record.
+"""The switches of JAX and XLA that change numbers: some are pinned, the others are recorded.
 
 JAX reads its switches from the environment (`JAX_ENABLE_X64=1`), and a run that is resumed under
 other switches is not, bit for bit, the run that was never stopped. So:

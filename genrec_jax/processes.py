@@ -122,7 +122,7 @@ def once(work: Callable[[], T]) -> T:
 
 
 def everywhere(value: Any) -> list[Any]:
-    """The values that all processes give, in their order. JSON, to go to the others."""
+    """Gather a JSON value from every process, in the order of the processes."""
     return [value] if count() == 1 else _exchange(_Outcome(), value)
 
 
@@ -183,9 +183,9 @@ class Agreement:
             return self._agreed[1]
 
     def asked_anywhere(self) -> str | None:
-        """After the last such place, in all processes: what one of them asked for in vain, or None.
+        """What some process asked for and none has done, or None; all processes call it at the end.
 
-        Without it one that asks when the others have passed their last place would be ignored.
+        Without it, a request would be lost that comes after the last place where it can be met.
         """
         return next((what for what in everywhere(self._asked) if what is not None), None)
 

@@ -239,7 +239,7 @@ def test_a_full_disk_while_a_run_is_evaluated_and_mixed(
 def test_no_room_for_what_duckdb_spills(
     run: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """DuckDB then says that its memory is not enough, since the disk cannot stand in for it."""
+    """DuckDB reports too little memory, since it cannot spill to the full disk."""
 
     def spill(config: object, name: str, scratch: Path) -> None:
         settings = {"memory_limit": "8MiB", "temp_directory": str(scratch / "spill"), "threads": 1}

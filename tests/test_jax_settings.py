@@ -69,7 +69,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 
 @pytest.fixture
 def cut(plain: Path, tmp_path: Path) -> Path:
-    """The same, stopped before its test."""
+    """The run `plain`, stopped before its test."""
     folder = Path(shutil.copytree(plain, tmp_path / "cut"))
     (folder / "results.json").unlink()
     return folder

@@ -1,6 +1,6 @@
-"""How a run knows its dataset again: by a name, and by the sha256 of everything in it.
+"""How a run recognises its dataset: by its name and by the sha256 of its content.
 
-The hash is of the content, not of the files: the same sequences in another format have the same.
+The content is hashed, not the files: the same sequences in another format have the same hash.
 """
 
 import hashlib

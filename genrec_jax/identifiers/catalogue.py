@@ -53,7 +53,7 @@ class Catalogue:
             indexing: how its users and items are written.
             vocabulary: the tokenizer.
             names: the log's own ids and titles, of a prepared dataset.
-            dataset: what the whole dataset is known by; None: `sequences` are the whole.
+            dataset: the identity of the whole dataset; None: `sequences` are all of it.
         """
         table = build_token_table(vocabulary, indexing.item_names(), indexing.user_names())
         trie = build_trie(table.item_tokens, table.item_lengths, table.eos)

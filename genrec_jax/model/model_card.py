@@ -91,7 +91,7 @@ print([item_ids.get(name) for name in names])
 ```
 
 This search is free to write names that no item has (`None` above). `genrec_jax` itself walks the
-trie of the catalogue, and goes on training from this folder with
+trie of the catalogue, and continues training from this folder with
 `--config.model.pretrained=FOLDER`. A run on another dataset takes the rows of users and items that
 have the same ids, whatever their numbers; all others start anew. An id without a letter in it is a
 number that every dataset counts for itself: its row is taken only in the same dataset, or in a

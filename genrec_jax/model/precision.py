@@ -33,8 +33,8 @@ def cast_params(graph: Any, params: Params) -> Params:
 
     Args:
         graph: of the model, whose shape says what the compute dtype is.
-        params: float32, where they are to lie. They are left as they are, and what is not cast is
-            shared with the result.
+        params: float32, on the devices that will use them. They are not changed; leaves that are
+            not cast are shared with the result.
     """
     model = merge(graph, params)
     dtype = jnp.dtype(model.shape.dtype)
@@ -47,7 +47,7 @@ def cast_params(graph: Any, params: Params) -> Params:
 
 
 def _tables(shape: GenRecShape) -> tuple[str, ...]:
-    """GenRec's own parameters that are cast behind every look-up, and for every product."""
+    """GenRec's own parameters that are cast after every look-up, and for every product."""
     names = ["pointer"] if shape.residual == "items" else []
     if shape.encoder_unit != "item":  # else the encoder adds up their rows
         names += ["token_embedding", "user_embedding"]
