@@ -20,8 +20,8 @@ minutes on one of 2 cores beside other work, all 22,363 test users, history left
                          HR@5    NDCG@5  HR@10   NDCG@10
     20 beams             .0690   .0487   .0951   .0571
     exact                .0690   .0487   .0950   .0571
-    mixed with the kNN   .0705   .0505   .0980   .0593     python -m genrec_jax.mix --workdir=RUN
-    … by a chooser       .0711   .0513   .0982   .0600     the same with --chooser=OTHER (README)
+    mixed with the kNN   .0705   .0505   .0980   .0593   python -m genrec_jax ensemble --workdir=RUN
+    … by a chooser       .0711   .0513   .0982   .0600   the same with --chooser=OTHER (README)
     the kNN alone        .0610   .0444   .0832   .0515
 
 Three seeds, NDCG@10: .0570 ± .0005, mixed .0586 ± .0006, by a chooser .0595 ± .0004 (README).
@@ -29,7 +29,7 @@ Three seeds, NDCG@10: .0570 ± .0005, mixed .0586 ± .0006, by a chooser .0595 �
 
 from ml_collections import ConfigDict
 
-from genrec_jax.config import Config, check_variant
+from genrec_jax.runs.config import Config, check_variant
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -1,6 +1,6 @@
 """From a log to a prepared dataset: where the columns of known sources are.
 
-    python -m genrec_jax.data.prepare --config=configs/prepare.py[:source] --output=FOLDER
+    python -m genrec_jax prepare --config=configs/prepare.py[:source] --output=FOLDER
         --config.log.file=FILE [--config.metadata.file=FILE] [--config.KEY=VALUE …]
 
     (no source)     a CSV file with a header line: user, item, time (say `--config.log.user=…` and
@@ -16,13 +16,13 @@
     sequences       S3-Rec's files: `user item item …` a line
 
 Without --config.metadata.file no titles are carried, but those of --config.log.title.
-genrec_jax/data/prepare_config.py says what each key means.
+genrec_jax/data/prepare/config.py says what each key means.
 """
 
 from ml_collections import ConfigDict
 
-from genrec_jax.config import check_variant
-from genrec_jax.data.prepare_config import PrepareConfig
+from genrec_jax.data.prepare.config import PrepareConfig
+from genrec_jax.runs.config import check_variant
 
 
 def get_config(source: str = "") -> ConfigDict:

@@ -9,7 +9,7 @@ has .7785 and .5377, and the best possible recommender .9085 and .6483.
 
 from ml_collections import ConfigDict
 
-from genrec_jax.config import Config, check_variant
+from genrec_jax.runs.config import Config, check_variant
 
 
 def get_config(variant: str = "") -> ConfigDict:

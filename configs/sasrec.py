@@ -14,7 +14,7 @@ HR@5 .0686  NDCG@5 .0494  HR@10 .0939  NDCG@10 .0575
 
 from ml_collections import ConfigDict
 
-from genrec_jax.config import Config, check_variant
+from genrec_jax.runs.config import Config, check_variant
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -15,13 +15,13 @@ users, history left out, one seed:
                          HR@5    NDCG@5  HR@10   NDCG@10
     20 beams             .0391   .0267   .0572   .0325
     exact                .0390   .0267   .0573   .0326
-    mixed with the kNN   .0430   .0296   .0621   .0357     python -m genrec_jax.mix --workdir=RUN
+    mixed with the kNN   .0430   .0296   .0621   .0357   python -m genrec_jax ensemble --workdir=RUN
     the kNN alone        .0384   .0264   .0524   .0309
 """
 
 from ml_collections import ConfigDict
 
-from genrec_jax.config import Config, check_variant
+from genrec_jax.runs.config import Config, check_variant
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -11,7 +11,7 @@ on the published numbering, which leaks the answer (README, "What a figure means
 The recipe has not been run here yet on a GPU: time and score are not measured.
 
 `:best` (README "Beyond the paper"), 43 minutes on one of 2 cores beside other work, all 30,431 test
-users, repeats allowed, one seed; the mix is `python -m genrec_jax.mix --workdir=RUN`:
+users, repeats allowed, one seed; the mix is `python -m genrec_jax ensemble --workdir=RUN`:
 
                                  HR@5    NDCG@5  HR@10   NDCG@10
     20 beams                     .0511   .0353   .0766   .0436
@@ -23,7 +23,7 @@ users, repeats allowed, one seed; the mix is `python -m genrec_jax.mix --workdir
 
 from ml_collections import ConfigDict
 
-from genrec_jax.config import Config, check_variant
+from genrec_jax.runs.config import Config, check_variant
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -2,7 +2,7 @@
 # Makes .venv if need be, installs the test extra, checks the style and runs the tests.
 #   launch/test.sh               all but the slow ones, side by side on as many as four cores
 #   launch/test.sh -m slow       only those, minutes each
-#   launch/test.sh tests/model   what pytest takes
+#   launch/test.sh tests/models  what pytest takes
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -6,8 +6,8 @@ import sys
 import time
 from typing import Any
 
-from genrec_jax import processes
-from genrec_jax.errors import DiskError, NotFiniteError
+from genrec_jax.core import processes
+from genrec_jax.core.errors import DiskError, NotFiniteError
 
 
 def failure_of(work: Any) -> Exception:

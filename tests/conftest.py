@@ -11,12 +11,14 @@ hook.__enter__()
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
+from small_training import Small  # noqa: E402
 
 from genrec_jax.data.sequences import UserSequences  # noqa: E402
 from genrec_jax.data.synthetic import SyntheticSpec, synthetic_sequences  # noqa: E402
 from genrec_jax.identifiers.catalogue import Catalogue  # noqa: E402
 from genrec_jax.identifiers.indexing import make_indexing  # noqa: E402
 from genrec_jax.identifiers.tokenizer import train_tokenizer  # noqa: E402
+from genrec_jax.training.resident import ResidentTrainer  # noqa: E402
 
 # A machine that is busy is no fault of an example's.
 settings.register_profile("any machine", deadline=None)
@@ -62,3 +64,29 @@ def catalogue(sequences: UserSequences) -> Catalogue:
     indexing = make_indexing("random", sequences, seed=1)
     names = indexing.item_names() + indexing.user_names()
     return Catalogue.build(sequences, indexing, train_tokenizer(names, 40))
+
+
+# ---------------------------------------------------------- the small phase of small_training.py
+
+
+@pytest.fixture(scope="session")
+def small(sequences: UserSequences, catalogue: Catalogue) -> Small:
+    return Small.build(sequences, catalogue, rate=0.1)
+
+
+@pytest.fixture(scope="session")
+def still(sequences: UserSequences, catalogue: Catalogue) -> Small:
+    """The same without dropout."""
+    return Small.build(sequences, catalogue, rate=0.0)
+
+
+@pytest.fixture(scope="session")
+def trainer(small: Small) -> ResidentTrainer:
+    """One step a call. Shared, since compiling takes most of the time."""
+    return small.trainer(1)
+
+
+@pytest.fixture(scope="session")
+def of_eights(small: Small) -> ResidentTrainer:
+    """Up to eight steps a call."""
+    return small.trainer(8)

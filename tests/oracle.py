@@ -24,9 +24,9 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from genrec_jax.data.batches import Batch
 from genrec_jax.identifiers.token_table import TokenTable
-from genrec_jax.model.bart import BartShape
-from genrec_jax.model.genrec import GenRec, Params, abstract_model, merge
-from genrec_jax.model.inputs import (
+from genrec_jax.models.bart import BartShape
+from genrec_jax.models.genrec import GenRec, Params, abstract_model, merge
+from genrec_jax.models.inputs import (
     DecoderInput,
     DeviceTable,
     EncoderInput,
@@ -257,7 +257,7 @@ OUR_WORDS = {
 
 
 def our_path(torch_name: str) -> list[str]:
-    """Where we keep what PyTorch calls so; written apart from the table in model/convert.py."""
+    """Where we keep what PyTorch calls so; written apart from the table in models/convert.py."""
     name = torch_name
     for theirs, ours in OUR_WORDS.items():
         name = name.replace(theirs, ours)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tiny_run import CONFIG
 
-from genrec_jax import sweep
+from genrec_jax.cli import sweep
 
 ABLATION = """
 from genrec_jax.sweeps.spec import Ablation, Setting
@@ -42,4 +42,4 @@ def file(folder: Path, text: str) -> Path:
 
 def run(workdir: Path, text: str, *flags: str) -> int:
     path = file(workdir.parent, text)
-    return sweep.main([CONFIG, f"--sweep={path}", f"--workdir={workdir}", *flags])
+    return sweep.main(["sweep", CONFIG, f"--sweep={path}", f"--workdir={workdir}", *flags])

@@ -1,71 +1,125 @@
-"""A module imports only from its own folder and from folders above it, the way the data goes."""
+"""A module imports only from its own package and from packages above it in ORDER."""
 
 import ast
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+from repository import ROOT
+
 import genrec_jax
+from genrec_jax.__main__ import COMMANDS
+from genrec_jax.cli.renamed import RENAMED
 
-# Top to bottom: the way of the data, then what stands at the end and may use all.
-ORDER = [
-    *(
-        "errors",
-        "disk",
-        "endings",
-        "shipped",
-        "jax_settings",
-        "config_keys",
-        "processes",
-        "devices",
-        "data",
-        "identifiers",
-        "model",
-        "training",
-        "decoding",
-        "measures",
-    ),
-    *("config", "progress", "signals", "run_lock", "fingerprints", "run_folder", "recommender"),
-    *("predictions", "experiment", "audit", "run_page", "evaluate", "recommend", "phase", "train"),
-    *("main", "mix", "sweeps", "sweep"),
-]
+# As the data flow: what is above knows nothing of what is below.
+ORDER = (
+    *("core", "data", "identifiers", "layers", "models", "runs", "decoding", "evaluation"),
+    *("training", "reporting", "serving", "sweeps", "cli", "benchmarks"),
+)
+ROOT_MODULES = {"__init__", "__main__", "main"}
 PACKAGE = Path(genrec_jax.__file__).parent
-PLACES = {name: place for place, name in enumerate(ORDER)}
-# Modules that are a command too (`python -m genrec_jax.model.convert`). Like main.py a command may
-# use all, but its imports must stand inside its function main(): importing the module brings none.
-COMMANDS = {
-    *(PACKAGE / "data" / "prepare.py", PACKAGE / "model" / "convert.py"),
-    PACKAGE / "measures" / "report.py",
-}
+FILES = {path.relative_to(PACKAGE).with_suffix("").parts: path for path in PACKAGE.rglob("*.py")}
+# In a wheel `configs/` is inside the package; here it is not.
+MODULES = {".".join(("genrec_jax", *parts)).removesuffix(".__init__") for parts in FILES}
 
 
-def imports(path: Path) -> set[str]:
-    found = set()
-    tree = ast.parse(path.read_text())
-    if path in COMMANDS:
-        tree.body = [node for node in tree.body if getattr(node, "name", "") != "main"]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+def imports(path: Path) -> Iterator[str]:
+    """Every imported name with its module, `genrec_jax.data.batches.Batch`; lazy imports too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return found
+            yield from (alias.name for alias in node.names)
 
 
 def test_imports_go_one_way() -> None:
-    for path in PACKAGE.rglob("*.py"):
-        here = path.relative_to(PACKAGE).with_suffix("").parts[0]
-        if here in ("__init__", "benchmarks"):
-            continue
-        for module in imports(path):
-            if module.startswith("genrec_jax."):
-                there = module.split(".")[1]
-                assert PLACES[there] <= PLACES[here], f"{path.name} imports {module}"
+    wrong = []
+    for parts, path in FILES.items():
+        if len(parts) == 1:
+            continue  # the public API and the commands
+        below = ORDER[ORDER.index(parts[0]) + 1 :]
+        for name in imports(path):
+            package, _, rest = name.partition(".")
+            if package == "genrec_jax" and rest != "__version__":
+                there = rest.partition(".")[0]
+                assert there in ORDER, f"{path}: imports {name}"
+                wrong += [f"{'.'.join(parts)} imports {name}"] * (there in below)
+    assert not wrong
 
 
-def test_orbax_and_ml_collections_stay_in_their_places() -> None:
-    allowed = {"orbax": {"checkpoint.py"}, "ml_collections": {"main.py"}, "torch": set()}
-    for path in PACKAGE.rglob("*.py"):
-        for module in imports(path):
-            owners = allowed.get(module.split(".")[0])
-            if path.parent.name == "benchmarks" and module.startswith("torch"):
-                continue  # what is timed beside ours
-            assert owners is None or path.name in owners, f"{path.name} imports {module}"
+def test_the_packages_are_those_of_the_order() -> None:
+    assert {parts[0] for parts in FILES if len(parts) > 1} == set(ORDER)
+    assert {parts[0] for parts in FILES if len(parts) == 1} == ROOT_MODULES
+
+
+def test_the_architecture_page_names_every_module() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = {row.split("`")[1]: row for row in page.splitlines() if row.startswith("| `")}
+    for parts in FILES:
+        if len(parts) > 1 and parts[-1] != "__init__":
+            row = rows["/".join(parts[:-1]) + "/"]
+            assert f"`{parts[-1]}.py`" in row, "/".join(parts)
+    assert {name.rstrip("/").split("/")[0] for name in rows} >= set(ORDER)
+
+
+def test_libraries_stay_in_their_places() -> None:
+    """What only some machines have, or what one module hides from all others."""
+    allowed = {
+        "orbax": {("runs", "checkpoint")},
+        "ml_collections": {("runs", "config_flags"), ("cli", "run")},
+        "torch": set(),
+    }
+    for parts, path in FILES.items():
+        for name in imports(path):
+            library = name.partition(".")[0]
+            if parts[0] == "benchmarks" and library == "torch":
+                continue  # timed beside ours
+            assert parts in allowed.get(library, {parts}), f"{path} imports {name}"
+
+
+def test_no_file_is_long() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in FILES.values()}
+    long = {path.name for path, length in lengths.items() if length > 450}
+    assert long <= {"decode.py", "train_step.py"}  # benchmarks/
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", genrec_jax.__all__)
+def test_the_public_names_are_there(name: str) -> None:
+    assert getattr(genrec_jax, name).__name__ == name
+    assert name in dir(genrec_jax)
+
+
+def test_the_package_is_imported_without_jax() -> None:
+    done = run("-c", "import genrec_jax, sys; assert 'jax' not in sys.modules; genrec_jax.nothing")
+    assert "module 'genrec_jax' has no attribute 'nothing'" in done.stderr
+
+
+def test_every_command_has_a_file() -> None:
+    done = run("-m", "genrec_jax")
+    for name in COMMANDS:
+        assert ("cli", name.replace("-", "_")) in FILES
+        assert f"\n  {name} " in done.stdout
+    assert done.returncode == 0
+
+
+def test_an_unknown_command() -> None:
+    done = run("-m", "genrec_jax", "serve")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: serve: not a command, expected one of prepare, sweep")
+
+
+@pytest.mark.parametrize("module", RENAMED)
+def test_a_renamed_command_names_the_new_one(module: str) -> None:
+    assert module not in MODULES or module == "genrec_jax.data.prepare"  # a package now
+    done = run("-u", "-m", module, "--workdir=genrec_jax.mix")
+    assert done.returncode == 2
+    now = f"python -m genrec_jax {RENAMED[module]}"
+    assert done.stderr == f"error: python -m {module}: no such command, use {now}\n"
+    assert RENAMED[module] in COMMANDS

@@ -8,18 +8,14 @@ import pytest
 from repository import ROOT
 from test_coded_run import SMALL, command
 
-from genrec_jax.config import Config
-from genrec_jax.errors import InputError
-from genrec_jax.experiment import (
-    build_catalogue,
-    load_sequences,
-    model_shape,
-    start_params,
-    start_vectors,
-)
-from genrec_jax.model.convert import main as convert
-from genrec_jax.phase import objective_of
+from genrec_jax.cli.export import main as convert
+from genrec_jax.core.errors import InputError
+from genrec_jax.runs.config import Config
+from genrec_jax.runs.dataset import load_sequences
+from genrec_jax.runs.identifiers import build_catalogue
+from genrec_jax.runs.model import model_shape, start_params, start_vectors
 from genrec_jax.training.cloze import CAUSAL
+from genrec_jax.training.phase import objective_of
 
 CONFIG = f"--config={ROOT / 'configs' / 'quickstart.py'}"
 TRIE = [

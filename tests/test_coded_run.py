@@ -10,11 +10,11 @@ from identifiers.test_item_vectors import planted
 from repository import ROOT
 from titled import write_titled
 
+from genrec_jax.cli.export import main as convert
 from genrec_jax.data.sequences import UserSequences
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.item_vectors import collaborative_vectors
 from genrec_jax.main import main
-from genrec_jax.model.convert import main as convert
 
 CONFIG = f"--config={ROOT / 'configs' / 'quickstart.py'}"
 SMALL = [
@@ -87,7 +87,7 @@ def test_the_audit_finds_codes_that_know_the_test_items(
         whole = UserSequences("whole", items, offsets, sequences.user_ids, sequences.item_ids)
         return collaborative_vectors(whole, dims, window, seed)
 
-    monkeypatch.setattr("genrec_jax.experiment.collaborative_vectors", peeking)
+    monkeypatch.setattr("genrec_jax.runs.identifiers.collaborative_vectors", peeking)
     data = as_file(planted(), tmp_path / "planted.txt")
     text = printed(capsys, *data, "--config.indexing=collaborative", "--config.codes.dims=16")
     last = text.strip().splitlines()[-1]
@@ -129,8 +129,9 @@ def test_texts_that_are_not_there(
 
 
 def test_the_attributes_of_a_named_dataset(data_dir: Path) -> None:
-    from genrec_jax.config import CodesConfig, Config, DataConfig
-    from genrec_jax.experiment import code_vectors, load_sequences
+    from genrec_jax.runs.config import CodesConfig, Config, DataConfig
+    from genrec_jax.runs.dataset import load_sequences
+    from genrec_jax.runs.identifiers import code_vectors
 
     config = Config(data=DataConfig(name="beauty"), indexing="semantic", codes=CodesConfig(dims=4))
     vectors = code_vectors(config, load_sequences(config.data), None)

@@ -16,8 +16,8 @@ from disks import disk, mount
 from test_main import CONFIG, SMALL_MODEL, command
 from tiny_run import arrays, checkpoints, lines, run
 
-from genrec_jax import experiment
-from genrec_jax.run_lock import locked
+from genrec_jax.core.file_lock import locked
+from genrec_jax.runs import identifiers
 
 TEXT = "\n".join(
     f"{user} {' '.join(str(1 + (user + step * (1 + user % 3)) % 40) for step in range(6))}"
@@ -92,9 +92,9 @@ def test_another_dataset_of_the_same_users_and_items(
 def test_another_tokenizer(
     copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = experiment.train_tokenizer
+    ours = identifiers.train_tokenizer
     monkeypatch.setattr(
-        experiment,
+        identifiers,
         "train_tokenizer",
         lambda names, size, *rest, **more: ours(names, size - 5, *rest, **more),
     )

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from repository import ROOT
 
-from genrec_jax import mix
+from genrec_jax.cli import ensemble
 from genrec_jax.data.synthetic import transition_matrix
-from genrec_jax.experiment import load_sequences, synthetic_spec
+from genrec_jax.evaluation import ensemble_run
 from genrec_jax.main import main
-from genrec_jax.run_folder import RunFolder
+from genrec_jax.runs.dataset import load_sequences, synthetic_spec
+from genrec_jax.runs.run_folder import RunFolder
 
 SMALL_MODEL = [
     "--config.data.synthetic_users=80",
@@ -229,7 +230,7 @@ def test_mixing_with_the_knn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     exclude = "--config.evaluate.exclude_history=True"
-    assert mix.main([f"--workdir={copy}", exclude]) == 0
+    assert ensemble.main(["ensemble", f"--workdir={copy}", exclude]) == 0
     found = json.loads((copy / "results_mixed.json").read_text())
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if line.startswith("GenRec + kNN"))
@@ -253,24 +254,24 @@ def test_mixing_with_the_knn(
     row = next(line for line in printed.splitlines() if line.startswith(knn))
     assert row.split()[7] == f"{found['references'][knn]['NDCG@10']:.5f}"
 
-    assert mix.main([f"--workdir={copy}", "--config.seed=1"]) == 2
+    assert ensemble.main(["ensemble", f"--workdir={copy}", "--config.seed=1"]) == 2
     assert "expected --config.evaluate.KEY=VALUE" in capsys.readouterr().err
-    assert mix.main([f"--workdir={tmp_path / 'none'}"]) == 2
+    assert ensemble.main(["ensemble", f"--workdir={tmp_path / 'none'}"]) == 2
     assert "expected a run's folder" in capsys.readouterr().err
     config = json.loads((copy / "config.json").read_text())
     config["finetune"]["holdout"] = 1
     (copy / "config.json").write_text(json.dumps(config))
-    assert mix.main([f"--workdir={copy}"]) == 2
+    assert ensemble.main(["ensemble", f"--workdir={copy}"]) == 2
     assert "config.finetune.holdout: found 1, a run that was" in capsys.readouterr().err
     config["finetune"]["holdout"] = 2
     (copy / "config.json").write_text(json.dumps(config))
     with monkeypatch.context() as patch:
-        patch.setattr(mix, "write_lists", full_disk)
-        assert mix.main([f"--workdir={copy}", exclude]) == 74
+        patch.setattr(ensemble_run, "write_lists", full_disk)
+        assert ensemble.main(["ensemble", f"--workdir={copy}", exclude]) == 74
     assert "error: disk error: No space left on device" in capsys.readouterr().err
     assert not (copy / "results_mixed.json").exists()  # of lists that are not there
     (copy / "results.json").unlink()
-    assert mix.main([f"--workdir={copy}"]) == 2
+    assert ensemble.main(["ensemble", f"--workdir={copy}"]) == 2
     assert "found no finished run there" in capsys.readouterr().err
 
 
@@ -283,7 +284,7 @@ def test_a_mix_that_another_run_chooses(
     assert command(CONFIG, *SMALL_MODEL, *changes, f"--workdir={chooser}") == 0
     users = "--config.evaluate.validation_users=0"
     capsys.readouterr()
-    assert mix.main([f"--workdir={copy}", f"--chooser={chooser}", users]) == 0
+    assert ensemble.main(["ensemble", f"--workdir={copy}", f"--chooser={chooser}", users]) == 0
     assert f"chosen by {chooser} for NDCG@10 of 80 validation users" in capsys.readouterr().out
     found = json.loads((copy / "results_mixed.json").read_text())
     assert found["chooser"] == str(chooser)
@@ -298,7 +299,7 @@ def test_a_mix_that_another_run_chooses(
         (run, f"--chooser={run}: found config.data.drop_last=0, expected 1"),
         (tmp_path / "none", "found no finished run there"),
     ):
-        assert mix.main([f"--workdir={copy}", f"--chooser={other}"]) == 2
+        assert ensemble.main(["ensemble", f"--workdir={copy}", f"--chooser={other}"]) == 2
         error = capsys.readouterr().err
         assert told in error
         assert error.count("\n") == 1
@@ -306,7 +307,7 @@ def test_a_mix_that_another_run_chooses(
     config["data"]["drop_last"] = 1  # but it was trained on the whole log
     other = Path(shutil.copytree(copy, tmp_path / "other"))
     (other / "config.json").write_text(json.dumps(config))
-    assert mix.main([f"--workdir={copy}", f"--chooser={other}"]) == 2
+    assert ensemble.main(["ensemble", f"--workdir={copy}", f"--chooser={other}"]) == 2
     assert f"--chooser={other}: the run was trained on other data" in capsys.readouterr().err
 
 

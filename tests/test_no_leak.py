@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from genrec_jax.core.errors import InputError
 from genrec_jax.data.sequences import (
     SHORTEST_SEQUENCE,
     TEST_HOLDOUT,
@@ -18,16 +19,15 @@ from genrec_jax.data.sequences import (
     without_last,
 )
 from genrec_jax.data.synthetic import SyntheticSpec, synthetic_sequences
-from genrec_jax.errors import InputError
-from genrec_jax.identifiers.indexing import Indexing, coded_indexing, make_indexing
-from genrec_jax.identifiers.item_vectors import collaborative_vectors
-from genrec_jax.measures.references import popularity_lists
-from genrec_jax.measures.transitions import (
+from genrec_jax.evaluation.baselines import popularity_lists
+from genrec_jax.evaluation.transitions import (
     TransitionKNN,
     TransitionSettings,
     choose_settings,
     transition_lists,
 )
+from genrec_jax.identifiers.indexing import Indexing, coded_indexing, make_indexing
+from genrec_jax.identifiers.item_vectors import collaborative_vectors
 
 SETTINGS = TransitionSettings(window=10, decay=0.6, power=0.0, popularity=0.25)
 

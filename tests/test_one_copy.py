@@ -8,14 +8,16 @@ import jax
 import numpy as np
 import pytest
 
-from genrec_jax.config import CodesConfig, Config, DataConfig, EvaluateConfig, ModelConfig
-from genrec_jax.experiment import build_catalogue, load_sequences, model_shape
+from genrec_jax.core.signals import StopRequest
+from genrec_jax.decoding.ranker import SCORES, Ranker
 from genrec_jax.identifiers.trie import decided
-from genrec_jax.phase import PhaseRunner, make_phases
-from genrec_jax.recommender import SCORES, Recommender
-from genrec_jax.run_folder import MetricsWriter, RunFolder
-from genrec_jax.signals import StopRequest
-from genrec_jax.training.checkpoint import Checkpoints
+from genrec_jax.runs.checkpoint import Checkpoints
+from genrec_jax.runs.config import CodesConfig, Config, DataConfig, EvaluateConfig, ModelConfig
+from genrec_jax.runs.dataset import load_sequences
+from genrec_jax.runs.identifiers import build_catalogue
+from genrec_jax.runs.model import model_shape
+from genrec_jax.runs.run_folder import MetricsWriter, RunFolder
+from genrec_jax.training.phase import PhaseRunner, make_phases
 
 MODEL = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "attention_heads": 2}
 MODEL |= {"ffn_dim": 32, "vocab_size": 64, "max_tokens": 64}
@@ -48,12 +50,12 @@ def test_training_and_rankings_share_their_tables(head: str, tmp_path: Path) -> 
     searched = catalogue.trie if head == "vocabulary" else decided(catalogue.trie)
     counted = {"tokens": catalogue.table.tokens, "trie": searched.first_child}
     assert {name: copies(array) for name, array in counted.items()} == {"tokens": 0, "trie": 0}
-    recommender = Recommender(catalogue, shape, config.evaluate, 64, buckets=1)
+    ranker = Ranker(catalogue, shape, config.evaluate, 64, buckets=1)
     folder = RunFolder(tmp_path / "run")
     folder.create(config, shape)
-    rankers = [recommender._ranker(search) for search in ("constrained", SCORES)]
+    rankers = [ranker._ranker(search) for search in ("constrained", SCORES)]
     with Checkpoints(folder.checkpoints) as checkpoints, closing(MetricsWriter(folder)) as writer:
-        work = (catalogue, shape, sequences, recommender, checkpoints, writer, StopRequest())
+        work = (catalogue, shape, sequences, ranker, checkpoints, writer, StopRequest())
         phases = list(make_phases(config, sequences, catalogue))
         runners = [PhaseRunner(config, phase, *work) for phase in phases]
         assert (len(runners), len(rankers)) == (2, 2)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from genrec_jax.core.errors import InputError
 from genrec_jax.data.batches import BatchPlan, choose_widths, cut_histories
 from genrec_jax.data.sequences import (
     Examples,
@@ -21,15 +22,14 @@ from genrec_jax.data.sequences import (
     read_sequence_file,
     whole_histories,
 )
-from genrec_jax.errors import InputError
+from genrec_jax.evaluation.baselines import popularity_lists
+from genrec_jax.evaluation.metrics import HIT_CUTOFFS, NDCG_CUTOFFS, metrics
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
 from genrec_jax.identifiers.sentences import plan_batches
 from genrec_jax.identifiers.tokenizer import train_tokenizer
 from genrec_jax.identifiers.trie import build_trie
-from genrec_jax.measures.metrics import HIT_CUTOFFS, NDCG_CUTOFFS, metrics
-from genrec_jax.measures.references import popularity_lists
-from genrec_jax.model.inputs import append_mask, decoder_input, encoder_input, put_on_device
+from genrec_jax.models.inputs import append_mask, decoder_input, encoder_input, put_on_device
 from genrec_jax.training.cloze import mask_items, mask_random_item
 
 relaxed = settings(max_examples=50, deadline=None)

@@ -125,7 +125,7 @@ def test_sigterm_saves_the_last_step(whole: Path, cache: Path, tmp_path: Path) -
 
 SLOW_VALIDATION = """
 import time
-from genrec_jax import phase
+from genrec_jax.training import phase
 track = phase.track
 def slow(batches, label, total):
     for batch in track(batches, label, total):
@@ -165,7 +165,7 @@ def test_signals_while_validating(cache: Path, whole: Path, tmp_path: Path) -> N
 # What XLA does: one instruction of Python's, in C and without its lock, that no handler interrupts.
 SLOW_COMPILATION = """
 import ctypes
-from genrec_jax import phase
+from genrec_jax.training import phase
 class Slow(phase.ResidentTrainer):
     def program(self, state, call):
         print("compiling", flush=True)

@@ -17,13 +17,15 @@ from sweeping import run as run_sweep
 from test_main import CONFIG, SMALL_MODEL, command
 from tiny_run import check_same, checkpoints
 
-from genrec_jax import evaluate, predictions, sweep, train
-from genrec_jax.errors import Stopped
-from genrec_jax.run_folder import RunFolder
-from genrec_jax.signals import stop_on_signals
-from genrec_jax.sweeps import table
+from genrec_jax.core.errors import Stopped
+from genrec_jax.core.signals import stop_on_signals
+from genrec_jax.decoding import predictions
+from genrec_jax.evaluation import evaluate
+from genrec_jax.runs.checkpoint import Checkpoints
+from genrec_jax.runs.run_folder import RunFolder
+from genrec_jax.sweeps import sweep, table
 from genrec_jax.sweeps.trials import Trial
-from genrec_jax.training.checkpoint import Checkpoints
+from genrec_jax.training import train
 
 ANNOUNCED = "SIGTERM: saving, then leaving; a second signal leaves at once\n"
 STOPPED = "stopped by SIGTERM; rerun the command to resume\n"

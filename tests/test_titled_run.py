@@ -11,7 +11,7 @@ from repository import ROOT
 from test_main import SMALL_MODEL, command, fails
 from titled import titles, write_titled
 
-from genrec_jax.recommender import Recommender
+from genrec_jax.serving.recommender import Recommender
 
 CONFIG = f"--config={ROOT / 'configs' / 'quickstart.py'}"
 OWN_IDS = [*SMALL_MODEL, "--config.model.vocab_size=400", "--config.model.max_tokens=128"]

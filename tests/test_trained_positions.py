@@ -9,19 +9,21 @@ import pytest
 from test_coded_run import SMALL, command
 from test_main import CONFIG
 
-from genrec_jax.config import Config
 from genrec_jax.data.sequences import UserSequences, from_lists, next_item_examples
-from genrec_jax.experiment import build_catalogue, longest_trained, model_shape
+from genrec_jax.decoding.ranker import Ranker
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.sentences import plan_batches
 from genrec_jax.identifiers.trie import decided
-from genrec_jax.model.bart import POSITION_OFFSET
-from genrec_jax.model.device_trie import put_on_device as put_trie
-from genrec_jax.model.genrec import GenRecShape, abstract_model, init_params, merge
-from genrec_jax.model.inputs import append_mask, encoder_input, put_on_device
-from genrec_jax.phase import make_phases
-from genrec_jax.recommender import Recommender
+from genrec_jax.models.bart import POSITION_OFFSET
+from genrec_jax.models.device_trie import put_on_device as put_trie
+from genrec_jax.models.genrec import GenRecShape, abstract_model, init_params, merge
+from genrec_jax.models.inputs import append_mask, encoder_input, put_on_device
+from genrec_jax.runs.config import Config
+from genrec_jax.runs.identifiers import build_catalogue
+from genrec_jax.runs.model import longest_trained, model_shape
+from genrec_jax.serving.recommender import Recommender
 from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
+from genrec_jax.training.phase import make_phases
 from genrec_jax.training.step import make_train_step, start_state
 
 MODELS = [
@@ -113,7 +115,7 @@ def test_ranking_reads_no_position_that_training_left_as_it_was(
     rows = POSITION_OFFSET + np.flatnonzero(~trained)
     table = other["encoder"]["embedding"]["positions"]
     other["encoder"]["embedding"]["positions"] = table.at[rows].add(7.0)
-    recommender = Recommender(
+    ranker = Ranker(
         catalogue,
         shape,
         config.evaluate,
@@ -125,8 +127,8 @@ def test_ranking_reads_no_position_that_training_left_as_it_was(
     asked += [(1, [*range(1, 20)]), (None, [*range(1, 30)])]
     found = []
     for one in (params, other):
-        recommender.params = one
-        found.append(recommender.recommend(asked))
+        ranker.params = one
+        found.append(Recommender(ranker).recommend(asked))
     assert found[0] == found[1]
 
 
@@ -134,8 +136,8 @@ def test_histories_are_cut_to_the_longest_that_training_read() -> None:
     """Nine items of twelve: the last two are held out, and the third last is the target."""
     config, sequences = config_of("token", "vocabulary", "end", "last"), equal_lengths(12)
     catalogue, shape = build(config, sequences)
-    recommender = Recommender(catalogue, shape, config.evaluate, 96, 1)
-    plan = recommender.plan(next_item_examples(sequences, holdout=0), "test")
+    ranker = Ranker(catalogue, shape, config.evaluate, 96, 1)
+    plan = ranker.plan(next_item_examples(sequences, holdout=0), "test")
     longest = plan_batches(
         next_item_examples(sequences, holdout=2), catalogue.table, 96, 8, 1, "finetune"
     )
@@ -149,8 +151,8 @@ def test_histories_are_cut_to_the_longest_that_training_read() -> None:
 def test_a_log_whose_training_part_is_nearly_empty_still_reads_one_item(length: int) -> None:
     config, sequences = config_of("token", "vocabulary", "end", "last"), equal_lengths(length)
     catalogue, shape = build(config, sequences)
-    recommender = Recommender(catalogue, shape, config.evaluate, 96, 1)
-    plan = recommender.plan(next_item_examples(sequences, holdout=0), "test")
+    ranker = Ranker(catalogue, shape, config.evaluate, 96, 1)
+    plan = ranker.plan(next_item_examples(sequences, holdout=0), "test")
     assert (plan.examples.stops - plan.examples.starts).min() >= 1
 
 
@@ -190,7 +192,7 @@ def test_a_run_remembers_the_longest_input(tmp_path: Path) -> None:
     recommender = Recommender.load(run)
     history = [*range(1, 31)]
     whole, recent = recommender.recommend([(None, history), (None, history[-8:])])
-    longest = recommender.plan(recommender.examples([(None, history)]), "test").examples
+    longest = recommender.ranker.plan(recommender.examples([(None, history)]), "test").examples
     kept = int(longest.stops[0] - longest.starts[0])
     assert 8 <= kept < 20
     same = recommender.recommend([(None, history[-kept:])])[0]

@@ -134,7 +134,7 @@ def test_a_sweep_from_the_wheel_comes_to_its_end(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     sweep = "--sweep=configs/sweeps/quickstart.py"
-    run(environment, tmp_path, "genrec_jax.sweep", CONFIG, sweep, "--workers=2", *TINY)
+    run(environment, tmp_path, "genrec_jax", "sweep", CONFIG, sweep, "--workers=2", *TINY)
     trials = json.loads((tmp_path / "runs" / "sweeps" / "quickstart" / "trials.json").read_text())
     assert len(trials) == 9
     assert all(trial["test"] for trial in trials)

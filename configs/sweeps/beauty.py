@@ -1,6 +1,6 @@
 """From random codes to `:best`, step by step, on Beauty without the leak: three seeds, the test.
 
-    python -m genrec_jax.sweep --config=configs/beauty.py:best --sweep=configs/sweeps/beauty.py \\
+    python -m genrec_jax sweep --config=configs/beauty.py:best --sweep=configs/sweeps/beauty.py \\
         --workers=2
 
 Each row goes on from the one before. The first four are trained as the paper has it, 4.2 and

@@ -1,6 +1,6 @@
 """What dropping the user's name, and no pretraining, do to the quickstart's model: three seeds.
 
-python -m genrec_jax.sweep --config=configs/quickstart.py --sweep=configs/sweeps/quickstart.py
+python -m genrec_jax sweep --config=configs/quickstart.py --sweep=configs/sweeps/quickstart.py
 """
 
 from genrec_jax.sweeps.spec import Ablation, Setting

@@ -1,6 +1,6 @@
 """Learning rates and regularisation of the quickstart's model, by validation.
 
-    python -m genrec_jax.sweep --config=configs/quickstart.py \\
+    python -m genrec_jax sweep --config=configs/quickstart.py \\
         --sweep=configs/sweeps/quickstart_search.py
 """
 

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genrec_jax.benchmarks.machine import describe_machine, seconds
+from genrec_jax.core.errors import InputError
 from genrec_jax.data.batches import Batch, BatchPlan
 from genrec_jax.data.datasets import load_named
 from genrec_jax.data.sequences import (
@@ -44,22 +45,21 @@ from genrec_jax.decoding.ranking import (
     split_into_chunks,
 )
 from genrec_jax.decoding.steps import advance_beams, start_beams
-from genrec_jax.errors import InputError
+from genrec_jax.evaluation.metrics import metrics
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
 from genrec_jax.identifiers.sentences import plan_batches
 from genrec_jax.identifiers.token_table import build_token_table
 from genrec_jax.identifiers.tokenizer import Vocabulary, load_bart_tokenizer
 from genrec_jax.identifiers.trie import Trie, build_trie
-from genrec_jax.measures.metrics import metrics
-from genrec_jax.model.bart import BartShape
-from genrec_jax.model.device_trie import DeviceTrie, put_on_device
-from genrec_jax.model.genrec import Params, abstract_model, init_params, merge
-from genrec_jax.model.heads import VocabularyHead
-from genrec_jax.model.hub import BART_BASE, checkpoint_folder
-from genrec_jax.model.inputs import DeviceTable, append_mask, encoder_input
-from genrec_jax.model.inputs import put_on_device as put_table_on_device
-from genrec_jax.model.precision import cast_params
+from genrec_jax.models.bart import BartShape
+from genrec_jax.models.device_trie import DeviceTrie, put_on_device
+from genrec_jax.models.genrec import Params, abstract_model, init_params, merge
+from genrec_jax.models.heads import VocabularyHead
+from genrec_jax.models.hub import BART_BASE, checkpoint_folder
+from genrec_jax.models.inputs import DeviceTable, append_mask, encoder_input
+from genrec_jax.models.inputs import put_on_device as put_table_on_device
+from genrec_jax.models.precision import cast_params
 from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
 from genrec_jax.training.step import make_train_step, start_state
 
@@ -199,7 +199,7 @@ def torch_model(setup: Setup) -> Any:
     import torch
     from transformers import BartConfig, BartForConditionalGeneration
 
-    from genrec_jax.model.names import name_table
+    from genrec_jax.models.names import name_table
 
     shape = setup.shape
     config = BartConfig(

@@ -50,8 +50,8 @@ def write_log(path: Path, users: int) -> int:
 
 
 def prepare_log(path: Path, output: Path, memory_gb: float) -> None:
-    from genrec_jax.data.prepare import prepare
-    from genrec_jax.data.prepare_config import PrepareConfig
+    from genrec_jax.data.prepare.config import PrepareConfig
+    from genrec_jax.data.prepare.prepare import prepare
 
     values = PrepareConfig().to_dict()
     values["log"]["file"], values["memory_gb"] = str(path), memory_gb

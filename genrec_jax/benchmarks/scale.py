@@ -51,11 +51,11 @@ def measure_step(flags: argparse.Namespace) -> Figures:
     import jax
     import jax.numpy as jnp
 
+    from genrec_jax.core.devices import Devices
     from genrec_jax.data.batches import Bucket
-    from genrec_jax.devices import Devices
-    from genrec_jax.model.bart import BartShape
-    from genrec_jax.model.genrec import abstract_model
-    from genrec_jax.model.inputs import DeviceTable
+    from genrec_jax.models.bart import BartShape
+    from genrec_jax.models.genrec import abstract_model
+    from genrec_jax.models.inputs import DeviceTable
     from genrec_jax.training.calls import Call
     from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
     from genrec_jax.training.resident import DeviceExamples, ResidentTrainer
@@ -141,8 +141,8 @@ def measure_checkpoint(flags: argparse.Namespace) -> Figures:
     import jax
     import jax.numpy as jnp
 
-    from genrec_jax.jax_settings import random_key
-    from genrec_jax.training.checkpoint import Checkpoints
+    from genrec_jax.core.jax_settings import random_key
+    from genrec_jax.runs.checkpoint import Checkpoints
     from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
     from genrec_jax.training.step import start_state
 

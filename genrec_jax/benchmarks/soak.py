@@ -23,7 +23,8 @@ from statistics import median, quantiles
 import psutil
 
 from genrec_jax.benchmarks.machine import describe_machine
-from genrec_jax.config import (
+from genrec_jax.reporting.run_report import report_run
+from genrec_jax.runs.config import (
     Config,
     DataConfig,
     EvaluateConfig,
@@ -31,8 +32,8 @@ from genrec_jax.config import (
     ModelConfig,
     PhaseConfig,
 )
-from genrec_jax.run_folder import RunFolder
-from genrec_jax.train import train
+from genrec_jax.runs.run_folder import RunFolder
+from genrec_jax.training.train import train
 
 BATCH = 16
 EVERY = 50  # steps a line
@@ -127,7 +128,7 @@ def soak(steps: int) -> tuple[list[float], list[float]]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder(Path(scratch) / "run")
         with MemoryGauge(folder.metrics) as gauge:
-            train(soak_config(steps), folder)
+            train(soak_config(steps), folder, report_run)
         memory = [(step, value) for step, value in gauge.readings if step < steps]
         times = milliseconds_a_step(folder.metrics)
         return (

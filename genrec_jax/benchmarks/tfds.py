@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from genrec_jax.data.prepared import Prepared, read_prepared, write_prepared
+from genrec_jax.data.tfds_export import build
 from genrec_jax.data.tfds_reader import read_tfds
-from genrec_jax.data.to_tfds import build
 
 DECODED = 20_000  # users that the library's decoder is timed on
 

@@ -37,6 +37,7 @@ import optax
 from jaxtyping import Int
 
 from genrec_jax.benchmarks.machine import describe_machine, seconds
+from genrec_jax.core.jax_settings import random_key
 from genrec_jax.data.batches import BatchPlan, Bucket
 from genrec_jax.data.datasets import load_named
 from genrec_jax.data.sequences import next_item_examples
@@ -44,11 +45,10 @@ from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
 from genrec_jax.identifiers.sentences import plan_batches
 from genrec_jax.identifiers.tokenizer import load_bart_tokenizer
-from genrec_jax.jax_settings import random_key
-from genrec_jax.model.bart import BartShape
-from genrec_jax.model.genrec import Params, abstract_model, init_params, merge
-from genrec_jax.model.hub import BART_BASE, checkpoint_folder
-from genrec_jax.model.inputs import (
+from genrec_jax.models.bart import BartShape
+from genrec_jax.models.genrec import Params, abstract_model, init_params, merge
+from genrec_jax.models.hub import BART_BASE, checkpoint_folder
+from genrec_jax.models.inputs import (
     DecoderInput,
     EncoderInput,
     append_mask,
@@ -56,12 +56,13 @@ from genrec_jax.model.inputs import (
     encoder_input,
     put_on_device,
 )
+from genrec_jax.runs.train_state import TrainState
 from genrec_jax.training.calls import Call, plan_calls
 from genrec_jax.training.flops import device_peak, sequence_flops
 from genrec_jax.training.losses import token_loss
 from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
 from genrec_jax.training.resident import ResidentTrainer, put_examples
-from genrec_jax.training.step import TrainState, make_step, root_key, start_state
+from genrec_jax.training.step import make_step, root_key, start_state
 
 SPEC = OptimizerSpec(10_000, learning_rate=1e-5, weight_decay=1e-5, warmup=0.05, clip_norm=5.0)
 LOADER_MULTIPLE = 32  # what our side pads a shuffled batch's longest sentence to

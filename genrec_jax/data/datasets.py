@@ -7,10 +7,10 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
+from genrec_jax.core.disk import disk_fault
+from genrec_jax.core.errors import DiskError, InputError
+from genrec_jax.core.shipped import read_assets
 from genrec_jax.data.sequences import UserSequences, read_sequence_file
-from genrec_jax.disk import disk_fault
-from genrec_jax.errors import DiskError, InputError
-from genrec_jax.shipped import read_assets
 
 
 @dataclass(frozen=True)

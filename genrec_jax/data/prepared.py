@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
+from genrec_jax.core.errors import InputError
 from genrec_jax.data.sequences import SHORTEST_SEQUENCE, UserSequences
-from genrec_jax.errors import InputError
 
 FORMAT_VERSION = 1
 RECORD = "dataset.json"

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from genrec_jax.errors import InputError
+from genrec_jax.core.errors import InputError
 
 TEST_HOLDOUT = 0
 VALIDATION_HOLDOUT = 1

@@ -5,11 +5,11 @@
     builder.download_and_prepare()
     builder.as_data_source("users")[0]
 
-and of a folder that genrec_jax.data.prepare wrote:
+and of a folder that `python -m genrec_jax prepare` wrote:
 
     builder = tfds.builder("genrec", config=prepared_config(folder), file_format="array_record")
 
-`python -m genrec_jax.data.to_tfds` is the same as a command, and tfds_reader.py reads it in bulk.
+`python -m genrec_jax to-tfds` is the same as a command, and tfds_reader.py reads it in bulk.
 
 A row of the split `users` is a user: number, the log's id, items (numbers, oldest first), times. A
 row of the split `items` is an item: number, the log's id, title, attributes. What a row does not
@@ -27,10 +27,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 
+from genrec_jax.core.errors import InputError
 from genrec_jax.data.datasets import load_named, named_datasets
 from genrec_jax.data.prepared import ITEMS, SEQUENCES, USERS, read_record
 from genrec_jax.data.sequences import UserSequences
-from genrec_jax.errors import InputError
 
 RELEASE = "1.0.0"
 SPLITS = ("users", "items")
@@ -58,7 +58,7 @@ class GenrecConfig(tfds.core.BuilderConfig):
     """One dataset. Without `folder` it is the named one of the same name.
 
     Attributes:
-        folder: that genrec_jax.data.prepare wrote.
+        folder: that `python -m genrec_jax prepare` wrote.
         beam: make the rows with Apache Beam, a block of 65,536 users or items at a time.
     """
 

@@ -16,9 +16,9 @@ from array_record.python.array_record_module import ArrayRecordReader
 from jaxtyping import Int
 from tensorflow_datasets.proto import tf_example_pb2
 
+from genrec_jax.core.errors import InputError
 from genrec_jax.data.prepared import Names
 from genrec_jax.data.sequences import SHORTEST_SEQUENCE, UserSequences
-from genrec_jax.errors import InputError
 
 SPLITS = ("users", "items")
 Example: Any = getattr(tf_example_pb2, "Example")  # noqa: B009, made when it is imported

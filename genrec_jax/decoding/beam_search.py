@@ -32,7 +32,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from genrec_jax.decoding.seen import find_items, seen_nodes, without_seen
-from genrec_jax.model.device_trie import Children, DeviceTrie, children
+from genrec_jax.models.device_trie import Children, DeviceTrie, children
 
 Search = Literal["constrained", "free"]
 

@@ -16,18 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from genrec_jax.core.devices import Devices
+from genrec_jax.core.processes import count, together
 from genrec_jax.data.batches import Batch, BatchPlan
 from genrec_jax.decoding.beam_search import Decoder, SearchSpec, beam_search
 from genrec_jax.decoding.exhaustive import Blocks, best_items, score_items
 from genrec_jax.decoding.steps import advance_beams, reorder_beams, start_beams, tree_states
-from genrec_jax.devices import Devices
-from genrec_jax.model.bart import Memory
-from genrec_jax.model.device_trie import DeviceTrie
-from genrec_jax.model.genrec import Params, merge
-from genrec_jax.model.heads import Head, ItemHead, head_of
-from genrec_jax.model.inputs import DeviceTable
-from genrec_jax.model.item_inputs import read_history
-from genrec_jax.processes import count, together
+from genrec_jax.models.bart import Memory
+from genrec_jax.models.device_trie import DeviceTrie
+from genrec_jax.models.genrec import Params, merge
+from genrec_jax.models.heads import Head, ItemHead, head_of
+from genrec_jax.models.inputs import DeviceTable
+from genrec_jax.models.item_inputs import read_history
 
 CHUNK = 16_384  # examples
 
@@ -112,7 +112,7 @@ def make_ranker(
         find: the search.
         catalogue: what `find` searches.
         devices: each ranks its share of a batch, and the lists come together on all; None: all.
-        causal: how an encoder of one vector an item reads (model/item_inputs.py).
+        causal: how an encoder of one vector an item reads (models/item_inputs.py).
     """
     on = devices or Devices.all()
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from genrec_jax.model.device_trie import DeviceTrie
+from genrec_jax.models.device_trie import DeviceTrie
 
 
 def find_items(trie: DeviceTrie, tokens: Int[Array, "B K S"]) -> Int[Array, "B K"]:

@@ -1,6 +1,6 @@
 """GenRec as what the searches ask for: states behind beams of tokens, and behind trees of tokens.
 
-A state is what the model's head makes of a decoder's vector (model/heads.py).
+A state is what the model's head makes of a decoder's vector (models/heads.py).
 
 All names of a catalogue begin alike (`</s> Ġitem _`), so those tokens are read once a user, not
 once a beam. Later tokens are kept in the order they were written, a slot a beam and step, and
@@ -17,8 +17,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from genrec_jax.model.bart import KeyValue, Memory
-from genrec_jax.model.heads import TrieHead, VocabularyHead
+from genrec_jax.models.bart import KeyValue, Memory
+from genrec_jax.models.heads import TrieHead, VocabularyHead
 
 Head = TrieHead | VocabularyHead
 

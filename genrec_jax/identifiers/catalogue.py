@@ -7,18 +7,19 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+from jaxtyping import Int
 
+from genrec_jax.core.disk import writing
+from genrec_jax.core.errors import InputError
+from genrec_jax.core.processes import by_the_first
 from genrec_jax.data.identity import DatasetId, identify
 from genrec_jax.data.prepared import Names
 from genrec_jax.data.sequences import UserSequences
-from genrec_jax.disk import writing
-from genrec_jax.errors import InputError
 from genrec_jax.identifiers.indexing import Indexing
 from genrec_jax.identifiers.log_ids import LogIds, load_names, save_names
 from genrec_jax.identifiers.token_table import TokenTable, build_token_table
 from genrec_jax.identifiers.tokenizer import Vocabulary, read_tokenizer, save_tokenizer
 from genrec_jax.identifiers.trie import Trie, build_trie
-from genrec_jax.processes import by_the_first
 
 ARRAYS = "identifiers.npz"
 TOKENIZER = "tokenizer.json"
@@ -72,6 +73,12 @@ class Catalogue:
         return LogIds("item", self.names.item_ids if self.names else self.item_ids)
 
     @by_the_first
+    def titles(self, rows: Int[np.ndarray, " m"]) -> list[str | None]:
+        """The titles of item rows, None for items without one."""
+        if self.names is None or not self.names.has_titles:
+            return [None] * len(rows)
+        return [self.names.titles[row] for row in rows]
+
     def save(self, folder: Path) -> None:
         """Write all but the trie, which follows from the token table.
 

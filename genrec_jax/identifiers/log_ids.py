@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
+from genrec_jax.core.errors import InputError
 from genrec_jax.data.prepared import Names
 from genrec_jax.data.sequences import LARGEST_ID
-from genrec_jax.errors import InputError
 
 USERS = "users.parquet"
 ITEMS = "items.parquet"

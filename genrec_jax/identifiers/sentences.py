@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+from genrec_jax.core.errors import InputError
 from genrec_jax.data.batches import BatchPlan, CutReport, cut_histories, history_tokens
 from genrec_jax.data.sequences import Examples
-from genrec_jax.errors import InputError
 from genrec_jax.identifiers.token_table import TokenTable
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from genrec_jax.errors import InputError
+from genrec_jax.core.errors import InputError
 from genrec_jax.identifiers.tokenizer import Vocabulary
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from genrec_jax.errors import InputError
+from genrec_jax.core.errors import InputError
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _SYMBOL = re.compile(r"<[a-z]_[0-9]+>")

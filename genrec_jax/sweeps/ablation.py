@@ -4,9 +4,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from genrec_jax.config import Config
-from genrec_jax.errors import InputError
-from genrec_jax.mix import check_mixable
+from genrec_jax.core.errors import InputError
+from genrec_jax.evaluation.ensemble_run import check_mixable
+from genrec_jax.runs.config import Config
 from genrec_jax.sweeps.pool import Ended
 from genrec_jax.sweeps.spec import SEED_KEYS, Ablation, Value, folder_name
 from genrec_jax.sweeps.trials import Trial, check_folder, config_of, flags_of

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol, runtime_checkable
 
-from genrec_jax.disk import writing
-from genrec_jax.endings import CODES
-from genrec_jax.errors import Stopped
-from genrec_jax.signals import StopRequest
+from genrec_jax.core.disk import writing
+from genrec_jax.core.endings import CODES
+from genrec_jax.core.errors import Stopped
+from genrec_jax.core.signals import StopRequest
 from genrec_jax.sweeps.trials import Trial
 
 log = logging.getLogger(__name__)

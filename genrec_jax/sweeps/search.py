@@ -29,18 +29,18 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from genrec_jax.config import Config
-from genrec_jax.config_keys import check_key, flat
-from genrec_jax.disk import writing
-from genrec_jax.endings import CODES
-from genrec_jax.errors import InputError, NotFiniteError
-from genrec_jax.jax_settings import recorded
-from genrec_jax.run_folder import RunFolder
+from genrec_jax.core.config_fields import check_key, flat
+from genrec_jax.core.disk import writing
+from genrec_jax.core.endings import CODES
+from genrec_jax.core.errors import InputError, NotFiniteError
+from genrec_jax.core.jax_settings import recorded
+from genrec_jax.runs.checkpoint import METRIC
+from genrec_jax.runs.config import Config
+from genrec_jax.runs.run_folder import RunFolder
 from genrec_jax.sweeps.pool import Ended
 from genrec_jax.sweeps.spec import Choice, Range, Search, ends
 from genrec_jax.sweeps.table import Tried
 from genrec_jax.sweeps.trials import Trial, check_folder, config_of, flags_of
-from genrec_jax.training.checkpoint import METRIC
 
 log = logging.getLogger(__name__)
 

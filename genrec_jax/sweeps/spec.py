@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genrec_jax.errors import InputError
-from genrec_jax.shipped import SWEEPS, find_file
+from genrec_jax.core.errors import InputError
+from genrec_jax.core.shipped import SWEEPS, find_file
 
 Value = str | int | float | bool
 SEED_KEYS = ("seed", "indexing_seed")  # a seed of an ablation sets both
@@ -36,7 +36,8 @@ class Setting:
 
     changes: Mapping[str, Any] = field(default_factory=dict)  # key → a Value
     config: str = ""  # FILE[:variant] that the changes are made to; "": the command's --config
-    # Mix the finished runs with the kNN too (genrec_jax.mix): one line more, NAME and MIXED_SUFFIX.
+    # Combine the finished runs with the kNN too (evaluation/ensemble_run.py): one line more, NAME
+    # and MIXED_SUFFIX.
     mix: bool = False
 
 

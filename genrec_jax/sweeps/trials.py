@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genrec_jax.config import Config
-from genrec_jax.errors import InputError
-from genrec_jax.jax_settings import recorded
-from genrec_jax.main import check_arguments, define_flags, parse
-from genrec_jax.mix import RESULTS as MIX_RESULTS
-from genrec_jax.run_folder import VALIDATION, RunFolder
+from genrec_jax.core.errors import InputError
+from genrec_jax.core.jax_settings import recorded
+from genrec_jax.evaluation.ensemble_run import RESULTS as MIX_RESULTS
+from genrec_jax.runs.checkpoint import METRIC
+from genrec_jax.runs.config import Config
+from genrec_jax.runs.config_flags import run_config
+from genrec_jax.runs.run_folder import SAME_RESULT, VALIDATION, RunFolder
 from genrec_jax.sweeps.spec import Value
-from genrec_jax.train import SAME_RESULT
-from genrec_jax.training.checkpoint import METRIC
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,9 @@ class Trial:
         train = [*self.flags, f"--workdir={self.path}"]
         commands = [[sys.executable, "-m", "genrec_jax.main", *train]]
         if self.mix:
-            commands.append([sys.executable, "-m", "genrec_jax.mix", f"--workdir={self.path}"])
+            commands.append(
+                [sys.executable, "-m", "genrec_jax", "ensemble", f"--workdir={self.path}"]
+            )
         return commands
 
     @property
@@ -122,14 +123,10 @@ def config_of(flags: Sequence[str], where: str) -> Config:
     Raises:
         InputError: with `where` in front.
     """
-    argv = ["sweep", *flags]
     try:
-        check_arguments(argv)
-        config = parse(define_flags(argv), argv)
+        return run_config(["sweep", *flags])
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    assert config is not None  # there is a --config
-    return config
 
 
 def check_folder(trial: Trial, where: str) -> None:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from genrec_jax.model.inputs import append, append_mask
+from genrec_jax.models.inputs import append, append_mask
 
 Objective = Literal["random_item", "next_item", "following_item", "every_item"]
 CAUSAL: tuple[Objective, ...] = ("following_item", "every_item")  # without a mask

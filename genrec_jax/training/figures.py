@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from genrec_jax.errors import NotFiniteError
+from genrec_jax.core.errors import NotFiniteError
 from genrec_jax.training.calls import Call
 from genrec_jax.training.step import StepMetrics
 

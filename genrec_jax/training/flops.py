@@ -25,7 +25,7 @@ XLA's own count, which has the rest (norms, softmax, dropout, AdamW).
 
 import jax
 
-from genrec_jax.model.bart import BartShape
+from genrec_jax.models.bart import BartShape
 
 # bfloat16 products a second without sparsity, from the makers' data sheets, by `device_kind`.
 PEAKS = {

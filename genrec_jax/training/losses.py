@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from genrec_jax.model.bart import Memory
-from genrec_jax.model.device_trie import paths
-from genrec_jax.model.dropout import Key, split
-from genrec_jax.model.genrec import GenRec, Head
-from genrec_jax.model.heads import TrieHead, head_of
-from genrec_jax.model.inputs import DecoderInput, DeviceTable, decoder_input
-from genrec_jax.model.item_inputs import Sentence
-from genrec_jax.model.trie_head import TreeAnswer, level_scores
+from genrec_jax.layers.dropout import Key, split
+from genrec_jax.models.bart import Memory
+from genrec_jax.models.device_trie import paths
+from genrec_jax.models.genrec import GenRec, Head
+from genrec_jax.models.heads import TrieHead, head_of
+from genrec_jax.models.inputs import DecoderInput, DeviceTable, decoder_input
+from genrec_jax.models.item_inputs import Sentence
+from genrec_jax.models.trie_head import TreeAnswer, level_scores
 
 
 class ItemAnswer(NamedTuple):

@@ -28,14 +28,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from genrec_jax.core.devices import Devices
+from genrec_jax.core.errors import InputError
+from genrec_jax.core.processes import together
 from genrec_jax.data.batches import Batch, Bucket
 from genrec_jax.data.sequences import Examples
-from genrec_jax.devices import Devices
-from genrec_jax.errors import InputError
-from genrec_jax.model.inputs import DeviceTable
-from genrec_jax.processes import together
+from genrec_jax.models.inputs import DeviceTable
+from genrec_jax.runs.train_state import TrainState
 from genrec_jax.training.calls import Call
-from genrec_jax.training.step import Step, StepMetrics, TrainState
+from genrec_jax.training.step import Step, StepMetrics
 
 log = logging.getLogger(__name__)
 

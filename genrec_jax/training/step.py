@@ -16,23 +16,16 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, UInt32
 
+from genrec_jax.core.devices import Devices, split_rows
+from genrec_jax.core.jax_settings import KEY_IMPL, random_key
 from genrec_jax.data.batches import Batch
-from genrec_jax.devices import Devices, split_rows
-from genrec_jax.jax_settings import KEY_IMPL, random_key
-from genrec_jax.model.dropout import Key
-from genrec_jax.model.genrec import Params, merge
-from genrec_jax.model.inputs import DeviceTable
-from genrec_jax.model.item_inputs import Sentence, sentence_input, targets_by_slot
+from genrec_jax.layers.dropout import Key
+from genrec_jax.models.genrec import Params, merge
+from genrec_jax.models.inputs import DeviceTable
+from genrec_jax.models.item_inputs import Sentence, sentence_input, targets_by_slot
+from genrec_jax.runs.train_state import TrainState
 from genrec_jax.training.cloze import CAUSAL, Objective, drop_users, mask_items
 from genrec_jax.training.losses import Answer, answer_losses, right_answer
-
-
-class TrainState(NamedTuple):
-    """All that a phase changes. `step` counts from 0 at the start of the phase."""
-
-    step: Int[Array, ""]
-    params: Params
-    opt_state: optax.OptState
 
 
 class StepMetrics(NamedTuple):

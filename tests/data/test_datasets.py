@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from genrec_jax.core.errors import InputError
 from genrec_jax.data import datasets
 from genrec_jax.data.datasets import Asset, load_named
 from genrec_jax.data.sequences import next_item_examples
@@ -18,8 +19,7 @@ from genrec_jax.data.synthetic import (
     synthetic_sequences,
     transition_matrix,
 )
-from genrec_jax.errors import InputError
-from genrec_jax.measures.metrics import metrics
+from genrec_jax.evaluation.metrics import metrics
 
 # Table 2 of the paper: users, items, items a user, users an item; and the longest sequence.
 TABLE_2 = {

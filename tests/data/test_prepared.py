@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from genrec_jax.core.errors import InputError
 from genrec_jax.data import prepared
 from genrec_jax.data.prepared import (
     ITEMS,
@@ -18,7 +19,6 @@ from genrec_jax.data.prepared import (
     read_prepared,
     write_prepared,
 )
-from genrec_jax.errors import InputError
 
 
 def small() -> Prepared:

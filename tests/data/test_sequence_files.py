@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from genrec_jax.core.errors import InputError
 from genrec_jax.data import sequences
 from genrec_jax.data.sequences import UserSequences, read_sequence_file
-from genrec_jax.errors import InputError
 
 GOOD = "7 3 3 9\n2 9 1 2147483647 5 4\n1  3\t9 3\n"
 

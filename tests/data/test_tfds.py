@@ -11,15 +11,16 @@ import tensorflow_datasets as tfds
 from repository import ROOT
 from titled import write_titled
 
-from genrec_jax.config import DataConfig
+from genrec_jax.cli.to_tfds import main
+from genrec_jax.core.errors import InputError
 from genrec_jax.data import tfds_builder
 from genrec_jax.data.datasets import load_named, named_datasets
 from genrec_jax.data.prepared import Names, read_names, read_prepared
 from genrec_jax.data.sequences import UserSequences
+from genrec_jax.data.tfds_export import build
 from genrec_jax.data.tfds_reader import read_tfds, read_tfds_names
-from genrec_jax.data.to_tfds import build, main
-from genrec_jax.errors import InputError
-from genrec_jax.experiment import load_names, load_sequences
+from genrec_jax.runs.config import DataConfig
+from genrec_jax.runs.dataset import load_names, load_sequences
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_tensorflow_is_not_imported(prepared: Path, tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "import tensorflow_datasets as tfds\n"
         "from genrec_jax.data.tfds_reader import read_tfds\n"
-        "from genrec_jax.data.to_tfds import build\n"
+        "from genrec_jax.data.tfds_export import build\n"
         f"folder = build({str(prepared)!r}, {str(tmp_path)!r})\n"
         "assert read_tfds(folder).n_users == 120\n"
         "assert tfds.builder_from_directory(folder).as_data_source('users')[0]['number'] == 1\n"
@@ -192,10 +193,10 @@ def test_damaged_folders_are_told(copy: Path, tmp_path: Path) -> None:
 
 
 def test_the_command(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([f"--source={prepared}", f"--output={tmp_path}"]) == 0
+    assert main(["to-tfds", f"--source={prepared}", f"--output={tmp_path}"]) == 0
     printed = Path(capsys.readouterr().out.splitlines()[-1])
     assert_same(read_tfds(printed), read_prepared(prepared))
-    assert main([f"--source={tmp_path}", f"--output={tmp_path}"]) == 2
+    assert main(["to-tfds", f"--source={tmp_path}", f"--output={tmp_path}"]) == 2
     assert "expected beauty, sports, yelp, or a folder" in capsys.readouterr().err
 
 

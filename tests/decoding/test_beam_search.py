@@ -14,8 +14,8 @@ from genrec_jax.decoding.beam_search import Decoder, SearchSpec, beam_search
 from genrec_jax.decoding.exhaustive import best_items, make_blocks, score_items
 from genrec_jax.decoding.seen import find_items, seen_nodes
 from genrec_jax.identifiers.trie import Trie, build_trie
-from genrec_jax.model.device_trie import put_on_device
-from genrec_jax.model.heads import VocabularyHead
+from genrec_jax.models.device_trie import put_on_device
+from genrec_jax.models.heads import VocabularyHead
 
 PAD, EOS, V, LONGEST = 1, 2, 9, 3
 LETTERS = range(3, V)

@@ -13,11 +13,11 @@ from genrec_jax.decoding.beam_search import Decoder, SearchSpec, beam_search
 from genrec_jax.decoding.exhaustive import best_items, make_blocks, score_items
 from genrec_jax.decoding.steps import advance_beams, reorder_beams, start_beams, tree_states
 from genrec_jax.identifiers.trie import Trie, build_trie
-from genrec_jax.model.convert import load_params, read_shape
-from genrec_jax.model.device_trie import put_on_device
-from genrec_jax.model.genrec import GenRec, abstract_model, init_params, merge
-from genrec_jax.model.heads import VocabularyHead
-from genrec_jax.model.inputs import EncoderInput
+from genrec_jax.models.convert import load_params, read_shape
+from genrec_jax.models.device_trie import put_on_device
+from genrec_jax.models.genrec import GenRec, abstract_model, init_params, merge
+from genrec_jax.models.heads import VocabularyHead
+from genrec_jax.models.inputs import EncoderInput
 
 USERS, ITEMS, B, H, T = 5, 7, 4, 3, 12
 PAD, EOS, V = 1, 2, 60

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from transformers import BartTokenizer
 
+from genrec_jax.core.errors import InputError
 from genrec_jax.data.datasets import load_named
 from genrec_jax.data.sequences import next_item_examples
-from genrec_jax.errors import InputError
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
 from genrec_jax.identifiers.sentences import plan_batches
 from genrec_jax.identifiers.token_table import build_token_table
 from genrec_jax.identifiers.tokenizer import load_bart_tokenizer
-from genrec_jax.model.inputs import append_mask, encoder_input, put_on_device
+from genrec_jax.models.inputs import append_mask, encoder_input, put_on_device
 
 
 @pytest.fixture(scope="module")

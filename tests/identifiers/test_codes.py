@@ -11,11 +11,9 @@ from oracle import save, small_bart
 from scipy.optimize import linear_sum_assignment
 from test_item_vectors import blocks, planted
 
-from genrec_jax.audit import exchanged
-from genrec_jax.config import ModelConfig
+from genrec_jax.core.errors import InputError
 from genrec_jax.data.sequences import UserSequences, next_item_examples
-from genrec_jax.errors import InputError
-from genrec_jax.experiment import model_shape, start_params
+from genrec_jax.evaluation.audit import exchanged
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.code_tree import _even_prices, _within_room, balanced_clusters
 from genrec_jax.identifiers.codes import alphabet_size, code_symbols, deal_codes, likeness
@@ -23,10 +21,12 @@ from genrec_jax.identifiers.indexing import Indexing, coded_indexing, make_index
 from genrec_jax.identifiers.item_vectors import collaborative_vectors
 from genrec_jax.identifiers.sentences import plan_batches
 from genrec_jax.identifiers.tokenizer import Vocabulary, train_tokenizer, with_symbols
-from genrec_jax.model.convert import load_params, read_shape
-from genrec_jax.model.export import Origin, write_folder
-from genrec_jax.model.genrec import abstract_model, init_params, merge
-from genrec_jax.model.inputs import append_mask, encoder_input, put_on_device
+from genrec_jax.models.convert import load_params, read_shape
+from genrec_jax.models.export import Origin, write_folder
+from genrec_jax.models.genrec import abstract_model, init_params, merge
+from genrec_jax.models.inputs import append_mask, encoder_input, put_on_device
+from genrec_jax.runs.config import ModelConfig
+from genrec_jax.runs.model import model_shape, start_params
 
 
 def unit(n: int, d: int, seed: int = 0) -> np.ndarray:

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from genrec_jax.audit import exchanged
 from genrec_jax.data.sequences import UserSequences, from_lists
+from genrec_jax.evaluation.audit import exchanged
 from genrec_jax.identifiers.item_vectors import (
     collaborative_vectors,
     cooccurrences,

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from titled import titles, write_titled
 
-from genrec_jax.config import EvaluateConfig
 from genrec_jax.data.prepared import Names, read_names, read_prepared
 from genrec_jax.data.sequences import UserSequences, next_item_examples
+from genrec_jax.decoding.ranker import Ranker
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
 from genrec_jax.identifiers.titles import TitleNames, clean_title, title_names
 from genrec_jax.identifiers.tokenizer import Vocabulary, load_bart_tokenizer, train_tokenizer
-from genrec_jax.model.genrec import GenRecShape, init_params
-from genrec_jax.recommender import Recommender
+from genrec_jax.models.genrec import GenRecShape, init_params
+from genrec_jax.runs.config import EvaluateConfig
 
 LIMIT = 12
 CLEAN = [clean_title(title) for title in titles(200)]
@@ -161,7 +161,7 @@ def test_the_catalogue_keeps_names_and_titles(dataset, vocabulary: Vocabulary, t
     assert catalogue.table.item_lengths.max() > 2 * catalogue.table.item_lengths.min()
 
 
-def make_recommender(catalogue: Catalogue, evaluate: EvaluateConfig) -> Recommender:
+def a_ranker(catalogue: Catalogue, evaluate: EvaluateConfig) -> Ranker:
     shape = GenRecShape(
         vocab_size=catalogue.vocabulary.size,
         d_model=16,
@@ -175,7 +175,7 @@ def make_recommender(catalogue: Catalogue, evaluate: EvaluateConfig) -> Recommen
         init_std=0.3,
     )
     params = init_params(shape, catalogue.table.n_users, catalogue.table.n_items, seed=0)
-    return Recommender(catalogue, shape, evaluate, 256, buckets=1, params=params)
+    return Ranker(catalogue, shape, evaluate, 256, buckets=1, params=params)
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ def test_every_list_is_full(dataset, vocabulary: Vocabulary, exclude: bool) -> N
     assert any(a != b and b[: len(a)] == a for a in rows for b in rows)
     examples = next_item_examples(dataset[0], holdout=0).take(np.arange(4))
     evaluate = EvaluateConfig(batch_size=4, beams=20, top_k=20, exclude_history=exclude)
-    recommender = make_recommender(catalogue, evaluate)
-    lists = recommender.rank(recommender.plan(examples, "test"), "test")
+    ranker = a_ranker(catalogue, evaluate)
+    lists = ranker.rank(ranker.plan(examples, "test"), "test")
     for row, items in enumerate(lists.items):
         assert len(set(items.tolist())) == 20
         assert items.min() >= 0
@@ -204,10 +204,10 @@ def test_every_list_is_full(dataset, vocabulary: Vocabulary, exclude: bool) -> N
 def test_as_many_beams_as_items_find_the_exact_lists(dataset) -> None:
     catalogue = make_catalogue(dataset, trained(CLEAN))
     examples = next_item_examples(dataset[0], holdout=0).take(np.arange(4))
-    recommender = make_recommender(catalogue, EvaluateConfig(batch_size=4, beams=200, top_k=200))
-    plan = recommender.plan(examples, "test")
-    by_beams = recommender.rank(plan, "test")
-    exact = recommender.rank(plan, "test", search="exhaustive")
+    ranker = a_ranker(catalogue, EvaluateConfig(batch_size=4, beams=200, top_k=200))
+    plan = ranker.plan(examples, "test")
+    by_beams = ranker.rank(plan, "test")
+    exact = ranker.rank(plan, "test", search="exhaustive")
     np.testing.assert_allclose(by_beams.scores, exact.scores, atol=1e-3)
     assert np.mean(by_beams.items == exact.items) > 0.98  # but for ties in rounding
 

@@ -32,7 +32,7 @@ def test_what_it_copies_is_there_and_let_through() -> None:
         assert is_let_through(source)
     for kept_out in (".git/config", ".venv/bin/python", "runs/x", "tests/conftest.py", "launch"):
         assert not is_let_through(kept_out)
-    assert is_let_through("genrec_jax/model/bart.py")
+    assert is_let_through("genrec_jax/models/bart.py")
     assert not is_let_through("genrec_jax/model/__pycache__/bart.pyc")
 
 

@@ -10,9 +10,9 @@ import yaml
 from dockerfile import instructions
 from repository import ROOT
 
-from genrec_jax.endings import CODES
-from genrec_jax.errors import Stopped
-from genrec_jax.main import define_flags, parse
+from genrec_jax.cli.run import define_flags, parse
+from genrec_jax.core.endings import CODES
+from genrec_jax.core.errors import Stopped
 
 KUBERNETES = "1.31"  # the oldest that the file names
 

@@ -13,11 +13,11 @@ from genrec_jax.decoding.exhaustive import make_blocks, score_items
 from genrec_jax.decoding.steps import tree_states
 from genrec_jax.identifiers.token_table import TokenTable
 from genrec_jax.identifiers.trie import build_trie, decided
-from genrec_jax.model.device_trie import put_on_device as put_trie_on_device
-from genrec_jax.model.genrec import GenRecShape, Params, abstract_model, init_params, merge
-from genrec_jax.model.heads import TrieHead, head_of
-from genrec_jax.model.inputs import put_on_device
-from genrec_jax.model.item_inputs import read_history
+from genrec_jax.models.device_trie import put_on_device as put_trie_on_device
+from genrec_jax.models.genrec import GenRecShape, Params, abstract_model, init_params, merge
+from genrec_jax.models.heads import TrieHead, head_of
+from genrec_jax.models.inputs import put_on_device
+from genrec_jax.models.item_inputs import read_history
 from genrec_jax.training.step import StepMetrics, make_train_step, start_state
 
 BOS, PAD, EOS, MASK, W, A, X, ONE = 0, 1, 2, 4, 5, 6, 9, 11

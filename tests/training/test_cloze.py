@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.model.inputs import encoder_input, put_on_device
+from genrec_jax.models.inputs import encoder_input, put_on_device
 from genrec_jax.training.cloze import drop_users
 
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import pytest
 from small_training import Small
 
-from genrec_jax.model.bart import BartShape
-from genrec_jax.model.genrec import abstract_model, merge
-from genrec_jax.model.inputs import DecoderInput, EncoderInput
+from genrec_jax.models.bart import BartShape
+from genrec_jax.models.genrec import abstract_model, merge
+from genrec_jax.models.inputs import DecoderInput, EncoderInput
 from genrec_jax.training.flops import PEAKS, device_peak, sequence_flops
 from genrec_jax.training.losses import token_loss
 

@@ -10,10 +10,11 @@ import optax
 import pytest
 from small_training import SPEC, Small
 
-from genrec_jax.model.genrec import abstract_model, merge
-from genrec_jax.model.inputs import decoder_input, encoder_input
+from genrec_jax.models.genrec import abstract_model, merge
+from genrec_jax.models.inputs import decoder_input, encoder_input
+from genrec_jax.runs.train_state import TrainState
 from genrec_jax.training.optimizer import make_optimizer
-from genrec_jax.training.step import TrainState, root_key
+from genrec_jax.training.step import root_key
 
 
 def assert_close(one: TrainState, other: TrainState, bound: float) -> None:

@@ -25,7 +25,7 @@ from oracle import (
 from transformers import get_linear_schedule_with_warmup
 
 from genrec_jax.data.batches import Batch
-from genrec_jax.model.genrec import Params, abstract_model
+from genrec_jax.models.genrec import Params, abstract_model
 from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
 from genrec_jax.training.step import make_train_step, start_state
 
@@ -139,7 +139,7 @@ def test_parameters_after_ten_steps(runs: Runs) -> None:
 
 
 def test_parameters_that_only_noise_moves(runs: Runs) -> None:
-    """The keys' biases: their gradient is zero by mathematics (tests/model/test_parity.py).
+    """The keys' biases: their gradient is zero by mathematics (tests/models/test_parity.py).
 
     Adam divides a gradient by its own size, so it makes steps of rounding noise: of up to the
     learning rate, less what epsilon (1e-8) holds back. float64's noise, 1e-17, is far below

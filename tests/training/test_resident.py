@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from small_training import SPEC, Small
 
-from genrec_jax.model.genrec import abstract_model
+from genrec_jax.models.genrec import abstract_model
+from genrec_jax.runs.train_state import TrainState
 from genrec_jax.training.optimizer import make_optimizer
 from genrec_jax.training.resident import ResidentTrainer, gather_batch, put_examples
-from genrec_jax.training.step import TrainState, make_train_step
+from genrec_jax.training.step import make_train_step
 
 STEPS = 50
 

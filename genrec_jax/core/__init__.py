@@ -1,0 +1,1 @@
+"""What every package uses: errors and exit codes, config fields, devices, processes, files."""

@@ -1,0 +1,1 @@
+"""A raw interaction log → a prepared dataset."""

@@ -1,0 +1,273 @@
+"""Interactions → the users and items of the k-core, each user's in order of time, numbered.
+
+DuckDB holds the log as a table on disk and counts, joins and sorts within a given memory; what is
+in this process's memory is the result. Ids are codes from the first join on.
+
+Users and items get the numbers 1 … U and 1 … N in the order of md5(seed, id): that tells nothing
+of the interactions. What one user did at one instant is put in the order of another seeded hash, of
+the user's and the item's id: never by number, and never by line.
+"""
+
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int, UInt64
+
+from genrec_jax.core.errors import InputError
+from genrec_jax.data.sequences import SHORTEST_SEQUENCE
+
+log = logging.getLogger(__name__)
+
+FETCHED = 2**20  # rows of the result at a time
+ROWS_AN_INSERT = 2**20
+MICROSECONDS = 1_000_000
+
+
+class Step(NamedTuple):
+    """What is left after a step; users and items are not counted before the log is whole."""
+
+    step: str
+    users: int | None
+    items: int | None
+    interactions: int
+
+
+class Core(NamedTuple):
+    """The result, as `Prepared` holds it."""
+
+    items: Int[np.ndarray, " interactions"]  # numbers from 1
+    times: Int[np.ndarray, " interactions"]  # seconds
+    offsets: Int[np.ndarray, " users_plus_1"]
+    user_ids: list[str]
+    item_ids: list[str]
+    tied: int  # interactions at the same instant as another of the user
+
+
+class Workbench:
+    """A DuckDB database in a scratch folder, and the steps taken so far."""
+
+    def __init__(self, scratch: Path, memory_gb: float):
+        self.steps: list[Step] = []
+        self._db = duckdb.connect(
+            str(scratch / "log.duckdb"),
+            config={
+                "memory_limit": f"{int(memory_gb * 1024)}MiB",
+                "temp_directory": str(scratch / "spill"),
+                "threads": _cores(),
+                "preserve_insertion_order": False,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            },
+        )
+        self._db.execute("SET enable_progress_bar = false")
+
+    def __enter__(self) -> "Workbench":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    def _value(self, query: str) -> int:
+        row = self._db.execute(query).fetchone()
+        return 0 if row is None or row[0] is None else int(row[0])
+
+    def _count(self, step: str) -> Step:
+        """Count what is left in `pairs`, by user and by item, and note it as a step."""
+        for what in ("user", "item"):
+            self._db.execute(
+                f"""CREATE OR REPLACE TABLE {what}_counts AS
+                SELECT {what}, count(*) AS n FROM pairs GROUP BY {what}"""
+            )
+        users = self._value("SELECT count(*) FROM user_counts")
+        items = self._value("SELECT count(*) FROM item_counts")
+        self.steps.append(Step(step, users, items, self._value("SELECT sum(n) FROM user_counts")))
+        return self.steps[-1]
+
+    def load(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Write the log's rows (user, item, time) into a table on disk."""
+        self._db.execute('CREATE TABLE log ("user" VARCHAR, item VARCHAR, time BIGINT)')
+        waiting: list[pa.RecordBatch] = []
+        for batch in batches:
+            waiting.append(batch)
+            if sum(map(len, waiting)) >= ROWS_AN_INSERT:
+                self._insert(waiting)
+                waiting = []
+        self._insert(waiting)
+
+    def _insert(self, batches: list[pa.RecordBatch]) -> None:
+        if batches:
+            self._db.register("arriving", pa.Table.from_batches(batches))
+            self._db.execute("INSERT INTO log SELECT * FROM arriving")
+            self._db.unregister("arriving")
+
+    def identity(self) -> str:
+        """A checksum of the rows that does not depend on their order: a sum of halves of md5."""
+        total = self._value(
+            """SELECT sum(md5_number_lower(concat_ws(chr(31), "user", item, time))) FROM log"""
+        )
+        return f"{total % 2**64:016x}"
+
+    def encode(self, duplicates: str) -> None:
+        """Codes instead of ids, and one of each group of duplicates."""
+        for what in ("user", "item"):
+            self._db.execute(
+                f'CREATE TABLE {what}s AS SELECT "{what}" AS id, (row_number() OVER ())::INTEGER '
+                f'AS code FROM (SELECT DISTINCT "{what}" FROM log)'
+            )
+        self._db.execute(
+            """CREATE TABLE pairs AS SELECT u.code AS user, i.code AS item, time FROM log
+               JOIN users u ON log."user" = u.id JOIN items i ON log.item = i.id"""
+        )
+        self._db.execute("DROP TABLE log")
+        self._count("in the log")
+        if duplicates == "keep":
+            return
+        query = {
+            "exact": "SELECT DISTINCT user, item, time FROM pairs",
+            "first": "SELECT user, item, min(time) AS time FROM pairs GROUP BY user, item",
+        }[duplicates]
+        self._replace(query)
+        self._count(f"without duplicates ({duplicates})")
+
+    def _replace(self, query: str) -> None:
+        self._db.execute(f"CREATE TABLE fewer AS {query}")
+        self._db.execute("DROP TABLE pairs")
+        self._db.execute("ALTER TABLE fewer RENAME TO pairs")
+
+    def filter(self, user_core: int, item_core: int, rounds: int) -> None:
+        """Remove all users and items below the core at once, again and again.
+
+        Args:
+            user_core: interactions that a user needs.
+            item_core: interactions that an item needs.
+            rounds: at most; 0: until none is below.
+
+        Raises:
+            InputError: nothing is left, with the counts that led there.
+        """
+        done = 0
+        while not rounds or done < rounds:
+            below = self._value(
+                f"""SELECT (SELECT count(*) FROM user_counts WHERE n < {user_core})
+                + (SELECT count(*) FROM item_counts WHERE n < {item_core})"""
+            )
+            if not below:
+                break
+            done += 1
+            self._replace(
+                f"""SELECT * FROM pairs
+                SEMI JOIN (SELECT user FROM user_counts WHERE n >= {user_core}) u USING (user)
+                SEMI JOIN (SELECT item FROM item_counts WHERE n >= {item_core}) i USING (item)"""
+            )
+            left = self._count(f"core {user_core}/{item_core}, round {done}")
+            if not left.interactions:
+                raise InputError(_nothing_left(user_core, item_core, self.steps))
+        short = f"SELECT user FROM user_counts WHERE n < {SHORTEST_SEQUENCE}"
+        if self._value(f"SELECT count(*) FROM ({short})"):  # after too few rounds
+            self._replace(f"SELECT * FROM pairs ANTI JOIN ({short}) s USING (user)")
+            left = self._count(f"users with at least {SHORTEST_SEQUENCE}, to be split")
+            if not left.interactions:
+                raise InputError(_nothing_left(user_core, item_core, self.steps))
+
+    def result(self, seed: int) -> Core:
+        """Number and order what is left."""
+        for what in ("user", "item"):
+            self._db.execute(
+                f"""CREATE TABLE left_{what}s AS SELECT code, id,
+                (row_number() OVER (ORDER BY md5(concat('{seed} {what} ', id)), id))::INTEGER
+                AS number, md5_number_lower(concat('{seed} tie {what} ', id)) AS tie
+                FROM {what}s SEMI JOIN pairs ON pairs.{what} = {what}s.code"""
+            )
+        names, ties = {}, {}
+        for what in ("user", "item"):
+            query = f"SELECT id, tie FROM left_{what}s ORDER BY number"
+            columns = self._db.sql(query).to_arrow_table()
+            names[what] = columns["id"].to_pylist()
+            ties[what] = columns["tie"].to_numpy().astype(np.uint64)
+        users, items, times = self._ordered(self.steps[-1].interactions)
+        counts = np.bincount(users, minlength=len(names["user"]) + 1)[1:]
+        tied = order_ties(users, items, times, ties["user"], ties["item"])
+        return Core(
+            items=items,
+            times=times // MICROSECONDS,
+            offsets=np.concatenate([[0], np.cumsum(counts)]),
+            user_ids=names["user"],
+            item_ids=names["item"],
+            tied=tied,
+        )
+
+    def _ordered(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Numbers of users and items, and times, by user and time."""
+        columns = (np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int64))
+        query = """SELECT u.number, i.number, time FROM pairs
+                   JOIN left_users u ON pairs.user = u.code
+                   JOIN left_items i ON pairs.item = i.code ORDER BY u.number, time"""
+        start = 0
+        for batch in self._db.sql(query).to_arrow_reader(FETCHED):
+            for column, values in zip(columns, batch.columns, strict=True):
+                column[start : start + len(batch)] = values.to_numpy(zero_copy_only=False)
+            start += len(batch)
+        assert start == n
+        return columns
+
+
+def order_ties(
+    users: Int[np.ndarray, " n"],
+    items: Int[np.ndarray, " n"],
+    times: Int[np.ndarray, " n"],
+    user_ties: UInt64[np.ndarray, " U"],
+    item_ties: UInt64[np.ndarray, " N"],
+) -> int:
+    """Put each user's items of one instant into the order of a hash, in place.
+
+    Args:
+        users: numbers from 1, ascending.
+        items: numbers from 1.
+        times: ascending within each user.
+        user_ties: a hash of every user's id.
+        item_ties: a hash of every item's id.
+
+    Returns:
+        How many interactions share their instant with another.
+    """
+    same = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+    tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+    keys = mixed(user_ties[users[tied] - 1], item_ties[items[tied] - 1])
+    order = np.lexsort((items[tied], keys, times[tied], users[tied]))
+    items[tied] = items[tied][order]
+    return len(tied)
+
+
+def mixed(
+    users: UInt64[np.ndarray, " n"], items: UInt64[np.ndarray, " n"]
+) -> UInt64[np.ndarray, " n"]:
+    """One hash of two: the finalizer of splitmix64 on their combination."""
+    hashes = users ^ ((items << np.uint64(23)) | (items >> np.uint64(41)))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        hashes = (hashes ^ (hashes >> np.uint64(shift))) * np.uint64(factor)
+    return hashes ^ (hashes >> np.uint64(31))
+
+
+def _cores() -> int:
+    """Those that this process may use; all of them where the system does not say, as on macOS."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _nothing_left(user_core: int, item_core: int, steps: list[Step]) -> str:
+    told = [s for s in steps if s.users is not None]
+    told = told if len(told) <= 6 else [*told[:3], *told[-3:]]
+    counts = "; ".join(
+        f"{s.step}: {s.users} users, {s.items} items, {s.interactions} interactions" for s in told
+    )
+    return (
+        f"config.user_core = {user_core}, config.item_core = {item_core}: nothing is left "
+        f"({counts}); lower them, or bring a larger log"
+    )

@@ -1,0 +1,231 @@
+"""A log's interactions: checked, chunk by chunk.
+
+An id is text or a whole number, the same for all rows, and taken as it stands: nothing is
+stripped, lowered or unescaped. A row without user, item or time is refused with its file and line,
+or counted and left out where the config says so.
+"""
+
+import glob
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+
+from genrec_jax.core.errors import InputError
+from genrec_jax.data.prepare.config import FileConfig, PrepareConfig
+from genrec_jax.data.prepare.log_chunks import Chunk, Dropped, Values, quoted
+from genrec_jax.data.prepare.log_files import read_chunks
+from genrec_jax.data.prepare.times import POSITIONS, Clock, MixedTimes, parse_instant
+
+log = logging.getLogger(__name__)
+pc: Any = pyarrow.compute  # its functions are made at import, and unknown to a type checker
+
+SECONDS_BETWEEN_LINES = 20.0
+TIME_TYPES = (
+    *(pa.types.is_integer, pa.types.is_floating, pa.types.is_string, pa.types.is_null),
+    *(pa.types.is_timestamp, pa.types.is_date),
+)
+ROW_SCHEMA = pa.schema({"user": pa.string(), "item": pa.string(), "time": pa.int64()})
+
+
+class Ids:
+    """Turns a column of ids into text, and remembers which kind they are."""
+
+    def __init__(self, what: str):
+        self.what = what
+        self.kind = ""  # text or a whole number
+
+    def texts(self, values: Values, path: Path, chunk: Chunk) -> pa.Array:
+        """Strings, null where there is no id.
+
+        Raises:
+            InputError: ids of another type, or of two.
+        """
+        if isinstance(values, list):
+            return self._from_objects(values, path, chunk)
+        column: Any = _decoded(values)
+        kind: Any = column.type
+        if pa.types.is_integer(kind):
+            self._settle("a whole number", path, chunk, 0, kind)
+        elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            self._settle("text", path, chunk, 0, kind)
+        elif not pa.types.is_null(kind):
+            raise InputError(
+                f"{path}: found a column of {kind} for the {self.what}'s id, expected text or "
+                "whole numbers"
+            )
+        return column.cast(pa.string())
+
+    def _from_objects(self, values: list[Any], path: Path, chunk: Chunk) -> pa.Array:
+        """Of JSON: every value's type is looked at."""
+        for kind in set(map(type, values)) - {type(None)}:
+            row = next(row for row, value in enumerate(values) if type(value) is kind)
+            name = {str: "text", int: "a whole number"}.get(kind)
+            if name is None:
+                raise InputError(
+                    f"{path}{chunk.where(row)}: found {quoted(values[row])} as the {self.what}'s "
+                    "id, expected text or a whole number"
+                )
+            self._settle(name, path, chunk, row, quoted(values[row]))
+        if self.kind == "a whole number":
+            values = [None if value is None else str(value) for value in values]
+        return pa.array(values, pa.string())
+
+    def _settle(self, kind: str, path: Path, chunk: Chunk, row: int, found: object) -> None:
+        if self.kind not in ("", kind):
+            raise InputError(
+                f"{path}{chunk.where(row)}: found {found} as the {self.what}'s id, expected "
+                f"{self.kind} as in the other rows"
+            )
+        self.kind = kind
+
+
+def _decoded(column: Any) -> Any:
+    """The values of a dictionary-coded column."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+@dataclass
+class Reading:
+    """What was met while reading."""
+
+    dropped: Dropped
+    clock: Clock
+    rows: int = 0  # that hold an interaction
+    outside: int = 0  # of these, not in the window of time
+    first: int | None = None  # microseconds
+    last: int | None = None
+    ids: tuple[Ids, Ids] = field(default_factory=lambda: (Ids("user"), Ids("item")))
+
+
+def start_reading(config: PrepareConfig) -> Reading:
+    return Reading(
+        Dropped(config.on_bad_line == "drop", Counter()),
+        Clock(POSITIONS if config.log.format == "sequences" else config.log.time_unit),
+    )
+
+
+def input_files(file: FileConfig, key: str) -> list[Path]:
+    """The files that a pattern stands for, by name. Raises InputError if there is none."""
+    path = Path(file.file).expanduser()
+    found = [path] if path.is_file() else [Path(name) for name in glob.glob(str(path))]
+    found = sorted(path for path in found if path.is_file())
+    if not found:
+        if path.is_dir():
+            raise InputError(f"{key}: found the folder {file.file}, expected a file or a pattern")
+        raise InputError(f"{key}: found no such file: {file.file}")
+    return found
+
+
+def read_interactions(config: PrepareConfig, reading: Reading) -> Iterator[pa.RecordBatch]:
+    """Batches of `user`, `item` (string) and `time` (microseconds) inside the window of time.
+
+    Raises:
+        InputError: see `read_chunks`; also ids of two kinds, times of two kinds, and, unless the
+            config drops them, rows without a user, an item or a time that can be parsed.
+    """
+    source = config.log
+    window = [parse_instant(getattr(source, key), key) for key in ("since", "until")]
+    columns = (source.user, source.item, source.time)
+    started = said = time.monotonic()
+    for path in input_files(source, "config.log.file"):
+        for chunk in read_chunks(path, source, columns, reading.dropped):
+            batch = _checked(path, chunk, columns, reading)
+            reading.rows += len(batch)
+            inside = _inside(batch, window)
+            reading.outside += len(batch) - len(inside)
+            _note_times(inside, reading)
+            yield inside
+            if time.monotonic() - said > SECONDS_BETWEEN_LINES:
+                said = time.monotonic()
+                rate = reading.rows / (said - started)
+                log.info("%s: %s rows read, %s a second", path.name, f"{reading.rows:,}", int(rate))
+
+
+def _checked(path: Path, chunk: Chunk, columns: Sequence[str], reading: Reading) -> pa.RecordBatch:
+    users, items = (
+        ids.texts(values, path, chunk)
+        for ids, values in zip(reading.ids, chunk.columns[:2], strict=True)
+    )
+    raw = _plain_times(path, chunk)
+    try:
+        times = reading.clock.microseconds(raw)
+    except MixedTimes as error:
+        raise InputError(f"{path}{chunk.where(error.row)}: {error}") from None
+    whole = pa.array([True] * len(users))
+    for what, column, bad in zip(
+        ("user", "item", "time"),
+        columns,
+        (_is_empty(users), _is_empty(items), pc.is_null(times)),
+        strict=True,
+    ):
+        first = pc.index(bad, True).as_py()
+        if first < 0:
+            continue
+        unparsable = what == "time" and raw[first].is_valid
+        found = f"found time {quoted(raw[first].as_py())}" if unparsable else f"found no {what}"
+        expected = reading.clock.described if unparsable else f"one in the column {column!r}"
+        if not reading.dropped.allowed:
+            raise InputError(f"{path}{chunk.where(first)}: {found}, expected {expected}")
+        reading.dropped.counts[f"no {what}"] += pc.sum(pc.and_(whole, bad)).as_py() or 0
+        whole = pc.and_(whole, pc.invert(bad))
+    batch = pa.record_batch([users, items, times], schema=ROW_SCHEMA)
+    return batch if pc.all(whole, min_count=0).as_py() else batch.filter(whole)
+
+
+def _plain_times(path: Path, chunk: Chunk) -> pa.Array:
+    """The time column as an Arrow array of one type."""
+    values = chunk.columns[2]
+    if not isinstance(values, list):
+        column: Any = _decoded(values)
+        if pa.types.is_large_string(column.type):
+            column = column.cast(pa.string())
+        if not any(is_it(column.type) for is_it in TIME_TYPES):
+            raise InputError(f"{path}: found a column of {column.type} for the time")
+        return column
+    met = set(map(type, values)) - {type(None)}
+    for allowed, kind in (
+        ({int}, pa.int64()),
+        ({str}, pa.string()),
+        ({int, float}, pa.float64()),
+    ):
+        if met <= allowed:
+            try:
+                return pa.array(values, kind)
+            except (pa.ArrowInvalid, OverflowError):
+                break
+    row = next((r for r, v in enumerate(values) if type(v) not in (int, str)), 0)
+    row = next((r for r, v in enumerate(values) if type(v) is not type(values[0])), row)
+    raise InputError(
+        f"{path}{chunk.where(row)}: found time {quoted(values[row])}, expected a number or text, "
+        "of one kind in all rows"
+    )
+
+
+def _is_empty(ids: pa.Array) -> pa.Array:
+    """No id, or one of white space alone."""
+    return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(ids), ""), True)
+
+
+def _inside(batch: pa.RecordBatch, window: Sequence[int | None]) -> pa.RecordBatch:
+    since, until = window
+    times = batch.column(2)
+    if since is not None:
+        batch = batch.filter(pc.greater_equal(times, since))
+    if until is not None:
+        batch = batch.filter(pc.less_equal(batch.column(2), until))
+    return batch
+
+
+def _note_times(batch: pa.RecordBatch, reading: Reading) -> None:
+    if not len(batch):
+        return
+    ends = pc.min_max(batch.column(2)).as_py()
+    reading.first = min(ends["min"], ends["min"] if reading.first is None else reading.first)
+    reading.last = max(ends["max"], ends["max"] if reading.last is None else reading.last)

@@ -1,0 +1,1 @@
+"""Rankings → metrics, baselines, intervals, breakdown, leakage audit, ensembles."""

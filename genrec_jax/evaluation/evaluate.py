@@ -1,0 +1,165 @@
+"""A checkpoint and a split → ranked lists → metrics, beside the baselines."""
+
+import importlib.metadata
+import logging
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from genrec_jax import __version__
+from genrec_jax.core.devices import Devices
+from genrec_jax.core.progress import track
+from genrec_jax.data.sequences import (
+    TEST_HOLDOUT,
+    VALIDATION_HOLDOUT,
+    Examples,
+    UserSequences,
+    next_item_examples,
+    sample_rows,
+    sample_users,
+)
+from genrec_jax.data.synthetic import oracle_lists
+from genrec_jax.decoding.predictions import check_writable, rank_to_file
+from genrec_jax.decoding.ranker import Ranker
+from genrec_jax.decoding.ranking import RankedLists, Watch, join
+from genrec_jax.evaluation.baselines import reference_lists
+from genrec_jax.evaluation.metrics import metrics
+from genrec_jax.evaluation.summary import findings
+from genrec_jax.evaluation.transitions import choose_settings
+from genrec_jax.runs import fingerprints
+from genrec_jax.runs.config import Config
+from genrec_jax.runs.dataset import load_names, load_sequences, synthetic_spec
+from genrec_jax.runs.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+Split = Literal["validation", "test"]
+MODEL = "GenRec"
+ORACLE = "oracle"  # of the synthetic dataset: no recommender can expect more
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def watch(batches: Any, label: str, total: int) -> Any:
+    return track(batches, label, total)
+
+
+def split_examples(config: Config, sequences: UserSequences, split: Split) -> Examples:
+    """The users of a split, or a sample of them as the config says."""
+    evaluate = config.evaluate
+    if split == "test":
+        return sample_users(next_item_examples(sequences, TEST_HOLDOUT), evaluate.users)
+    examples = next_item_examples(sequences, VALIDATION_HOLDOUT)
+    return sample_users(examples, evaluate.validation_users)
+
+
+def evaluate_split(
+    ranker: Ranker,
+    config: Config,
+    sequences: UserSequences,
+    split: Split,
+    path: Path,
+    watch: Watch = watch,
+    heed: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """The result of one split as results.json holds it; its ranked lists are left in `path`.
+
+    `heed` is called between the stages, and may raise to stop there; `watch` between batches.
+    """
+    started = time.monotonic()
+    examples = split_examples(config, sequences, split)
+    plan = ranker.plan(examples, split)
+    lists = join(rank_to_file(path, ranker, examples, plan, split, watch))
+    seconds = time.monotonic() - started
+    heed()
+    top_k, exclude = config.evaluate.top_k, config.evaluate.exclude_history
+    settings = choose_settings(sequences, exclude_history=exclude)
+    numbers = ranker.catalogue.indexing.item_numbers
+    references = reference_lists(sequences, examples, numbers, settings, top_k, exclude)
+    if config.data.name == "synthetic":
+        spec = synthetic_spec(config.data)
+        references[ORACLE] = oracle_lists(spec, examples, top_k, exclude)
+    heed()
+    result = {
+        "dataset": sequences.name,
+        "indexing": config.indexing,
+        "indexing_seed": config.indexing_seed,
+        "split": split,
+        "search": config.evaluate.search,
+        "beams": config.evaluate.beams,
+        "length_penalty": config.evaluate.length_penalty,
+        "exclude_history": exclude,
+        **findings(sequences, examples, lists.items, references),
+        "kNN": str(settings),
+        "counts": {
+            "users": len(examples),
+            "users_of_dataset": sequences.n_users,
+            "items": sequences.n_items,
+            "interactions": len(sequences.items),
+            "empty_places": int((lists.items < 0).sum()),
+        },
+        "seconds": {"ranking": round(seconds, 2)},
+        "versions": versions(),
+    }
+    if config.evaluate.exact_users and config.evaluate.search != "exhaustive":
+        result["against_exact"] = compare_with_exact(ranker, config, examples, lists, watch)
+    return result
+
+
+def compare_with_exact(
+    ranker: Ranker,
+    config: Config,
+    examples: Examples,
+    lists: RankedLists,
+    watch: Watch,
+) -> dict[str, float]:
+    """What the search misses, on a sample of users that are ranked exhaustively too.
+
+    Returns:
+        `users` in the sample; `found`, the share of the exact lists' items that the search's lists
+        hold; and the search's HR and NDCG less those of the exact lists on the same users.
+    """
+    rows = sample_rows(len(examples), config.evaluate.exact_users)
+    sample = examples.take(rows)
+    exact = ranker.rank(ranker.plan(sample, "exact"), "exact", watch, "exhaustive")
+    ours = lists.items[rows]
+    same = (ours[:, :, None] == exact.items[:, None, :]) & (exact.items >= 0)[:, None, :]
+    by_search, by_exact = (metrics(one, sample.targets) for one in (ours, exact.items))
+    return {
+        "users": len(rows),
+        "found": float(same.any(axis=1).sum() / max((exact.items >= 0).sum(), 1)),
+        **{f"{name} lost": by_exact[name] - by_search[name] for name in by_exact},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Name → version, of Python, genrec_jax and what it computes with, and the device's kind."""
+    return {
+        "python": platform.python_version(),
+        "genrec_jax": __version__,  # not of the metadata: on PYTHONPATH alone there is none
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def evaluate(config: Config, folder: RunFolder, split: Split, step: int | None) -> dict[str, Any]:
+    """Restore a run's checkpoint and rank a split; returns what `evaluate_split` does.
+
+    Args:
+        config: the run's, with perhaps another `evaluate` part.
+        folder: the run.
+        split: `test` or `validation`.
+        step: of the checkpoint; the best by validation if None.
+    """
+    # Beside the lists of the training run, which results.json speaks of.
+    path = folder.predictions / f"evaluate_{split}.parquet"
+    check_writable(path, "--workdir")
+    sequences = load_sequences(config.data)
+    folder.check_fingerprints(fingerprints.of_dataset(sequences))
+    devices = Devices.to_rank(config.model_parallel)
+    ranker = Ranker.load(folder.path, step, config.evaluate, devices)
+    ranker.catalogue.check_same_dataset(sequences, load_names(config.data))
+    return evaluate_split(ranker, config, sequences, split, path)

@@ -1,1 +1,0 @@
-"""Tokens and ids → logits (JAX, Flax NNX)."""

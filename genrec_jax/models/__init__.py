@@ -1,0 +1,1 @@
+"""Models: inputs, forward pass, parameters, checkpoints in and out."""

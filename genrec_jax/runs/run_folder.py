@@ -1,0 +1,346 @@
+"""A run is a folder: all that evaluation and serving need, so that copying it moves the run.
+
+config.json        the whole config                log.txt          what the console said
+model.json         the shape of the model          metrics.jsonl    a line a log point
+identifiers/       indexing, token table, tokenizer  tensorboard/   the same as events
+checkpoints/STEP/  orbax                           results.json     the test result
+predictions/       ranked lists as Parquet files   report.html     all of it to look at
+fingerprints.json  of the dataset, to know it by   run.lock        while a process trains
+jax_settings.json  switches of JAX and XLA that change numbers
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import logging.handlers
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from genrec_jax.core.config_fields import flat
+from genrec_jax.core.disk import DRAFT, whole_file, writing
+from genrec_jax.core.errors import InputError
+from genrec_jax.core.jax_settings import differences
+from genrec_jax.core.processes import by_the_first, is_first
+from genrec_jax.data.identity import DatasetId
+from genrec_jax.models.bart import BartShape
+from genrec_jax.models.genrec import GenRecShape
+from genrec_jax.runs.config import Config
+
+log = logging.getLogger(__name__)
+
+VALIDATION = "validation"  # the phase of a line of validation figures
+# Keys that change how a run is computed and not its result: a run may be resumed with others.
+SAME_RESULT = (
+    "config.steps_per_call",
+    "config.model_parallel",
+    "config.profile",
+    "config.checkpoint_every_steps",
+    "config.checkpoint_every_minutes",
+    "config.keep_checkpoints",
+)
+MACHINE_KEY = "config.data.dir"  # where a machine keeps the data does not make another run
+
+
+class RunFolder:
+    """The files of one run. Of several processes the first writes them, and all read them."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.identifiers = path / "identifiers"
+        self.checkpoints = path / "checkpoints"
+        self.predictions = path / "predictions"
+        self.metrics = path / "metrics.jsonl"
+        self.report = path / "report.html"
+        self.lock = path / "run.lock"
+        self._config = path / "config.json"
+        self._shape = path / "model.json"
+        self._results = path / "results.json"
+        self._fingerprints = path / "fingerprints.json"
+        self._jax_settings = path / "jax_settings.json"
+
+    @property
+    def exists(self) -> bool:
+        return self._config.is_file()
+
+    @by_the_first
+    def check_usable(self, config: Config, ignored: tuple[str, ...] = ()) -> None:
+        """Raise InputError if the folder holds another run, or things that are not a run.
+
+        Args:
+            config: of the run that wants the folder.
+            ignored: prefixes of keys that may differ, like `config.evaluate`.
+        """
+        # What is there of a run that was killed while it made its folder.
+        ours = {self._config.name + DRAFT, self.lock.name}
+        found = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+        if not self.exists and found - ours:
+            raise InputError(f"--workdir={self.path}: the folder is not empty and holds no run")
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"--workdir={self.path}: found a file, expected a folder")
+        if not self.exists:
+            return
+        ours, theirs = flat(config.to_dict()), flat(self.read_config().to_dict())
+        differing = [
+            f"{key} is {theirs[key]!r} there and {value!r} here"
+            for key, value in ours.items()
+            if theirs[key] != value and not key.startswith((MACHINE_KEY, *ignored))
+        ]
+        if differing:
+            raise InputError(
+                f"--workdir={self.path}: holds the run of another config ({'; '.join(differing)}); "
+                "give another folder, or the same config to go on with that run"
+            )
+
+    @by_the_first
+    def create(self, config: Config, shape: GenRecShape) -> None:
+        """The config comes first: with it the folder is a run's.
+
+        Raises:
+            DiskError: the folder cannot be written.
+        """
+        with writing(f"--workdir={self.path}"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._config, config.to_json())
+            write_atomically(self._shape, json.dumps(dataclasses.asdict(shape), indent=2) + "\n")
+            self.predictions.mkdir(exist_ok=True)
+
+    @by_the_first
+    def write_fingerprints(self, fingerprints: Mapping[str, str]) -> None:
+        write_atomically(self._fingerprints, json.dumps(fingerprints, indent=2) + "\n")
+
+    @by_the_first
+    def check_fingerprints(self, found: Mapping[str, str], flag: str = "--workdir") -> None:
+        """Raise InputError if the run has seen another dataset, numbering or tokenizer.
+
+        Args:
+            found: all or some of those that fingerprints.py makes.
+            flag: that named the folder.
+        """
+        if not self._fingerprints.is_file():
+            log.warning(
+                "WARNING: %s is of an older version: whether the dataset is the one that it was "
+                "trained on is not checked",
+                self.path,
+            )
+            return
+        expected = self._read(self._fingerprints)
+        differing = [
+            f"{name} has sha256 {value[:12]}… here and {str(expected.get(name))[:12]}… there"
+            for name, value in found.items()
+            if value != expected.get(name)
+        ]
+        if differing:
+            raise InputError(
+                f"{flag}={self.path}: the run was trained on other data ({'; '.join(differing)})"
+                "; put back what it was trained on, or give another folder"
+            )
+
+    def dataset_id(self, name: str) -> DatasetId | None:
+        """Identify the dataset of an older run, whose catalogue does not, from its fingerprint.
+
+        Only for datasets without a log's own ids.
+
+        Args:
+            name: `config.data.name`.
+
+        Returns:
+            None for a run that is older than fingerprints.
+        """
+        if not self._fingerprints.is_file():
+            return None
+        sha256 = self._read(self._fingerprints).get("dataset")
+        return DatasetId(name, str(sha256)) if sha256 else None
+
+    @by_the_first
+    def write_jax_settings(self, settings: Mapping[str, Any]) -> None:
+        """Store the settings that the run is started with, for `check_jax_settings`."""
+        write_atomically(self._jax_settings, json.dumps(settings, indent=2) + "\n")
+
+    @by_the_first
+    def check_jax_settings(self, found: Mapping[str, Any]) -> None:
+        """Raise InputError if the run was started under other JAX settings.
+
+        Args:
+            found: of this process, as `jax_settings.recorded` returns them.
+        """
+        if differing := self.differing_jax_settings(found):
+            raise InputError(
+                f"--workdir={self.path}: the run was started under other JAX settings "
+                f"({'; '.join(differing)}), which change its numbers; set them as they were there "
+                "to resume it, or give another folder"
+            )
+
+    def differing_jax_settings(self, found: Mapping[str, Any]) -> list[str]:
+        """A phrase for each setting in which the run differs; none for a run of an older version.
+
+        Args:
+            found: as for `check_jax_settings`.
+        """
+        if not self._jax_settings.is_file():
+            return []
+        return differences(found, self._read(self._jax_settings))
+
+    def read_config(self) -> Config:
+        """The run's config. A key that is younger than the run stands at its default."""
+        return Config.from_dict(_overlay(Config().to_dict(), self._read(self._config)))
+
+    def read_shape(self) -> GenRecShape:
+        """Of a run that is older than GenRecShape: the paper's model."""
+        like = dataclasses.asdict(GenRecShape())
+        older = {name: like[name] for name in like.keys() - dataclasses.asdict(BartShape()).keys()}
+        values = {**older, **self._read(self._shape)}
+        if {k: type(v) for k, v in values.items()} != {k: type(v) for k, v in like.items()}:
+            raise InputError(f"{self._shape}: found {values}, expected the shape of a model")
+        return GenRecShape(**values)
+
+    def read_results(self) -> dict[str, Any] | None:
+        return self._read(self._results) if self._results.is_file() else None
+
+    @by_the_first
+    def write_results(self, results: dict[str, Any]) -> None:
+        write_atomically(self._results, json.dumps(results, indent=2) + "\n")
+
+    @by_the_first
+    def drop_metrics_after(self, step: int, validation_due: bool) -> None:
+        """A run that goes on from a checkpoint writes the lines after it again.
+
+        Args:
+            step: of the checkpoint.
+            validation_due: the validation at that step is made again too.
+        """
+        if not self.metrics.is_file():
+            return
+        lines = self.metrics.read_text(errors="replace").splitlines(keepends=True)
+        kept = []
+        try:
+            for line in lines:
+                if not line.endswith("\n"):  # it was being written
+                    continue
+                found = json.loads(line)
+                again = validation_due and found["phase"] == VALIDATION
+                if found["step"] < step or (found["step"] == step and not again):
+                    kept.append(line)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.metrics}: holds a line of another kind: {error}") from None
+        write_atomically(self.metrics, "".join(kept))
+
+    @contextlib.contextmanager
+    def log_lines(self) -> Iterator[logging.handlers.MemoryHandler]:
+        """Within, the log goes to log.txt too, with the time of each line.
+
+        Gives a handler that keeps the lines until `open_log` says that the folder is there.
+        """
+        waiting = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
+        logger = logging.getLogger("genrec_jax")
+        logger.addHandler(waiting)
+        try:
+            yield waiting
+        finally:
+            logger.removeHandler(waiting)
+            if waiting.target is not None:
+                waiting.target.close()
+            waiting.close()
+
+    @by_the_first
+    def open_log(self, waiting: logging.handlers.MemoryHandler) -> None:
+        """The lines so far, and from now on each at once."""
+        file = _LogFile(self.path / "log.txt", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        waiting.setTarget(file)
+        waiting.flush()
+        waiting.capacity = 1
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            found = json.loads(path.read_text())
+            if not isinstance(found, dict):
+                raise InputError(f"{path}: found {found!r}, expected an object with keys")
+            return found
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(
+                f"--workdir={self.path}: found no {path.name}, expected a run's folder"
+            ) from None
+        except InputError:
+            raise
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+class MetricsWriter:
+    """Figures to metrics.jsonl, a line a call, and to TensorBoard events.
+
+    The events of a run that goes on are written anew from metrics.jsonl: each is there once, in one
+    file, whatever the process before left and whatever the clock says. A DiskError comes to the
+    caller, where tensorboardX's own writer, a thread, would end and later wait for itself.
+    """
+
+    @by_the_first
+    def __init__(self, folder: RunFolder):
+        from tensorboardX.event_file_writer import EventsWriter  # here: slow, serving needs none
+
+        self._path = folder.metrics
+        events = folder.path / "tensorboard"
+        with writing(self._path):
+            events.mkdir(exist_ok=True)
+            for old in events.glob("events.*"):
+                old.unlink()
+            self._events = EventsWriter(str(events / "events"))
+            if folder.metrics.is_file():
+                for line in folder.metrics.read_text().splitlines():
+                    self._write_events(**json.loads(line))
+            self._lines = folder.metrics.open("a", encoding="utf-8")
+
+    @by_the_first
+    def write(self, step: int, phase: str, figures: dict[str, float]) -> None:
+        with writing(self._path):
+            self._lines.write(json.dumps({"step": step, "phase": phase, **figures}) + "\n")
+            self._lines.flush()
+            self._write_events(step, phase, **figures)
+            self._events.flush()
+
+    def _write_events(self, step: int, phase: str, **figures: float) -> None:
+        from tensorboardX.proto import event_pb2
+        from tensorboardX.summary import scalar
+
+        messages: Any = event_pb2  # made at import: its types are unknown
+        for name, value in figures.items():
+            summary = scalar(f"{phase}/{name}", value)
+            self._events.write_event(
+                messages.Event(wall_time=time.time(), step=step, summary=summary)
+            )
+
+    def close(self) -> None:
+        if not is_first():
+            return
+        with writing(self._path):
+            self._lines.close()
+            self._events.close()
+
+
+class _LogFile(logging.FileHandler):
+    """log.txt. What the disk does not take is on the console; the writers of figures raise."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
+def _overlay(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """`values`, and what they lack of the defaults."""
+    result = {**defaults, **values}
+    for key, default in defaults.items():
+        if isinstance(default, dict) and isinstance(result[key], dict):
+            result[key] = _overlay(default, result[key])
+    return result
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    with whole_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")

@@ -1,0 +1,211 @@
+"""The story of one run: data → identifiers → model → pretrain → finetune → test."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from genrec_jax.core import jax_settings, processes
+from genrec_jax.core.devices import Devices, on_host
+from genrec_jax.core.file_lock import locked
+from genrec_jax.core.progress import track
+from genrec_jax.core.signals import StopRequest, stop_on_signals
+from genrec_jax.data.sequences import UserSequences
+from genrec_jax.decoding.ranker import Ranker
+from genrec_jax.evaluation.evaluate import evaluate_split
+from genrec_jax.identifiers.catalogue import Catalogue
+from genrec_jax.models.genrec import GenRecShape, abstract_model
+from genrec_jax.runs import fingerprints
+from genrec_jax.runs.checkpoint import METRIC, Checkpoints
+from genrec_jax.runs.config import Config
+from genrec_jax.runs.dataset import check_answers, load_sequences, log_statistics
+from genrec_jax.runs.identifiers import build_catalogue
+from genrec_jax.runs.model import (
+    log_parameters,
+    longest_trained,
+    model_shape,
+    pretrained_folder,
+    start_params,
+    start_vectors,
+)
+from genrec_jax.runs.run_folder import SAME_RESULT, MetricsWriter, RunFolder
+from genrec_jax.training.phase import PhaseRunner, Progress, make_phases
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run with its result, as reports are made from it."""
+
+    config: Config
+    folder: RunFolder
+    result: dict[str, Any]  # results.json
+    is_new: bool  # this process has finished it
+    load: Callable[[], tuple[UserSequences, Catalogue]]  # its dataset and identifiers
+
+
+Report = Callable[[FinishedRun], None]
+
+
+def train(config: Config, folder: RunFolder, report: Report) -> None:
+    """Train as the config says, or resume the run in the folder; then test the best checkpoint.
+
+    Args:
+        config: of the run.
+        folder: the run directory, new or with a run of the same config.
+        report: called with the finished run, while the run directory is locked; for a run that
+            was finished before, at once.
+
+    Raises:
+        InputError: the config, the data or the folder do not do; another process is at work there.
+        DiskError: the folder cannot be written.
+        NotFiniteError: training diverged.
+        Stopped: by SIGTERM or SIGINT; the same command goes on from the last step.
+    """
+    folder.check_usable(config, ignored=SAME_RESULT)
+    if results := processes.once(folder.read_results):
+        report(FinishedRun(config, folder, results, False, partial(_load_finished, config, folder)))
+        return
+    devices = Devices.all(config.model_parallel)
+    check_batches(config, devices)
+    with (
+        stop_on_signals() as stop,
+        locked(folder.lock, f"--workdir={folder.path}"),
+        folder.log_lines() as lines,
+        Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints,
+    ):
+        # ------------------------------------------------------------ data and identifiers
+        load = partial(load_all, config, devices)
+        sequences, pretrained, catalogue, shape = processes.together(load)
+        stop.heed()
+        found = fingerprints.of_run(sequences, catalogue)
+        processes.check_same(repr(found), "dataset, numbering or tokenizer")
+        settings = jax_settings.recorded()
+        processes.check_same(repr(settings), "setting of JAX or XLA")
+        goes_on = bool(processes.once(checkpoints.steps))
+        if goes_on:
+            folder.check_fingerprints(found)
+            folder.check_jax_settings(settings)
+            params = None
+        else:
+            with on_host():
+                params = processes.together(
+                    lambda: start_params(
+                        shape,
+                        catalogue,
+                        pretrained,
+                        config.seed,
+                        start_vectors(config, sequences),
+                    )
+                )
+            params = devices.put_params(params)
+        stop.heed()
+        folder.create(config, shape)
+        folder.open_log(lines)
+        if not goes_on:
+            catalogue.save(folder.identifiers)
+            folder.write_fingerprints(found)
+            folder.write_jax_settings(settings)
+        log_statistics(sequences)
+        _, like = abstract_model(shape, catalogue.table.n_users, catalogue.table.n_items)
+        log_parameters(like, shape.dtype)
+        if devices.count > 1:
+            log.info("%s", devices)
+
+        # ------------------------------------------------------------ where the run stands
+        checkpoints.clean()
+        progress = Progress()
+        if (newest := checkpoints.newest_whole()) is not None:
+            progress = Progress(**checkpoints.progress(newest))
+            log.info("going on from the checkpoint of step %d", progress.step)
+        folder.drop_metrics_after(progress.step, progress.validation_due)
+
+        # ------------------------------------------------------------ pretrain, finetune
+        ranker = Ranker(
+            catalogue,
+            shape,
+            config.evaluate,
+            config.model.max_tokens,
+            config.data.buckets,
+            devices=devices,
+        )
+        work = (catalogue, shape, sequences, ranker, checkpoints)
+        traces = folder.path / "profile" if config.profile else None
+        with contextlib.closing(MetricsWriter(folder)) as writer:
+            for phase in make_phases(config, sequences, catalogue):
+                runner = PhaseRunner(config, phase, *work, writer, stop)
+                params, progress = runner.run(params, progress, traces)
+        del params
+
+        # ------------------------------------------------------------ test the best
+        stop.heed()
+        ranker.params = checkpoints.params(best_step(progress), devices.like(like))
+        ranker.causal = config.reads_causally
+        result = test(config, folder, sequences, ranker, progress, stop)
+        stop.heed()  # rerunning the command makes the report of a run with a result
+        report(FinishedRun(config, folder, result, True, lambda: (sequences, catalogue)))
+
+
+def _load_finished(config: Config, folder: RunFolder) -> tuple[UserSequences, Catalogue]:
+    return load_sequences(config.data), Catalogue.load(folder.identifiers)
+
+
+def load_all(
+    config: Config, devices: Devices
+) -> tuple[UserSequences, Path | None, Catalogue, GenRecShape]:
+    """The dataset, the folder of the pretrained weights, the catalogue and the model's shape."""
+    sequences = load_sequences(config.data)
+    check_answers(config, sequences)
+    pretrained = pretrained_folder(config.model)
+    catalogue = build_catalogue(config, sequences, pretrained)
+    longest = longest_trained(config, sequences, catalogue.table)
+    shape = model_shape(config.model, catalogue, pretrained, longest)
+    devices.check_width(shape.d_model)
+    return sequences, pretrained, catalogue, shape
+
+
+def check_batches(config: Config, devices: Devices) -> None:
+    """Raise InputError for a batch that cannot be split evenly over the devices."""
+    devices.check_divides("config.evaluate.batch_size", config.evaluate.batch_size)
+    for name, phase in (("pretrain", config.pretrain), ("finetune", config.finetune)):
+        if phase.epochs:
+            parts = f" / accumulate = {phase.accumulate}" * (phase.accumulate > 1)
+            key = f"config.{name}.batch_size{parts}"
+            devices.check_divides(key, phase.batch_size // phase.accumulate)
+
+
+def best_step(progress: Progress) -> int:
+    """Of a run whose phases are through."""
+    assert progress.best_step is not None  # the end of the last phase is a validation
+    return progress.best_step
+
+
+def test(
+    config: Config,
+    folder: RunFolder,
+    sequences: UserSequences,
+    ranker: Ranker,
+    progress: Progress,
+    stop: StopRequest,
+) -> dict[str, Any]:
+    """Rank the test split with the best checkpoint; the result finishes the run."""
+
+    def watch(batches: Iterable[Any], label: str, total: int) -> Iterable[Any]:
+        return stop.heeded(track(batches, label, total))
+
+    best = best_step(progress)
+    log.info(
+        "testing the checkpoint of step %d (validation %s %.5f)", best, METRIC, progress.best_score
+    )
+    path = folder.predictions / "test.parquet"
+    result = evaluate_split(ranker, config, sequences, "test", path, watch, stop.heed)
+    stop.heed()
+    result["counts"]["steps"] = progress.step
+    result["counts"]["best_step"] = best
+    result["seconds"]["training"] = round(progress.seconds, 2)
+    folder.write_results(result)
+    return result

@@ -1,0 +1,94 @@
+"""--mode=audit on every kind of dataset, with and without BART's tokenizer."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from repository import ROOT
+
+from genrec_jax.main import main
+
+SYNTHETIC = [
+    f"--config={ROOT / 'configs' / 'quickstart.py'}",
+    "--config.data.synthetic_users=80",
+    "--config.data.synthetic_items=40",
+    "--config.model.vocab_size=64",
+]
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[str]:
+    assert main(["main", "--mode=audit", *map(str, arguments)]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def row(lines: list[str], name: str) -> list[str]:
+    return next(line for line in lines if line.strip().startswith(name)).split()
+
+
+def test_beauty_in_less_than_a_minute(
+    data_dir: Path, bart_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = time.monotonic()
+    lines = printed(capsys, f"--config={ROOT / 'configs' / 'beauty.py'}")
+    assert time.monotonic() - started < 60
+    assert lines[0] == "beauty, published numbers, tokenizer facebook/bart-base"
+    assert row(lines, "users") == ["users", "22,363"]
+    assert row(lines, "in the history already")[-1] == "0.00%"
+    assert row(lines, "largest number of the history + 1")[-1] == "4.41%"
+    assert lines[-1].startswith("LEAK: the published numbers of beauty know held-out interactions")
+
+
+def test_a_synthetic_dataset(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, *SYNTHETIC)
+    assert lines[0] == "synthetic, random numbers, tokenizer trained on the names"
+    assert lines[-1].startswith("No leak found: the random numbers of synthetic")
+    assert any("too few test items" in line for line in lines)
+    assert any(line.startswith("own history, newest first") for line in lines)
+
+
+def test_baselines_follow_the_configs_rule_for_the_history(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = printed(capsys, *SYNTHETIC, "--config.evaluate.exclude_history=True")
+    assert any(re.match(r"test, \d+ users, history left out ", line) for line in lines)
+    assert not any(line.startswith("own history") for line in lines)
+    assert lines[-1].startswith("No leak found")
+
+
+def test_a_file_without_the_checkpoint_at_hand(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbered by first appearance over whole sequences, as the published files are."""
+    from test_leak import leaky_world
+
+    sequences = leaky_world(150, 300)
+    path = tmp_path / "mine.txt"
+    path.write_text(
+        "\n".join(
+            f"{user + 1} " + " ".join(str(i) for i in sequences.item_ids[sequences.of(user)])
+            for user in range(sequences.n_users)
+        )
+    )
+    monkeypatch.delenv("GENREC_BART_DIR", raising=False)
+    monkeypatch.setattr("genrec_jax.evaluation.audit.try_to_load_from_cache", lambda *_: None)
+    own = ["--config.data.name=file", f"--config.data.file={path}", "--config.indexing=published"]
+    arguments = [*SYNTHETIC, *own, "--config.model.pretrained=facebook/bart-base"]
+    lines = printed(capsys, *arguments)
+    assert lines[0].endswith("since facebook/bart-base is not on this machine")
+    assert lines[-1].startswith("LEAK: the published numbers of mine")
+    lines = printed(capsys, *arguments, "--config.indexing=random", "--config.indexing_seed=3")
+    assert lines[-1].startswith("No leak found: the random numbers of mine")
+
+
+def test_what_audit_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def fails(*arguments: object) -> str:
+        assert main(["main", "--mode=audit", *map(str, arguments)]) == 2
+        return capsys.readouterr().err
+
+    assert "--step: is not for --mode=audit" in fails(*SYNTHETIC, "--step=3")
+    assert "found none, expected --config=" in fails()
+    assert "expected a folder that exists" in fails(
+        *SYNTHETIC, f"--config.model.pretrained={tmp_path / 'none'}"
+    )
+    assert "found no config.json" in fails(f"--workdir={tmp_path / 'none'}")

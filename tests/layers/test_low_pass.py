@@ -1,0 +1,75 @@
+"""The encoder's filter against NumPy's Fourier transform of the history behind zeros."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from genrec_jax.layers.low_pass import LowPass, make_waves
+from genrec_jax.models.bart import BartShape, Encoder
+
+PERIOD, WIDTH = 12, 4
+
+
+@pytest.mark.parametrize("frequencies", [1, 3, 6])
+@pytest.mark.parametrize("length", [PERIOD, 5, 1])
+def test_slow_is_what_the_lowest_frequencies_hold(length: int, frequencies: int) -> None:
+    rng = np.random.default_rng(0)
+    signal = np.zeros((PERIOD, WIDTH), np.float32)
+    signal[PERIOD - length :] = rng.normal(size=(length, WIDTH))
+    spectrum = np.fft.rfft(signal, axis=0)
+    spectrum[frequencies:] = 0
+    slow = np.fft.irfft(spectrum, PERIOD, axis=0)[PERIOD - length :]
+    x = signal[PERIOD - length :]
+
+    slots = 8 if length < 8 else PERIOD  # padded behind
+    padded = jnp.pad(jnp.asarray(x)[None], ((0, 0), (0, slots - length), (0, 0)))
+    positions = jnp.maximum(length - 1 - jnp.arange(slots), 0)[None]
+    waves = make_waves(positions, jnp.arange(slots)[None] < length, PERIOD, frequencies)
+    norm = nnx.LayerNorm(WIDTH, epsilon=1e-5, rngs=nnx.Rngs(0))
+    filtered = LowPass(norm, WIDTH, 0.5)
+    filtered.fast[...] = jnp.array([-0.5, 0.5, 0.0, 1.0])
+    found = filtered(padded, waves, None)[0, :length]
+
+    y = x + slow + np.array([0.0, 1.0, 0.5, 1.5]) * (x - slow)
+    centred = y - y.mean(1, keepdims=True)
+    expected = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_an_encoder_that_filters() -> None:
+    """It does something, whatever stands in the padding; its share is taken from attention."""
+    shape = BartShape(
+        vocab_size=32,
+        d_model=8,
+        encoder_layers=2,
+        encoder_heads=2,
+        encoder_ffn_dim=16,
+        max_positions=PERIOD,
+        init_std=0.5,
+        low_pass=0.7,
+    )
+    plain = Encoder(dataclasses.replace(shape, low_pass=0.0), nnx.Rngs(0))
+    encoder = Encoder(shape, nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
+    there = jnp.arange(6) < jnp.array([[6], [4]])
+    look = there[:, None] & (jnp.arange(6) <= jnp.arange(6)[:, None])
+    positions = jnp.maximum(there.sum(1, keepdims=True) - 1 - jnp.arange(6), 0)
+
+    @jax.jit
+    def encode(x: jax.Array) -> jax.Array:
+        return encoder(x, look, None, positions=positions)
+
+    found = encode(x)
+    other = encode(jnp.where(there[..., None], x, 9.0))
+    np.testing.assert_allclose(found[there], other[there], atol=1e-6)
+    assert not np.allclose(found[there], plain(x, look, None, positions=positions)[there])
+    assert not hasattr(plain.layers[0], "low_pass")
+    again = encoder(x, look, None, rematerialise=True, positions=positions)
+    np.testing.assert_allclose(found, again, atol=1e-5)
+    first = encode(x.at[:, 3].multiply(-1.0))
+    assert not np.allclose(found[:, 1], first[:, 1])  # it hears what comes later too

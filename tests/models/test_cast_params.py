@@ -1,0 +1,141 @@
+"""Parameters are cast once, not once a batch, and only those that the model casts anyway."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genrec_jax.data.sequences import UserSequences, next_item_examples
+from genrec_jax.decoding.ranker import Ranker
+from genrec_jax.identifiers.catalogue import Catalogue
+from genrec_jax.identifiers.trie import decided
+from genrec_jax.models.genrec import GenRecShape, Params, abstract_model, init_params
+from genrec_jax.runs.config import EvaluateConfig
+
+# Odd sizes, so that no activation has the shape of a parameter.
+SIZES = {
+    "d_model": 26,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_heads": 2,
+    "decoder_heads": 2,
+    "encoder_ffn_dim": 38,
+    "decoder_ffn_dim": 42,
+    "max_positions": 83,
+    "init_std": 0.5,
+}
+TRIE = {"head": "trie", "encoder_unit": "item", "count_from": "end"}
+MODELS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "sasrec": {"head": "item", "encoder_unit": "id", "count_from": "end"},
+    "cosines": {"head": "item", "encoder_unit": "id", "temperature": 0.1},
+    "unseen": {**TRIE, "residual": "unseen", "temperature": 0.1, "low_pass": 0.5},
+    "items": {**TRIE, "residual": "items", "encoder_unit": "id"},
+}
+# What the model adds up, or makes cosines of, in float32.
+TABLES = {"token_embedding", "user_embedding", "item_embedding", "node_embedding"}
+FLOAT32 = {
+    "paper": {"final_logits_bias"},
+    "sasrec": set(),
+    "cosines": {"item_embedding"},
+    "unseen": {*TABLES, "fast"},
+    "items": {"item_embedding", "node_embedding", "pointer_recency"},
+}
+
+
+def drawn(like: Params) -> Params:
+    """Parameters of which none is a number of bfloat16: norms and biases too."""
+    rng = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf + 0.1 * rng.standard_normal(leaf.shape), jnp.float32), like
+    )
+
+
+class Case:
+    """A model in bfloat16 on the synthetic users, and one batch of them."""
+
+    def __init__(self, name: str, sequences: UserSequences, catalogue: Catalogue):
+        self.float32 = FLOAT32[name]
+        inner = int((decided(catalogue.trie).items < 0).sum())
+        changes = {**SIZES, **MODELS[name]}
+        if changes.get("head") == "trie":
+            changes["inner_nodes"] = inner
+        self.shape = GenRecShape(
+            **changes, vocab_size=catalogue.vocabulary.size + 7, dtype="bfloat16"
+        )
+        sizes = (catalogue.table.n_users, catalogue.table.n_items)
+        self.graph, _ = abstract_model(self.shape, *sizes)
+        self.params = drawn(init_params(self.shape, *sizes, seed=0))
+        evaluate = EvaluateConfig(
+            users=0,
+            batch_size=16,
+            search="exhaustive" if self.shape.head == "item" else "constrained",
+            beams=20,
+            exclude_history=True,
+        )
+        self.ranker = Ranker(
+            catalogue, self.shape, evaluate, 80, buckets=1, causal=self.shape.head != "vocabulary"
+        )
+        self.rank_batch = self.ranker._ranker(evaluate.search)
+        examples = next_item_examples(sequences, holdout=0).take(np.arange(16))
+        self.plan = self.ranker.plan(examples, "test")
+        bucket, rows = self.plan.in_order()[0]
+        self.batch, self.n_tokens = self.plan.pad(bucket, rows), bucket.n_tokens
+        self.seen = self.plan.whole_histories(bucket, rows)
+
+    def rank(self, params: Params) -> tuple[jax.Array, jax.Array]:
+        """The lists and scores of the batch with these parameters as they are."""
+        return self.rank_batch(params, self.batch, self.seen, self.n_tokens)
+
+
+@pytest.fixture(params=MODELS)
+def case(request: pytest.FixtureRequest, sequences: UserSequences, catalogue: Catalogue) -> Case:
+    return Case(request.param, sequences, catalogue)
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """The equations of a program, those of its inner programs included."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        inner = jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda one: hasattr(one, "eqns"))
+        for one in inner:
+            if hasattr(one, "eqns"):
+                yield from equations(getattr(one, "jaxpr", one))
+
+
+@pytest.fixture(autouse=True)
+def _without_a_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JAX sets none while it traces; on one device there is nothing to split."""
+    monkeypatch.setattr(jax, "set_mesh", lambda mesh: nullcontext())
+
+
+def test_a_batch_casts_no_parameter(case: Case) -> None:
+    case.ranker.params = case.params
+    leaves = jax.tree_util.tree_leaves_with_path(case.ranker.params)
+    assert {path[-1].key for path, leaf in leaves if leaf.dtype == jnp.float32} == case.float32
+    cast = {leaf.shape for path, leaf in leaves if path[-1].key not in case.float32}
+
+    def converted(params: Params) -> list[Any]:
+        jaxpr = jax.make_jaxpr(case.rank)(params).jaxpr
+        converts = [eqn for eqn in equations(jaxpr) if eqn.primitive.name == "convert_element_type"]
+        found = [eqn.invars[0].aval for eqn in converts]
+        return [one for one in found if one.dtype == jnp.float32 and one.shape in cast]
+
+    assert converted(case.params)
+    assert not converted(case.ranker.params)
+
+
+def test_lists_and_scores_are_those_of_the_float32_parameters(case: Case) -> None:
+    """Where XLA leaves out no rounding, as by default it may."""
+    options = {"xla_allow_excess_precision": False, "xla_backend_optimization_level": 0}
+    rank = jax.jit(case.rank, compiler_options=options)
+    items, scores = rank(case.params)
+    case.ranker.params = case.params
+    cast_items, cast_scores = rank(case.ranker.params)
+    np.testing.assert_array_equal(cast_items, items)
+    np.testing.assert_array_equal(cast_scores, scores)
+    assert np.isfinite(scores).all()

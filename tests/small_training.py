@@ -1,0 +1,84 @@
+"""A model of some thousand parameters and its phase, for the tests of the step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from genrec_jax.data.batches import BatchPlan
+from genrec_jax.data.sequences import UserSequences, pretraining_examples
+from genrec_jax.identifiers.catalogue import Catalogue
+from genrec_jax.identifiers.sentences import plan_batches
+from genrec_jax.models.genrec import GenRecShape, abstract_model, init_params
+from genrec_jax.models.inputs import put_on_device
+from genrec_jax.runs.train_state import TrainState
+from genrec_jax.training.calls import Call, plan_calls
+from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
+from genrec_jax.training.resident import ResidentTrainer, put_examples
+from genrec_jax.training.step import Step, make_step, root_key, start_state
+
+SPEC = OptimizerSpec(steps=50, learning_rate=3e-3, weight_decay=0.1, warmup=0.1, clip_norm=1.0)
+
+
+@dataclass
+class Small:
+    """Pretraining on the synthetic users: 15 batches of 4 an epoch, two buckets."""
+
+    catalogue: Catalogue
+    plan: BatchPlan
+    shape: GenRecShape
+
+    @classmethod
+    def build(cls, sequences: UserSequences, catalogue: Catalogue, rate: float) -> "Small":
+        examples = pretraining_examples(sequences).take(np.arange(58))  # the last batch has 2
+        plan = plan_batches(examples, catalogue.table, 80, 4, buckets=2, label="test")
+        sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_heads": 2, "decoder_heads": 2}
+        shape = GenRecShape(
+            **sizes,
+            vocab_size=catalogue.vocabulary.size,
+            d_model=16,
+            encoder_ffn_dim=32,
+            decoder_ffn_dim=32,
+            max_positions=80,
+            init_std=0.1,
+            dropout=rate,
+            attention_dropout=rate,
+            activation_dropout=rate,
+        )
+        return cls(catalogue, plan, shape)
+
+    def step(self, spec: OptimizerSpec = SPEC, **changes: Any) -> Step:
+        graph, _ = abstract_model(self.shape, *self._sizes)
+        return make_step(graph, make_optimizer(spec), "random_item", 0.5, **changes)
+
+    def trainer(self, steps_per_call: int) -> ResidentTrainer:
+        examples = put_examples(self.plan.examples)
+        root = root_key(0, "random_item")
+        return ResidentTrainer(self.step(), self.table, examples, root, steps_per_call)
+
+    @property
+    def table(self) -> Any:
+        return put_on_device(self.catalogue.table)
+
+    def start(self, spec: OptimizerSpec = SPEC) -> TrainState:
+        return start_state(init_params(self.shape, *self._sizes, seed=0), make_optimizer(spec))
+
+    def calls(self, stop: int, steps_per_call: int = 1, start: int = 0) -> Sequence[Call]:
+        return list(plan_calls(self.plan, 0, start, stop, steps_per_call, border=10_000))
+
+    def train(
+        self, trainer: ResidentTrainer, stop: int, state: TrainState | None = None
+    ) -> tuple[TrainState, list[float]]:
+        """The state after `stop` steps of the phase, and the loss of each."""
+        state = self.start() if state is None else state
+        losses: list[float] = []
+        for call in self.calls(stop, trainer.steps_per_call, int(state.step)):
+            state, metrics = trainer.run(state, call, trainer.put(call))
+            means = np.asarray(metrics.loss_sum) / np.maximum(metrics.tokens, 1)
+            losses += means[: len(call.rows)].tolist()
+        return state, losses
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        return self.catalogue.table.n_users, self.catalogue.table.n_items
