@@ -16,107 +16,36 @@ timed on the first EXACT_USERS of them, and lists are compared with the exact on
 import argparse
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genrec_jax.benchmarks.decode_sides import (
+    BEAMS,
+    Setup,
+    prefix_function,
+    set_up,
+    torch_batches,
+    torch_lists,
+    torch_model,
+)
 from genrec_jax.benchmarks.machine import describe_machine, seconds
 from genrec_jax.core.errors import InputError
-from genrec_jax.data.batches import Batch, BatchPlan
-from genrec_jax.data.datasets import load_named
-from genrec_jax.data.sequences import (
-    UserSequences,
-    next_item_examples,
-    pretraining_examples,
-)
-from genrec_jax.decoding.beam_search import Decoder, SearchSpec, beam_search
-from genrec_jax.decoding.exhaustive import block_size, make_blocks
-from genrec_jax.decoding.ranking import (
-    Rank,
-    find_by_beams,
-    find_exhaustively,
-    join,
-    make_ranker,
-    rank_chunks,
-    split_into_chunks,
-)
+from genrec_jax.decoding.beam_search import Decoder, beam_search
 from genrec_jax.decoding.steps import advance_beams, start_beams
 from genrec_jax.evaluation.metrics import metrics
-from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.identifiers.indexing import make_indexing
-from genrec_jax.identifiers.sentences import plan_batches
 from genrec_jax.identifiers.token_table import build_token_table
-from genrec_jax.identifiers.tokenizer import Vocabulary, load_bart_tokenizer
+from genrec_jax.identifiers.tokenizer import Vocabulary
 from genrec_jax.identifiers.trie import Trie, build_trie
-from genrec_jax.models.bart import BartShape
 from genrec_jax.models.device_trie import DeviceTrie, put_on_device
-from genrec_jax.models.genrec import Params, abstract_model, init_params, merge
+from genrec_jax.models.genrec import abstract_model, merge
 from genrec_jax.models.heads import VocabularyHead
-from genrec_jax.models.hub import BART_BASE, checkpoint_folder
-from genrec_jax.models.inputs import DeviceTable, append_mask, encoder_input
-from genrec_jax.models.inputs import put_on_device as put_table_on_device
-from genrec_jax.models.precision import cast_params
-from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
-from genrec_jax.training.step import make_train_step, start_state
+from genrec_jax.models.inputs import append_mask, encoder_input
 
-BEAMS = 20
 EXACT_USERS = 4
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What both sides are given."""
-
-    catalogue: Catalogue
-    shape: BartShape
-    params: Params
-    table: DeviceTable
-    trie: DeviceTrie
-    plan: BatchPlan
-
-    def spec(self, search: Any = "constrained") -> SearchSpec:
-        return SearchSpec(BEAMS, self.table.eos, self.table.pad, search)
-
-    @cached_property
-    def graph(self) -> Any:
-        table = self.catalogue.table
-        return abstract_model(self.shape, table.n_users, table.n_items)[0]
-
-    @cached_property
-    def cast(self) -> Params:
-        """The parameters as a ranker takes them."""
-        return cast_params(self.graph, self.params)
-
-    def ranker(self, search: str) -> Rank:
-        if search == "exhaustive":
-            size = block_size(self.plan.batch_size, self.shape.vocab_size)
-            blocks = make_blocks(self.catalogue.trie, self.table.eos, size)
-            find = find_exhaustively(self.spec(), BEAMS)
-            return make_ranker(self.graph, self.table, find, blocks)
-        find = find_by_beams(self.spec(search), BEAMS)
-        return make_ranker(self.graph, self.table, find, self.trie)
-
-    def head(self, users: int) -> "Setup":
-        """The same for the first users alone, in one batch."""
-        rows = np.arange(min(users, len(self.plan.examples)))
-        plan = plan_batches(
-            self.plan.examples.take(rows), self.catalogue.table, 512, len(rows), 1, "exact"
-        )
-        return replace(self, plan=plan)
-
-    def rank(self, ranker: Rank) -> np.ndarray:
-        """Item rows [users, BEAMS]."""
-        chunks = split_into_chunks(len(self.plan.examples))
-        found = rank_chunks(ranker, self.cast, self.plan, chunks, False, unwatched, "")
-        return join(found).items
-
-
-def unwatched(batches: Any, label: str, total: int) -> Any:
-    return batches
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -135,169 +64,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
-
-
-def set_up(args: argparse.Namespace, users: int) -> Setup:
-    sequences = load_named("beauty", "")
-    folder = checkpoint_folder(BART_BASE)
-    indexing = make_indexing("random", sequences, args.seed)
-    catalogue = Catalogue.build(sequences, indexing, load_bart_tokenizer(folder))
-    shape = BartShape(vocab_size=catalogue.vocabulary.size, dtype=args.dtype)
-    if not args.bart_base:
-        small = {"d_model": 256, "encoder_layers": 3, "decoder_layers": 3}
-        small |= {"encoder_heads": 4, "decoder_heads": 4}
-        small |= {"encoder_ffn_dim": 1024, "decoder_ffn_dim": 1024}
-        shape = BartShape(**{**vars(shape), **small, "init_std": 0.05})
-    params = init_params(shape, sequences.n_users, sequences.n_items, args.seed)
-    params = train_briefly(params, shape, catalogue, sequences, args)
-    examples = next_item_examples(sequences, holdout=0)
-    by_length = np.argsort(examples.stops - examples.starts, kind="stable")
-    rows = by_length[np.linspace(0, len(examples) - 1, users).astype(int)] if users else by_length
-    plan = plan_batches(
-        examples.take(np.sort(rows)), catalogue.table, 512, args.batch, args.buckets, "decode"
-    )
-    return Setup(
-        catalogue,
-        shape,
-        params,
-        put_table_on_device(catalogue.table),
-        put_on_device(catalogue.trie),
-        plan,
-    )
-
-
-def train_briefly(
-    params: Params,
-    shape: BartShape,
-    catalogue: Catalogue,
-    sequences: UserSequences,
-    args: argparse.Namespace,
-) -> Params:
-    """Some steps of pretraining on short histories."""
-    steps = args.train_steps
-    if steps == 0:
-        return params
-    spec = OptimizerSpec(steps, 1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0)
-    optimizer = make_optimizer(spec)
-    graph, _ = abstract_model(shape, sequences.n_users, sequences.n_items)
-    table = put_table_on_device(catalogue.table)
-    step = make_train_step(graph, table, optimizer, "random_item", 0.5, args.seed)
-    plan = plan_batches(pretraining_examples(sequences), catalogue.table, 64, 64, 1, "training")
-    state, loss = start_state(params, optimizer), 0.0
-    for bucket, batch in plan.training_batches(args.seed, 0, steps):
-        state, sums = step(state, batch, bucket.n_tokens)
-        loss = sums.loss_sum / sums.tokens
-    print(f"{steps} steps of training: loss {float(loss):.3f}")
-    return state.params
-
-
-# ------------------------------------------------------------------------- PyTorch
-
-
-def torch_model(setup: Setup) -> Any:
-    """`transformers`' BART with our weights, by way of the folder that convert.py writes."""
-    import torch
-    from transformers import BartConfig, BartForConditionalGeneration
-
-    from genrec_jax.models.names import name_table
-
-    shape = setup.shape
-    config = BartConfig(
-        vocab_size=shape.vocab_size,
-        d_model=shape.d_model,
-        encoder_layers=shape.encoder_layers,
-        decoder_layers=shape.decoder_layers,
-        encoder_attention_heads=shape.encoder_heads,
-        decoder_attention_heads=shape.decoder_heads,
-        encoder_ffn_dim=shape.encoder_ffn_dim,
-        decoder_ffn_dim=shape.decoder_ffn_dim,
-        max_position_embeddings=shape.max_positions,
-    )
-    model = BartForConditionalGeneration(config).eval()
-    state = {}
-    for entry in name_table(shape):
-        leaf: Any = setup.params
-        for name in entry.path:
-            leaf = leaf[name]
-        value = np.asarray(leaf).T if entry.transpose else np.asarray(leaf)
-        if entry.torch_name == "final_logits_bias":
-            state[entry.torch_name] = torch.tensor(value)[None]
-        else:
-            state[f"model.{entry.torch_name}"] = torch.tensor(value)
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    assert not unexpected, unexpected
-    assert all("embed_tokens" in name or "lm_head" in name for name in missing), missing
-    return model
-
-
-def torch_batches(setup: Setup) -> list[tuple[np.ndarray, dict[str, Any]]]:
-    """(rows, inputs of `generate`) of every batch, embedded beforehand."""
-    import torch
-
-    graph, _ = abstract_model(
-        setup.shape, setup.catalogue.table.n_users, setup.catalogue.table.n_items
-    )
-
-    @partial(jax.jit, static_argnums=2)
-    def embed(params: Params, batch: Batch, n_tokens: int) -> tuple[jax.Array, jax.Array]:
-        model = merge(graph, params)
-        items = append_mask(batch.histories, setup.table.mask_row)
-        sentence = encoder_input(setup.table, batch.users, items, n_tokens)
-        return model.embed(sentence.tokens) + model.id_vectors(sentence), sentence.mask
-
-    batches = []
-    for bucket, rows in setup.plan.in_order():
-        x, mask = embed(setup.params, setup.plan.pad(bucket, rows), bucket.n_tokens)
-        inputs = {
-            "inputs_embeds": torch.tensor(np.asarray(x)[: len(rows)]),
-            "attention_mask": torch.tensor(np.asarray(mask)[: len(rows)]),
-        }
-        batches.append((rows, inputs))
-    return batches
-
-
-def torch_lists(
-    setup: Setup, model: Any, batches: list[tuple[np.ndarray, dict[str, Any]]], allowed: Any
-) -> np.ndarray:
-    """Item rows [users, BEAMS], -1 where a text is no item; `allowed` makes it constrained."""
-    import torch
-
-    width = setup.trie.depth
-    tokens = np.full((len(setup.plan.examples), BEAMS, width), setup.table.pad)
-    for rows, inputs in batches:
-        with torch.no_grad():
-            texts = model.generate(
-                **inputs,
-                num_beams=BEAMS,
-                num_return_sequences=BEAMS,
-                max_length=width + 1,
-                length_penalty=0.0,
-                forced_eos_token_id=None,
-                prefix_allowed_tokens_fn=allowed,
-            ).numpy()[:, 1:]
-        tokens[rows, :, : texts.shape[1]] = texts.reshape(len(rows), BEAMS, -1)
-    item_of = {}
-    for item, (name, n) in enumerate(
-        zip(setup.catalogue.table.item_tokens, setup.catalogue.table.item_lengths, strict=True)
-    ):
-        item_of[(*name[:n].tolist(), setup.table.eos)] = item
-    lists = np.full(tokens.shape[:2], -1)
-    for place in np.ndindex(lists.shape):
-        text = tuple(t for t in tokens[place].tolist() if t != setup.table.pad)
-        lists[place] = item_of.get(text, -1)
-    return lists
-
-
-def prefix_function(setup: Setup) -> Callable[[int, Any], list[int]]:
-    """A dict look-up a beam and step, as fast as a Python function of the prefix can be."""
-    table = setup.catalogue.table
-    allowed: dict[tuple[int, ...], set[int]] = {}
-    for name, length in zip(table.item_tokens.tolist(), table.item_lengths.tolist(), strict=True):
-        path = (*name[:length], table.eos)
-        for n, token in enumerate(path):
-            allowed.setdefault(path[:n], set()).add(token)
-    lists = {prefix: sorted(tokens) for prefix, tokens in allowed.items()}
-    return lambda _, written: lists.get(tuple(written[1:].tolist()), [table.pad])
 
 
 # ------------------------------------------------------------------------- one step

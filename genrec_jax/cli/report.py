@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from genrec_jax.core.disk import write_atomically
 from genrec_jax.core.endings import run_command
 from genrec_jax.core.errors import InputError
 from genrec_jax.reporting.paper_tables import as_html, as_markdown, table_of
-from genrec_jax.runs.run_folder import RunFolder, write_atomically
+from genrec_jax.runs.run_folder import RunFolder
 
 
 def run(argv: Sequence[str]) -> None:

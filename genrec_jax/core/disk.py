@@ -79,3 +79,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         finally:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    with whole_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")

@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genrec_jax.core.disk import DRAFT, whole_file, writing
+from genrec_jax.core.disk import DRAFT, whole_file, write_atomically, writing
 from genrec_jax.core.errors import InputError
 from genrec_jax.core.file_lock import locked
 from genrec_jax.core.processes import by_the_first, is_first, together
@@ -37,7 +37,6 @@ from genrec_jax.data.batches import BatchPlan
 from genrec_jax.data.sequences import Examples
 from genrec_jax.decoding.ranker import Ranker
 from genrec_jax.decoding.ranking import CHUNK, RankedLists, Watch, split_into_chunks
-from genrec_jax.runs.run_folder import write_atomically
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".parquet", ".jsonl")

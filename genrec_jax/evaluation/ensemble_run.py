@@ -13,7 +13,9 @@ from typing import Any
 
 from genrec_jax.core.config_fields import flat
 from genrec_jax.core.devices import Devices
+from genrec_jax.core.disk import write_atomically
 from genrec_jax.core.errors import InputError
+from genrec_jax.core.progress import track
 from genrec_jax.data.sequences import Examples, UserSequences, without_last
 from genrec_jax.decoding.predictions import check_writable, write_lists
 from genrec_jax.decoding.ranker import Ranker
@@ -21,13 +23,13 @@ from genrec_jax.decoding.ranking import RankedLists
 from genrec_jax.evaluation import ensembles as mixing
 from genrec_jax.evaluation.baselines import reference_lists
 from genrec_jax.evaluation.ensembles import Mix, ScoreChunks, choose_mix, mixed_lists
-from genrec_jax.evaluation.evaluate import MODEL, split_examples, watch
+from genrec_jax.evaluation.evaluate import MODEL, split_examples
 from genrec_jax.evaluation.summary import findings
 from genrec_jax.evaluation.transitions import CHOSEN_BY, TransitionSettings, choose_settings
 from genrec_jax.runs import fingerprints
 from genrec_jax.runs.config import Config
 from genrec_jax.runs.dataset import load_names, load_sequences
-from genrec_jax.runs.run_folder import MACHINE_KEY, SAME_RESULT, RunFolder, write_atomically
+from genrec_jax.runs.run_folder import MACHINE_KEY, SAME_RESULT, RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +146,7 @@ def _check_chooser(config: Config, chooser: RunFolder) -> None:
 
 
 def _scores(ranker: Ranker, examples: Examples, label: str) -> ScoreChunks:
-    return ranker.score_chunks(ranker.plan(examples, label), label, watch)
+    return ranker.score_chunks(ranker.plan(examples, label), label, track)
 
 
 def _findings(

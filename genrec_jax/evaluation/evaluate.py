@@ -43,10 +43,6 @@ ORACLE = "oracle"  # of the synthetic dataset: no recommender can expect more
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def watch(batches: Any, label: str, total: int) -> Any:
-    return track(batches, label, total)
-
-
 def split_examples(config: Config, sequences: UserSequences, split: Split) -> Examples:
     """The users of a split, or a sample of them as the config says."""
     evaluate = config.evaluate
@@ -62,7 +58,7 @@ def evaluate_split(
     sequences: UserSequences,
     split: Split,
     path: Path,
-    watch: Watch = watch,
+    watch: Watch = track,
     heed: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """The result of one split as results.json holds it; its ranked lists are left in `path`.

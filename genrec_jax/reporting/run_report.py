@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow.parquet as pq
 
+from genrec_jax.core.disk import write_atomically
 from genrec_jax.core.errors import InputError
 from genrec_jax.core.processes import by_the_first
 from genrec_jax.data.datasets import named_attributes
@@ -16,7 +17,7 @@ from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.reporting.page import Item, Page, SampledUser, render
 from genrec_jax.reporting.tables import result_table
 from genrec_jax.runs.config import Config, flat
-from genrec_jax.runs.run_folder import RunFolder, write_atomically
+from genrec_jax.runs.run_folder import RunFolder
 from genrec_jax.training.train import FinishedRun
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from genrec_jax.core.config_fields import flat
-from genrec_jax.core.disk import DRAFT, whole_file, writing
+from genrec_jax.core.disk import DRAFT, write_atomically, writing
 from genrec_jax.core.errors import InputError
 from genrec_jax.core.jax_settings import differences
 from genrec_jax.core.processes import by_the_first, is_first
@@ -334,13 +334,3 @@ def _overlay(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]
         if isinstance(default, dict) and isinstance(result[key], dict):
             result[key] = _overlay(default, result[key])
     return result
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all.
-
-    Raises:
-        DiskError: it cannot be written.
-    """
-    with whole_file(path) as draft:
-        draft.write_text(text, encoding="utf-8")

@@ -9,10 +9,10 @@ import numpy as np
 
 from genrec_jax.core.devices import Devices
 from genrec_jax.core.errors import InputError
+from genrec_jax.core.progress import track
 from genrec_jax.data.sequences import Examples, read_id_lines, whole_histories
 from genrec_jax.decoding.predictions import check_writable, rank_to_file
 from genrec_jax.decoding.ranking import RankedLists
-from genrec_jax.evaluation.evaluate import watch
 from genrec_jax.runs.config import Config
 from genrec_jax.runs.dataset import load_names, load_sequences
 from genrec_jax.runs.run_folder import RunFolder
@@ -61,7 +61,7 @@ def recommend(
         log.info("%d %s of no known user%s", strangers, histories_are, _doubt(config))
     ranker = recommender.ranker
     plan = ranker.plan(examples, "recommend")
-    for start, lists in rank_to_file(path, ranker, examples, plan, "recommend", watch):
+    for start, lists in rank_to_file(path, ranker, examples, plan, "recommend", track):
         if start == 0:
             show(recommender, examples, lists)
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from genrec_jax.core.disk import write_atomically
 from genrec_jax.core.errors import InputError
 from genrec_jax.core.file_lock import locked
 from genrec_jax.core.shipped import find_config
 from genrec_jax.core.signals import stop_on_signals
-from genrec_jax.runs.run_folder import write_atomically
 from genrec_jax.sweeps import table
 from genrec_jax.sweeps.ablation import AblationRuns, ablation_trials
 from genrec_jax.sweeps.pool import Ended, run_all
