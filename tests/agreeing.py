@@ -46,9 +46,11 @@ def main(address: str, count: int, number: int) -> None:
     found["saved"] = []
     for place in range(10_000):
         time.sleep(dice.random() * 0.004)
-        if number == count - 1 and place == 120:
+        # Each request follows the one before, however long an agreement takes on a busy machine.
+        since = place - max(found["saved"], default=0)
+        if number == count - 1 and len(found["saved"]) == 2 and since == 20:
             stop.ask("SIGTERM")
-        if number == 0 and place in (10, 60):
+        if number == 0 and len(found["saved"]) < 2 and since == 20:
             save.ask()
         if save.reached() is not None:
             found["saved"].append(place)

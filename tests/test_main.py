@@ -129,7 +129,7 @@ def test_a_run_cut_short_goes_on_to_the_same_result(run: Path, tmp_path: Path) -
     # A run whose process dies in the middle of finetuning, just after its second checkpoint.
     script = (
         "import os, sys\n"
-        "from genrec_jax.training import checkpoint\n"
+        "from genrec_jax.runs import checkpoint\n"
         "save = checkpoint.Checkpoints.save\n"
         "def save_and_die(self, step, *rest):\n"
         "    save(self, step, *rest)\n"
@@ -399,6 +399,7 @@ def test_wrong_lines_of_a_sequence_file(
         ("x = 1", "get_config"),
         ("def get_config():\n    return {}", "to_dict"),
         ("import nowhere_to_be_found", "nowhere_to_be_found"),
+        ("from genrec_jax.config import Config", "; it is genrec_jax.runs.config now"),
         ("def get_config(:", "invalid syntax"),
     ],
 )

@@ -21,6 +21,7 @@ from genrec_jax.core.errors import Stopped
 from genrec_jax.core.signals import stop_on_signals
 from genrec_jax.decoding import predictions
 from genrec_jax.evaluation import evaluate
+from genrec_jax.reporting import run_report
 from genrec_jax.runs.checkpoint import Checkpoints
 from genrec_jax.runs.run_folder import RunFolder
 from genrec_jax.sweeps import sweep, table
@@ -94,8 +95,8 @@ def stop_after(
         (evaluate, "findings", 2),
         (evaluate, "versions", 2),
         (RunFolder, "write_results", 3),
-        (train, "write_page", 4),
-        (train, "result_table", 4),
+        (run_report, "write_page", 4),
+        (run_report, "result_table", 4),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -28,16 +28,15 @@ HISTORY = 50  # newest items shown of a sampled user
 
 def report_run(run: FinishedRun) -> None:
     """Log the result table of a finished run and write its report.html if that is missing."""
-    table = result_table(run.result)
     if run.is_new:
         write_page(run.config, run.folder, *run.load())
         steps, seconds = run.result["counts"]["steps"], run.result["seconds"]
         log.info(
             "%d steps in %.0f s, test ranked in %.0f s\n\n%s",
-            *(steps, seconds["training"], seconds["ranking"], table),
+            *(steps, seconds["training"], seconds["ranking"], result_table(run.result)),
         )
         return
-    log.info("%s holds a finished run:\n%s", run.folder.path, table)
+    log.info("%s holds a finished run:\n%s", run.folder.path, result_table(run.result))
     if "intervals" in run.result and not run.folder.report.is_file():  # stopped before its report
         write_page(run.config, run.folder, *run.load())
 

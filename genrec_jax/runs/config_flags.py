@@ -22,6 +22,13 @@ from genrec_jax.runs.run_folder import RunFolder
 Kind = TypeVar("Kind")  # Config of a run, or PrepareConfig of a dataset
 
 
+# What config files import, where it was before 0.2.0.
+MOVED = {
+    "genrec_jax.config": "genrec_jax.runs.config",
+    "genrec_jax.data.prepare_config": "genrec_jax.data.prepare.config",
+}
+
+
 def given(argv: Sequence[str], name: str) -> str | None:
     """The value of --name=value or `--name value`, before any flag is defined; None without one."""
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
@@ -107,7 +114,10 @@ def _last_line(error: Exception, file: str | None) -> str:
     ) or last.startswith(ours)
     if not is_a_message:
         kind = "" if isinstance(error, flags.Error) else f"{type(error).__name__}: "
-        return f"--config={file}: the file fails with {kind}{last}"
+        missing = re.search(r"No module named '([\w.]+)'", last)
+        now = MOVED.get(missing[1]) if missing else None
+        hint = f"; it is {now} now" if now else ""
+        return f"--config={file}: the file fails with {kind}{last}{hint}"
     last = last.removeprefix(ours)
     last = re.sub(r"invalid literal for int.*", "expected a whole number", last)
     return re.sub(r"could not convert string to float.*", "expected a number", last)

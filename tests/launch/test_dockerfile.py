@@ -33,7 +33,7 @@ def test_what_it_copies_is_there_and_let_through() -> None:
     for kept_out in (".git/config", ".venv/bin/python", "runs/x", "tests/conftest.py", "launch"):
         assert not is_let_through(kept_out)
     assert is_let_through("genrec_jax/models/bart.py")
-    assert not is_let_through("genrec_jax/model/__pycache__/bart.pyc")
+    assert not is_let_through("genrec_jax/models/__pycache__/bart.pyc")
 
 
 def test_what_it_copies_is_enough(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_what_it_copies_is_enough(tmp_path: Path) -> None:
     code = (
         "import genrec_jax, pathlib, sys; from genrec_jax.main import main; "
         f"assert pathlib.Path(genrec_jax.__file__).is_relative_to({str(tmp_path)!r}); "
-        "from genrec_jax.data import datasets; from genrec_jax.model import hub; "
+        "from genrec_jax.data import datasets; from genrec_jax.models import hub; "
         "sys.exit(main(['main', '--config=configs/beauty.py', '--help']))"
     )
     done = subprocess.run(

@@ -10,9 +10,11 @@ import yaml
 from dockerfile import instructions
 from repository import ROOT
 
-from genrec_jax.cli.run import define_flags, parse
+from genrec_jax.cli.run import define_flags
 from genrec_jax.core.endings import CODES
 from genrec_jax.core.errors import Stopped
+from genrec_jax.runs.config import Config
+from genrec_jax.runs.config_flags import parse
 
 KUBERNETES = "1.31"  # the oldest that the file names
 
@@ -121,7 +123,7 @@ def test_its_flags_are_those_of_the_command_and_fit_the_cluster(jobset: Any) -> 
     (variable,) = [one["name"] for one in container["env"] if "valueFrom" in one]
     arguments = [x.replace(f"$({variable})", "1") for x in container["args"]]
     values = define_flags(["main", *arguments])
-    assert parse(values, ["main", *arguments]) is not None
+    assert parse(values, ["main", *arguments], Config.from_dict) is not None
 
     assert spec["completions"] == spec["parallelism"] == values.processes
     assert spec["completionMode"] == "Indexed"
