@@ -105,6 +105,14 @@ def test_the_package_is_imported_without_jax() -> None:
     assert "module 'genrec_jax' has no attribute 'nothing'" in done.stderr
 
 
+def test_what_computes_needs_neither_ml_collections_nor_tensorflow_datasets() -> None:
+    modules = ("training.train", "serving.bulk", "reporting.run_report", "evaluation.ensemble_run")
+    imported = ", ".join(f"genrec_jax.{name}" for name in modules)
+    done = run("-c", f"import {imported}, sys; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    assert not {"ml_collections", "tensorflow_datasets"} & set(done.stdout.split())
+
+
 def test_every_command_has_a_file() -> None:
     done = run("-m", "genrec_jax")
     for name in COMMANDS:

@@ -64,7 +64,7 @@ def train(config: Config, folder: RunFolder, report: Report) -> None:
         InputError: the config, the data or the folder do not do; another process is at work there.
         DiskError: the folder cannot be written.
         NotFiniteError: training diverged.
-        Stopped: by SIGTERM or SIGINT; the same command goes on from the last step.
+        Stopped: by SIGTERM or SIGINT; rerun the command to resume from the last step.
     """
     folder.check_usable(config, ignored=SAME_RESULT)
     if results := processes.once(folder.read_results):

@@ -1,0 +1,49 @@
+"""What README.md, docs/ and configs/ point to exists: files, modules and commands."""
+
+import re
+from pathlib import Path
+
+import pytest
+from repository import ROOT
+
+from genrec_jax.__main__ import COMMANDS
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = [*PAGES, *sorted((ROOT / "configs").rglob("*.py")), *sorted((ROOT / "launch").iterdir())]
+TEXTS += [ROOT / "pyproject.toml", *sorted((ROOT / "genrec_jax").rglob("*.py"))]
+# Kept results tell what was run then.
+TEXTS = [path for path in TEXTS if "results" not in path.parts and "renamed" not in path.name]
+CODE = re.compile(r"(?<![\w/.])(?:genrec_jax|tests|configs|launch|third_party)/[\w/]+\.[a-z]+\b")
+COMMAND = re.compile(r"-m genrec_jax(?:(?P<module>\.[\w.]+)| +(?P<command>[a-z][a-z-]*))")
+
+
+def ids(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    local = [target for target in targets if "://" not in target]
+    assert not [target for target in local if not (page.parent / target).exists()]
+
+
+def test_files_that_are_named_exist() -> None:
+    missing = [
+        f"{ids(path)}: {name}"
+        for path in TEXTS
+        for name in CODE.findall(path.read_text())
+        if not (ROOT / name).exists() and not re.search(r"/(books|NAME|mine)\.py$", name)
+    ]
+    assert not missing
+
+
+def test_commands_that_are_named_exist() -> None:
+    missing = []
+    for path in TEXTS:
+        for match in COMMAND.finditer(path.read_text()):
+            module, command = match["module"], match["command"]
+            file = ROOT / "genrec_jax" / f"{(module or '').lstrip('.').replace('.', '/')}.py"
+            if not (file.is_file() if module else command in COMMANDS):
+                missing.append(f"{ids(path)}: {match[0]}")
+    assert not missing
