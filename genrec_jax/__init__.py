@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from genrec_jax.core.errors import InputError
     from genrec_jax.serving.recommender import Recommendation, Recommender
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["InputError", "Recommendation", "Recommender"]
 
 _MODULES = {
@@ -28,8 +28,8 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({"__version__", *__all__})
 
 
 if sys.argv[:1] == ["-m"]:  # Python is locating the module of `python -m genrec_jax…`
-    importlib.import_module("genrec_jax.cli.renamed").refuse_old_command(sys.orig_argv)
+    importlib.import_module("genrec_jax.cli.renamed").refuse_module(sys.orig_argv)

@@ -11,8 +11,8 @@ import pytest
 from repository import ROOT
 
 import genrec_jax
-from genrec_jax.__main__ import COMMANDS
-from genrec_jax.cli.renamed import RENAMED
+from genrec_jax.cli.benchmark import BENCHMARKS
+from genrec_jax.cli.names import COMMANDS
 
 # As the data flow: what is above knows nothing of what is below.
 ORDER = (
@@ -40,7 +40,7 @@ def test_imports_go_one_way() -> None:
     wrong = []
     for parts, path in FILES.items():
         if len(parts) == 1:
-            continue  # the public API and the commands
+            continue  # the public API, and what test_the_root_starts_commands checks
         below = ORDER[ORDER.index(parts[0]) + 1 :]
         for name in imports(path):
             package, _, rest = name.partition(".")
@@ -74,7 +74,7 @@ def test_libraries_stay_in_their_places() -> None:
     """What only some machines have, or what one module hides from all others."""
     allowed = {
         "orbax": {("runs", "checkpoint")},
-        "ml_collections": {("runs", "config_flags"), ("cli", "run")},
+        "ml_collections": {("core", "config_flags")},
         "torch": set(),
     }
     for parts, path in FILES.items():
@@ -113,25 +113,22 @@ def test_what_computes_needs_neither_ml_collections_nor_tensorflow_datasets() ->
     assert not {"ml_collections", "tensorflow_datasets"} & set(done.stdout.split())
 
 
-def test_every_command_has_a_file() -> None:
-    done = run("-m", "genrec_jax")
+def test_the_root_starts_commands() -> None:
+    for name in ("main", "__main__"):
+        ours = {one for one in imports(FILES[(name,)]) if one.startswith("genrec_jax")}
+        assert ours
+        assert all(one.startswith(("genrec_jax.cli.", "genrec_jax.core.")) for one in ours)
+
+
+def test_data_does_not_know_how_it_was_prepared() -> None:
+    for parts, path in FILES.items():
+        if parts[0] == "data" and parts[1] != "prepare":
+            wrong = [name for name in imports(path) if name.startswith("genrec_jax.data.prepare.")]
+            assert not wrong, f"{path} imports {wrong}"
+
+
+def test_every_command_and_benchmark_has_a_file() -> None:
     for name in COMMANDS:
         assert ("cli", name.replace("-", "_")) in FILES
-        assert f"\n  {name} " in done.stdout
-    assert done.returncode == 0
-
-
-def test_an_unknown_command() -> None:
-    done = run("-m", "genrec_jax", "serve")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: serve: not a command, expected one of prepare, sweep")
-
-
-@pytest.mark.parametrize("module", RENAMED)
-def test_a_renamed_command_names_the_new_one(module: str) -> None:
-    assert module not in MODULES or module == "genrec_jax.data.prepare"  # a package now
-    done = run("-u", "-m", module, "--workdir=genrec_jax.mix")
-    assert done.returncode == 2
-    now = f"python -m genrec_jax {RENAMED[module]}"
-    assert done.stderr == f"error: python -m {module}: no such command, use {now}\n"
-    assert RENAMED[module] in COMMANDS
+    for name in BENCHMARKS:
+        assert ("benchmarks", name.replace("-", "_")) in FILES

@@ -1,8 +1,8 @@
 """Top-20 decoding: ours free, constrained and exhaustive beside `transformers` `generate`.
 
-    python -m genrec_jax.benchmarks.decode                       real Beauty inputs, small model
-    python -m genrec_jax.benchmarks.decode --all                 the whole test set, ours alone
-    python -m genrec_jax.benchmarks.decode --all --bart-base --dtype=bfloat16    for a GPU
+    python -m genrec_jax benchmark decode                       real Beauty inputs, small model
+    python -m genrec_jax benchmark decode --all                 the whole test set, ours alone
+    python -m genrec_jax benchmark decode --all --bart-base --dtype=bfloat16    for a GPU
 
 One run, the same weights, the same users in the same batches, the same beams; PyTorch is given the
 encoder's input embeddings for nothing. The weights are random but for some steps of training, after
@@ -13,10 +13,9 @@ Exhaustive ranking decodes every inner node of the trie, some seconds a user on 
 timed on the first EXACT_USERS of them, and lists are compared with the exact ones on those.
 """
 
-import argparse
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -32,8 +31,9 @@ from genrec_jax.benchmarks.decode_sides import (
     torch_lists,
     torch_model,
 )
-from genrec_jax.benchmarks.machine import describe_machine, seconds
-from genrec_jax.core.errors import InputError
+from genrec_jax.benchmarks.machine import DTYPES, describe_machine, seconds
+from genrec_jax.cli.command import Command
+from genrec_jax.core.flags import Flag
 from genrec_jax.decoding.beam_search import Decoder, beam_search
 from genrec_jax.decoding.steps import advance_beams, start_beams
 from genrec_jax.evaluation.metrics import metrics
@@ -46,24 +46,6 @@ from genrec_jax.models.heads import VocabularyHead
 from genrec_jax.models.inputs import append_mask, encoder_input
 
 EXACT_USERS = 4
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--users", type=int, default=64, help="test users, spread over lengths")
-    parser.add_argument("--all", action="store_true", help="all test users, ours alone")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--buckets", type=int, default=4)
-    parser.add_argument(
-        "--bart-base", action="store_true", help="6+6 layers of 768, not 3+3 of 256"
-    )
-    parser.add_argument("--train-steps", type=int, default=100, help="before anything is timed")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(argv)
 
 
 # ------------------------------------------------------------------------- one step
@@ -223,8 +205,7 @@ def steps_by_catalogue(setup: Setup, repeats: int) -> None:
         )
 
 
-def main(argv: list[str]) -> int:
-    args = parse(argv)
+def run(args: SimpleNamespace) -> None:
     print(describe_machine())
     setup = set_up(args, 0 if args.all else args.users)
     shape, examples = setup.shape, setup.plan.examples
@@ -246,14 +227,25 @@ def main(argv: list[str]) -> int:
             f"constrained, all {len(lists)} users: {spent:.1f} s, {len(lists) / spent:.0f} users/s"
         )
         print(f"every list holds {BEAMS} different items: {whole}")
-        return 0
+        return
     compare(setup, args.repeats)
     steps_by_catalogue(setup, args.repeats)
-    return 0
 
 
-if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except InputError as error:
-        sys.exit(f"error: {error}")
+main = Command(
+    "benchmark decode",
+    "[--all] [--bart-base] [--dtype=bfloat16] …",
+    __doc__ or "",
+    run,
+    (
+        Flag("users", "Test users, spread over lengths.", int, 64),
+        Flag("all", "All test users, ours alone.", bool, False),
+        Flag("batch", "Users a batch.", int, 16),
+        Flag("buckets", "Padded lengths at most.", int, 4),
+        Flag("bart-base", "6+6 layers of 768 instead of 3+3 of 256.", bool, False),
+        Flag("train-steps", "Steps of training before anything is timed.", int, 100),
+        Flag("dtype", "Of the computation.", DTYPES, "float32"),
+        Flag("repeats", "Timed runs, of which the fastest counts.", int, 3),
+        Flag("seed", "Of weights and order.", int, 0),
+    ),
+)

@@ -1,9 +1,9 @@
 """The two sides of the decoding benchmark: our rankers, and PyTorch with the same weights."""
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -93,7 +93,7 @@ class Setup:
         return join(found).items
 
 
-def set_up(args: argparse.Namespace, users: int) -> Setup:
+def set_up(args: SimpleNamespace, users: int) -> Setup:
     sequences = load_named("beauty", "")
     folder = checkpoint_folder(BART_BASE)
     indexing = make_indexing("random", sequences, args.seed)
@@ -127,7 +127,7 @@ def train_briefly(
     shape: BartShape,
     catalogue: Catalogue,
     sequences: UserSequences,
-    args: argparse.Namespace,
+    args: SimpleNamespace,
 ) -> Params:
     """Some steps of pretraining on short histories."""
     steps = args.train_steps
@@ -151,7 +151,7 @@ def train_briefly(
 
 
 def torch_model(setup: Setup) -> Any:
-    """`transformers`' BART with our weights, by way of the folder that convert.py writes."""
+    """`transformers`' BART with our weights and our dtype, on the GPU where torch sees one."""
     import torch
     from transformers import BartConfig, BartForConditionalGeneration
 
@@ -169,7 +169,7 @@ def torch_model(setup: Setup) -> Any:
         decoder_ffn_dim=shape.decoder_ffn_dim,
         max_position_embeddings=shape.max_positions,
     )
-    model = BartForConditionalGeneration(config).eval()
+    model: Any = BartForConditionalGeneration(config).eval()
     state = {}
     for entry in name_table(shape):
         leaf: Any = setup.params
@@ -183,12 +183,22 @@ def torch_model(setup: Setup) -> Any:
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected, unexpected
     assert all("embed_tokens" in name or "lm_head" in name for name in missing), missing
-    return model
+    dtype = torch.bfloat16 if shape.dtype == "bfloat16" else torch.float32
+    return model.to(torch_device(), dtype)
+
+
+def torch_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def torch_batches(setup: Setup) -> list[tuple[np.ndarray, dict[str, Any]]]:
-    """(rows, inputs of `generate`) of every batch, embedded beforehand."""
+    """(rows, inputs of `generate`) of every batch, embedded beforehand and on torch's device."""
     import torch
+
+    device = torch_device()
+    dtype = torch.bfloat16 if setup.shape.dtype == "bfloat16" else torch.float32
 
     graph, _ = abstract_model(
         setup.shape, setup.catalogue.table.n_users, setup.catalogue.table.n_items
@@ -205,8 +215,8 @@ def torch_batches(setup: Setup) -> list[tuple[np.ndarray, dict[str, Any]]]:
     for bucket, rows in setup.plan.in_order():
         x, mask = embed(setup.params, setup.plan.pad(bucket, rows), bucket.n_tokens)
         inputs = {
-            "inputs_embeds": torch.tensor(np.asarray(x)[: len(rows)]),
-            "attention_mask": torch.tensor(np.asarray(mask)[: len(rows)]),
+            "inputs_embeds": torch.tensor(np.asarray(x, np.float32)[: len(rows)]).to(device, dtype),
+            "attention_mask": torch.tensor(np.asarray(mask)[: len(rows)]).to(device),
         }
         batches.append((rows, inputs))
     return batches
@@ -230,7 +240,8 @@ def torch_lists(
                 length_penalty=0.0,
                 forced_eos_token_id=None,
                 prefix_allowed_tokens_fn=allowed,
-            ).numpy()[:, 1:]
+            )
+            texts = texts.cpu().numpy()[:, 1:]
         tokens[rows, :, : texts.shape[1]] = texts.reshape(len(rows), BEAMS, -1)
     item_of = {}
     for item, (name, n) in enumerate(

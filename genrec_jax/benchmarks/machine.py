@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+DTYPES = ("float32", "bfloat16")  # of --dtype
+
 
 def describe_machine() -> str:
     """Processor, device and versions, in three lines."""

@@ -1,8 +1,8 @@
 """A log of 20 million interactions → a prepared dataset → batches: seconds, rows/s, memory.
 
-    python -m genrec_jax.benchmarks.prepare                   1 M users, 200,000 items, csv.gz
-    python -m genrec_jax.benchmarks.prepare --users=100000    a tenth of it
-    python -m genrec_jax.benchmarks.prepare --memory-gb=1     what DuckDB may take before it spills
+    python -m genrec_jax benchmark prepare                   1 M users, 200,000 items, csv.gz
+    python -m genrec_jax benchmark prepare --users=100000    a tenth of it
+    python -m genrec_jax benchmark prepare --memory-gb=1     what DuckDB may take before it spills
 
 The log is synthetic: the popularity of items is log-normal, with a tenth of them below the 5-core;
 histories have 5 items and more, 20 on average; lines stand in no order of users; ids are as long
@@ -10,7 +10,6 @@ as Amazon's. Every part runs in a process of its own, and its peak is the most m
 process held at once (the kernel's figure).
 """
 
-import argparse
 import gzip
 import json
 import os
@@ -21,8 +20,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+
+from genrec_jax.cli.command import Command
+from genrec_jax.core.flags import Flag
 
 ITEMS_A_USER = 20
 ROWS_A_BLOCK = 1_000_000
@@ -98,7 +101,15 @@ def peak_gb() -> float:
 
 def in_a_process_of_its_own(part: str, *arguments: str) -> tuple[float, float]:
     """Seconds and peak GB of this module's `--part`."""
-    command = [sys.executable, "-m", "genrec_jax.benchmarks.prepare", f"--part={part}", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "genrec_jax",
+        "benchmark",
+        "prepare",
+        f"--part={part}",
+        *arguments,
+    ]
     started = time.perf_counter()
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)
@@ -107,16 +118,12 @@ def in_a_process_of_its_own(part: str, *arguments: str) -> tuple[float, float]:
     return time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e9
 
 
-def main() -> None:
-    flags = parser().parse_args()
+def run(flags: SimpleNamespace) -> None:
     parts: dict[str, Callable[[], None]] = {
         "prepare": lambda: prepare_log(flags.log, flags.output, flags.memory_gb),
         "batches": lambda: make_batches(flags.output),
     }
     if flags.part:
-        import logging
-
-        logging.basicConfig(level=logging.INFO, format="  %(message)s", stream=sys.stdout)
         parts[flags.part]()
         return
     with tempfile.TemporaryDirectory(dir=flags.scratch) as scratch:
@@ -136,20 +143,18 @@ def main() -> None:
         print(f"batches: {took:.1f} s, {left / took:,.0f} interactions/s, peak {peak:.2f} GB")
 
 
-def parser() -> argparse.ArgumentParser:
-    flags = argparse.ArgumentParser(
-        prog="python -m genrec_jax.benchmarks.prepare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    flags.add_argument("--users", type=int, default=1_000_000)
-    flags.add_argument("--memory-gb", type=float, default=2.0)
-    flags.add_argument("--scratch", type=Path, help="folder for the log and DuckDB's files")
-    flags.add_argument("--part", choices=("prepare", "batches"), help=argparse.SUPPRESS)
-    flags.add_argument("--log", type=Path, help=argparse.SUPPRESS)
-    flags.add_argument("--output", type=Path, help=argparse.SUPPRESS)
-    return flags
-
-
-if __name__ == "__main__":
-    main()
+main = Command(
+    "benchmark prepare",
+    "[--users=N] [--memory-gb=X] [--scratch=FOLDER]",
+    __doc__ or "",
+    run,
+    (
+        Flag("users", "Of the log.", int, 1_000_000),
+        Flag("memory-gb", "What DuckDB may take.", float, 2.0),
+        Flag("scratch", "Where the log and DuckDB's files go.", Path, expected="FOLDER"),
+        # Of the processes that this one starts:
+        Flag("part", "", ("prepare", "batches")),
+        Flag("log", "", Path),
+        Flag("output", "", Path),
+    ),
+)

@@ -1,7 +1,7 @@
 """What one more user, item, name and parameter costs, and what a run of the paper's scale takes.
 
-    python -m genrec_jax.benchmarks.scale            the costs of one more, some minutes
-    python -m genrec_jax.benchmarks.scale --part=step --users=100000000 --items=10000000 \\
+    python -m genrec_jax benchmark scale            the costs of one more, some minutes
+    python -m genrec_jax benchmark scale --part=step --users=100000000 --items=10000000 \\
         --devices=64 --model-parallel=64 --batch=1024
 
     step        the training step is compiled for virtual devices, nothing is allocated or run: the
@@ -16,7 +16,6 @@ are in BART's tokens where GENREC_BART_DIR is set, and else in those of a tokeni
 on 100,000 of them.
 """
 
-import argparse
 import json
 import os
 import resource
@@ -27,9 +26,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+from genrec_jax.cli.command import Command
+from genrec_jax.core.flags import Flag
 
 ITEMS_A_USER = 10
 SIZES = {  # part: (what is counted, the smaller number of them, the larger one)
@@ -46,7 +49,7 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def measure_step(flags: argparse.Namespace) -> Figures:
+def measure_step(flags: SimpleNamespace) -> Figures:
     """Bytes on a device; the data and the token table included, 8 tokens a name."""
     import jax
     import jax.numpy as jnp
@@ -88,7 +91,7 @@ def measure_step(flags: argparse.Namespace) -> Figures:
     }
 
 
-def measure_names(flags: argparse.Namespace) -> Figures:
+def measure_names(flags: SimpleNamespace) -> Figures:
     from genrec_jax.identifiers.token_table import build_token_table
     from genrec_jax.identifiers.tokenizer import load_bart_tokenizer, train_tokenizer
     from genrec_jax.identifiers.trie import build_trie
@@ -114,7 +117,7 @@ def measure_names(flags: argparse.Namespace) -> Figures:
     }
 
 
-def measure_plan(flags: argparse.Namespace) -> Figures:
+def measure_plan(flags: SimpleNamespace) -> Figures:
     from genrec_jax.data.batches import BatchPlan
     from genrec_jax.data.sequences import UserSequences, next_item_examples
 
@@ -136,7 +139,7 @@ def measure_plan(flags: argparse.Namespace) -> Figures:
     }
 
 
-def measure_checkpoint(flags: argparse.Namespace) -> Figures:
+def measure_checkpoint(flags: SimpleNamespace) -> Figures:
     """Of random numbers, which do not compress as zeros would."""
     import jax
     import jax.numpy as jnp
@@ -164,7 +167,7 @@ def measure_checkpoint(flags: argparse.Namespace) -> Figures:
     }
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
+PARTS: dict[str, Callable[[SimpleNamespace], Figures]] = {
     "step": measure_step,
     "names": measure_names,
     "plan": measure_plan,
@@ -176,7 +179,7 @@ def in_a_process_of_its_own(part: str, devices: int, *arguments: str) -> Figures
     """The figures of a part."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     done = subprocess.run(
-        [sys.executable, "-m", "genrec_jax.benchmarks.scale", f"--part={part}", *arguments],
+        [sys.executable, "-m", "genrec_jax", "benchmark", "scale", f"--part={part}", *arguments],
         env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "GENREC_SCALE": "1"},
         stdout=subprocess.PIPE,
         check=True,
@@ -184,13 +187,13 @@ def in_a_process_of_its_own(part: str, devices: int, *arguments: str) -> Figures
     return json.loads(done.stdout)
 
 
-def main() -> None:
-    flags = parser().parse_args()
+def run(flags: SimpleNamespace) -> None:
     if "GENREC_SCALE" in os.environ:  # in a process of its own
         print(json.dumps(PARTS[flags.part](flags)))
         return
     if flags.part:
-        arguments = [x for x in sys.argv[1:] if not x.startswith("--part")]
+        sizes = ("users", "items", "parameters", "devices", "model_parallel", "batch")
+        arguments = [f"--{x.replace('_', '-')}={getattr(flags, x)}" for x in sizes]
         for name, value in in_a_process_of_its_own(flags.part, flags.devices, *arguments).items():
             print(f"{name:40} {value:20,.1f}")
         return
@@ -201,21 +204,18 @@ def main() -> None:
             print(f"  {name:40} {(value - sizes[0][name]) / (more - fewer):14.7f}", flush=True)
 
 
-def parser() -> argparse.ArgumentParser:
-    flags = argparse.ArgumentParser(
-        prog="python -m genrec_jax.benchmarks.scale",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    flags.add_argument("--part", choices=tuple(PARTS))
-    flags.add_argument("--users", type=int, default=1_000_000)
-    flags.add_argument("--items", type=int, default=100_000)
-    flags.add_argument("--parameters", type=int, default=10_000_000)
-    flags.add_argument("--devices", type=int, default=1)
-    flags.add_argument("--model-parallel", type=int, default=1)
-    flags.add_argument("--batch", type=int, default=256)
-    return flags
-
-
-if __name__ == "__main__":
-    main()
+main = Command(
+    "benchmark scale",
+    "[--part=PART --users=N …]",
+    __doc__ or "",
+    run,
+    (
+        Flag("part", "One of the parts alone, at the sizes below.", tuple(PARTS)),
+        Flag("users", "Of the data.", int, 1_000_000),
+        Flag("items", "Of the data.", int, 100_000),
+        Flag("parameters", "Of the checkpoint.", int, 10_000_000),
+        Flag("devices", "Virtual ones.", int, 1),
+        Flag("model-parallel", "Devices that share one copy of the id tables.", int, 1),
+        Flag("batch", "Sequences a step.", int, 256),
+    ),
+)

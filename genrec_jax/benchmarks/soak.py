@@ -1,7 +1,7 @@
 """Many steps of a tiny model, as training makes them: is memory flat, does it slow down?
 
-    python -m genrec_jax.benchmarks.soak                       ten thousand steps, some minutes
-    python -m genrec_jax.benchmarks.soak --steps=100000
+    python -m genrec_jax benchmark soak                       ten thousand steps, some minutes
+    python -m genrec_jax benchmark soak --steps=100000
 
 A whole run in a folder of its own that goes again: both phases, a line of figures every 50 steps,
 a validation every 500 and a checkpoint every 250. Printed are, for each tenth of the run, the
@@ -11,18 +11,20 @@ exit code 1 if either grew by more than --tolerance within a phase; between the 
 by the programs of the second.
 """
 
-import argparse
 import json
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 from statistics import median, quantiles
+from types import SimpleNamespace
 
 import psutil
 
 from genrec_jax.benchmarks.machine import describe_machine
+from genrec_jax.cli.command import Command
+from genrec_jax.core.errors import InputError
+from genrec_jax.core.flags import Flag
 from genrec_jax.reporting.run_report import report_run
 from genrec_jax.runs.config import (
     Config,
@@ -41,7 +43,7 @@ TENTHS = 10
 # The tenths that are compared, by place: the first one of a phase compiles.
 PHASES = {"pretraining": (1, 4), "finetuning": (6, 9)}
 SECONDS_BETWEEN_READINGS = 0.5
-RAW = argparse.RawDescriptionHelpFormatter
+FEWEST_STEPS = 2_000  # a tenth must hold a validation and some lines of figures
 
 
 def soak_config(steps: int) -> Config:
@@ -137,11 +139,9 @@ def soak(steps: int) -> tuple[list[float], list[float]]:
         )
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=RAW)
-    parser.add_argument("--steps", type=int, default=10_000, help="of both phases together")
-    parser.add_argument("--tolerance", type=float, default=0.1, help="growth that is not told")
-    flags = parser.parse_args(argv)
+def run(flags: SimpleNamespace) -> int:
+    if flags.steps < FEWEST_STEPS:
+        raise InputError(f"--steps: found {flags.steps}, expected at least {FEWEST_STEPS}")
     print(describe_machine(), flush=True)
     started = time.monotonic()
     megabytes, milliseconds = soak(flags.steps)
@@ -158,5 +158,13 @@ def main(argv: list[str]) -> int:
     return int(failed)
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+main = Command(
+    "benchmark soak",
+    "[--steps=N] [--tolerance=X]",
+    __doc__ or "",
+    run,
+    (
+        Flag("steps", "Of both phases together.", int, 10_000),
+        Flag("tolerance", "The largest share by which memory and time may grow.", float, 0.1),
+    ),
+)

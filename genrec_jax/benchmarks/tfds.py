@@ -1,20 +1,21 @@
-"""How fast tensorflow-datasets folders are written and read: python -m genrec_jax.benchmarks.tfds
+"""How fast tensorflow-datasets folders are written and read: python -m genrec_jax benchmark tfds
 
 A prepared dataset of so many users, 9 items each on average, is written as a folder of `genrec`
 and read again, in bulk as training does, by the library's own decoder, and as it was prepared.
 """
 
-import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from genrec_jax.cli.command import Command
+from genrec_jax.core.flags import Flag
 from genrec_jax.data.prepared import Prepared, read_prepared, write_prepared
 from genrec_jax.data.tfds_export import build
 from genrec_jax.data.tfds_reader import read_tfds
@@ -47,10 +48,8 @@ def timed(what: str, n_users: int, act: Callable[[], Any]) -> Any:
     return result
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m genrec_jax.benchmarks.tfds")
-    parser.add_argument("--users", type=int, default=200_000)
-    n = parser.parse_args(argv).users
+def run(args: SimpleNamespace) -> None:
+    n = args.users
     with tempfile.TemporaryDirectory() as name:
         prepared = Path(name) / "prepared"
         make_prepared(prepared, n)
@@ -61,8 +60,12 @@ def main(argv: list[str]) -> int:
         some = list(range(min(n, DECODED)))
         timed("read by the library's decoder", len(some), lambda: rows.__getitems__(some))
         timed("read as it was prepared", n, lambda: read_prepared(prepared))
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+main = Command(
+    "benchmark tfds",
+    "[--users=N]",
+    __doc__ or "",
+    run,
+    (Flag("users", "Of the dataset.", int, 200_000),),
+)

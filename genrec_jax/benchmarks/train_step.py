@@ -1,9 +1,9 @@
 """One training step: ours beside PyTorch's (`transformers`' BART, AdamW, clipping), in one run.
 
-    python -m genrec_jax.benchmarks.train_step                     batch 16, as in the paper
-    python -m genrec_jax.benchmarks.train_step --large             and batch 256
-    python -m genrec_jax.benchmarks.train_step --parts             and where our step's time goes
-    python -m genrec_jax.benchmarks.train_step --large --dtype=bfloat16 --steps=8 --turns=5    a GPU
+    python -m genrec_jax benchmark train-step                     batch 16, as in the paper
+    python -m genrec_jax benchmark train-step --large             and batch 256
+    python -m genrec_jax benchmark train-step --parts             and where our step's time goes
+    python -m genrec_jax benchmark train-step --large --dtype=bfloat16 --steps=8 --turns=5    a GPU
 
 Finetuning on real Beauty inputs in BART's tokens, BART-base's shape, random weights, dropout on.
 Every bucket of the epoch is timed, the two sides in turn on the same batches, a call of our step
@@ -20,13 +20,12 @@ Sequences come from GENREC_DATA_DIR (or the download), the tokenizer from GENREC
 hub).
 """
 
-import argparse
 import importlib.util
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -34,8 +33,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genrec_jax.benchmarks.machine import describe_machine, seconds
+from genrec_jax.benchmarks.machine import DTYPES, describe_machine, seconds
 from genrec_jax.benchmarks.train_step_sides import Ours, Theirs
+from genrec_jax.cli.command import Command
+from genrec_jax.core.flags import Flag
 from genrec_jax.core.jax_settings import random_key
 from genrec_jax.data.batches import BatchPlan, Bucket
 from genrec_jax.data.datasets import load_named
@@ -54,22 +55,6 @@ from genrec_jax.training.losses import token_loss
 LOADER_BATCHES = 4  # shuffled batches, at the quantiles 1/8, 3/8, 5/8, 7/8 of their lengths
 
 Run = Callable[[], Any]  # one whole step, waited for
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--large", action="store_true", help="a batch of 256 too")
-    parser.add_argument("--buckets", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=4, help="steps a call, up to 8")
-    parser.add_argument("--turns", type=int, default=2, help="timed calls of each shape and side")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--parts", action="store_true", help="forward, backward and update apart")
-    parser.add_argument("--ours", action="store_true", help="without PyTorch")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(argv)
 
 
 # ------------------------------------------------------------------------- timing
@@ -248,8 +233,7 @@ def report_parts(ours: Ours) -> None:
     )
 
 
-def main(argv: list[str]) -> int:
-    args = parse(argv)
+def run(args: SimpleNamespace) -> None:
     print(describe_machine())
     sequences = load_named("beauty", "")
     tokenizer = load_bart_tokenizer(checkpoint_folder(BART_BASE))
@@ -281,8 +265,22 @@ def main(argv: list[str]) -> int:
         compare(ours, theirs, args.turns, (sheet or matmul, memory))
         if args.parts:
             report_parts(ours)
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+main = Command(
+    "benchmark train-step",
+    "[--large] [--dtype=bfloat16] …",
+    __doc__ or "",
+    run,
+    (
+        Flag("batch", "Sequences a batch.", int, 16),
+        Flag("large", "A batch of 256 too.", bool, False),
+        Flag("buckets", "Padded lengths at most.", int, 8),
+        Flag("steps", "Steps a dispatch, up to 8.", int, 4),
+        Flag("turns", "Timed dispatches of each shape and side.", int, 2),
+        Flag("dtype", "Of the computation.", DTYPES, "float32"),
+        Flag("parts", "Forward, backward and update apart.", bool, False),
+        Flag("ours", "Without PyTorch.", bool, False),
+        Flag("seed", "Of weights and order.", int, 0),
+    ),
+)

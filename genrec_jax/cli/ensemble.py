@@ -1,7 +1,5 @@
 """Combine a finished run's probabilities with those of the item-transition kNN.
 
-    python -m genrec_jax ensemble --workdir=RUN [--chooser=OTHER] [--config.evaluate.KEY=VALUE …]
-
 Scores every item for the validation users and chooses the combination method and its weight there;
 then ranks the test users once. `RUN/results_mixed.json` holds the result with the whole validation
 curve, `RUN/predictions/mixed_test.parquet` the rankings; those of an earlier ensemble are
@@ -13,53 +11,40 @@ A run was trained on the histories that its validation shows, and so may give th
 there than is best on the test. --chooser=OTHER, a run of the same config with `data.drop_last=1`,
 predicts the same validation items as the test items will be predicted: the newest item of a
 history is new to it. Its seed may be another.
-
-Exit codes: 0, done; 2, bad input; 74, the disk; 130 and 143, interrupted by SIGINT or SIGTERM:
-rerun the command to start anew, with the earlier files untouched.
 """
 
-import argparse
 import logging
-from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
-import jax
-
-from genrec_jax.core.endings import RESUMABLE, run_command
-from genrec_jax.core.errors import InputError
-from genrec_jax.core.file_lock import locked
-from genrec_jax.core.jax_settings import pin
-from genrec_jax.core.progress import logging_to_console
-from genrec_jax.data.datasets import cache_dir
-from genrec_jax.evaluation.ensemble_run import RESULTS, mix_run
-from genrec_jax.reporting.tables import mixed_table
-from genrec_jax.runs.config_flags import run_config
-from genrec_jax.runs.run_folder import RunFolder
+from genrec_jax.cli.command import Command
+from genrec_jax.cli.runs import FINISHED
+from genrec_jax.core.flags import Flag
+from genrec_jax.runs.config_source import STORED_RUN
 
 log = logging.getLogger(__name__)
 
 
-def run(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m genrec_jax ensemble",
-        description=(__doc__ or "").partition("\n")[0],
-        allow_abbrev=False,
-    )
-    parser.add_argument("--workdir", required=True, type=Path, metavar="RUN")
-    parser.add_argument("--chooser", type=Path, metavar="OTHER", help="chooses on validation")
-    found, changes = parser.parse_known_args(argv[1:])
-    for flag in changes:
-        if not flag.startswith("--config.evaluate."):
-            raise InputError(f"{flag}: not a flag, expected --config.evaluate.KEY=VALUE")
-    config = run_config(["ensemble", f"--workdir={found.workdir}", *changes])
-    with locked(found.workdir / "mix.lock", f"--workdir={found.workdir}"):
-        chooser = RunFolder(found.chooser) if found.chooser else None
-        result = mix_run(config, RunFolder(found.workdir), chooser)
-    log.info("\n%s\nwrote %s", mixed_table(result), found.workdir / RESULTS)
+def run(given: SimpleNamespace) -> None:
+    from genrec_jax.cli.jax_setup import set_up_jax
+    from genrec_jax.core.file_lock import locked
+    from genrec_jax.evaluation.ensemble_run import RESULTS, mix_run
+    from genrec_jax.reporting.tables import mixed_table
+    from genrec_jax.runs.run_folder import RunFolder
+
+    set_up_jax()
+    with locked(given.workdir / "mix.lock", f"--workdir={given.workdir}"):
+        chooser = RunFolder(given.chooser) if given.chooser else None
+        result = mix_run(given.config, RunFolder(given.workdir), chooser)
+    log.info("\n%s\nwrote %s", mixed_table(result), given.workdir / RESULTS)
 
 
-@logging_to_console()
-def main(argv: Sequence[str]) -> int:
-    pin()
-    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
-    return run_command(lambda: run(argv), RESUMABLE)
+main = Command(
+    "ensemble",
+    "--workdir=RUN [--chooser=OTHER] [--config.evaluate.KEY=VALUE …]",
+    __doc__ or "",
+    run,
+    (FINISHED, Flag("chooser", "The run that chooses on validation.", Path, expected="OTHER")),
+    STORED_RUN,
+    interrupted="interrupted; earlier files are untouched, rerun the command to start anew",
+)

@@ -1,55 +1,60 @@
-"""Many small runs from one command: named settings with seeds, or a search over ranges.
+"""Run many settings with several seeds, or search over ranges.
 
-    python -m genrec_jax sweep --config=FILE[:variant] --sweep=configs/sweeps/NAME.py \\
-        [--workdir=runs/sweeps/NAME] [--workers=N] [--config.KEY=VALUE …]
+Each trial is an ordinary run, `WORKDIR/runs/TRIAL`, with all that a run leaves; its console output
+is `WORKDIR/logs/TRIAL.txt`. The same command again skips finished trials, resumes those that were
+stopped, and retries the failed ones. --workers runs several side by side: each has its share of the
+cores and of a GPU's memory. --config.KEY=VALUE applies to all trials; what the sweep file sets
+overrides it.
 
-Each trial is an ordinary run, `WORKDIR/runs/TRIAL`, with all that a run leaves; its console is
-`WORKDIR/logs/TRIAL.txt`. The same command again skips the finished ones, goes on with those that
-were cut, and tries the failed ones again. --workers runs several side by side: each has its share
-of the cores and of a GPU's memory. --config.KEY=VALUE goes to all trials; what the sweep sets goes
-over it.
-
-The best is chosen by validation alone. At the end, and after each trial, `WORKDIR/table.md` and
-`report.html` hold the table. Exit codes: 0, all are through; 1, some are not, which the log names;
-2, bad input, told before anything starts; 74, the disk; 75, stopped by SIGTERM or SIGINT, go on
-with the same command.
+The best trial is chosen on validation alone. After each trial, `WORKDIR/table.md` and `report.html`
+hold the table so far. Exit code 1 means that some trials failed; the log names them.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
-import jax
-
-from genrec_jax.core.endings import RESUMABLE, run_command
+from genrec_jax.cli.command import Command
+from genrec_jax.core.endings import RESUMABLE
 from genrec_jax.core.errors import InputError
-from genrec_jax.core.progress import logging_to_console
-from genrec_jax.sweeps.sweep import Asked, run_sweep
+from genrec_jax.core.flags import Flag
 
 
-def arguments(argv: Sequence[str]) -> Asked:
-    """Raises InputError for flags that do not do."""
-    parser = argparse.ArgumentParser(
-        prog="python -m genrec_jax sweep",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", required=True, metavar="FILE[:variant]")
-    parser.add_argument("--sweep", required=True, type=Path, metavar="FILE")
-    parser.add_argument("--workdir", type=Path, metavar="DIR")
-    parser.add_argument("--workers", type=int, default=1, metavar="N")
-    found, common = parser.parse_known_args(argv[1:])
-    for flag in common:
-        if not flag.startswith("--config.") or "=" not in flag:
-            raise InputError(f"{flag}: not a flag, expected --config.KEY=VALUE")
-    if found.workers < 1:
-        raise InputError(f"--workers: found {found.workers}, expected at least 1")
-    workdir = found.workdir or Path("runs") / "sweeps" / found.sweep.stem
-    return Asked(found.config, found.sweep, workdir, found.workers, tuple(common))
+class SweepCommand(Command):
+    """A command whose --config flags are not its own: they are passed on to every trial."""
+
+    def parse(self, argv: Sequence[str]) -> SimpleNamespace:
+        common = [argument for argument in argv if argument.startswith("--config.")]
+        for argument in common:
+            if "=" not in argument:
+                raise InputError(f"{argument}: found no value, expected --config.KEY=VALUE")
+        given = super().parse([argument for argument in argv if argument not in common])
+        if given.workers < 1:
+            raise InputError(f"--workers: found {given.workers}, expected at least 1")
+        given.common = tuple(common)
+        return given
 
 
-@logging_to_console()
-def main(argv: Sequence[str]) -> int:
+def run(given: SimpleNamespace) -> int:
+    import jax
+
+    from genrec_jax.sweeps.sweep import Asked, run_sweep
+
     jax.config.update("jax_platforms", "cpu")  # of this process: the device is the trials'
-    return run_command(lambda: run_sweep(arguments(argv)), RESUMABLE)
+    workdir = given.workdir or Path("runs") / "sweeps" / given.sweep.stem
+    return run_sweep(Asked(given.config, given.sweep, workdir, given.workers, given.common))
+
+
+main = SweepCommand(
+    "sweep",
+    "--config=FILE[:variant] --sweep=configs/sweeps/NAME.py [--workers=N] [--config.KEY=VALUE …]",
+    __doc__ or "",
+    run,
+    (
+        Flag("config", "What the trials change.", expected="FILE[:variant]", required=True),
+        Flag("sweep", "The settings or ranges.", Path, expected="FILE", required=True),
+        Flag("workdir", "Default runs/sweeps/NAME.", Path, expected="DIR"),
+        Flag("workers", "Trials side by side.", int, 1),
+    ),
+    interrupted=RESUMABLE,
+)

@@ -11,6 +11,14 @@ CODES = {Stopped: 75, NotFiniteError: 3, DiskError: 74, InputError: 2}  # the fi
 INTERRUPTED = 130
 UNWRITTEN = "interrupted; nothing was written"
 RESUMABLE = "interrupted; rerun the command to resume from what is on disk"
+EXIT_CODES = """\
+A command that fails ends in one line. Exit codes:
+
+  0    done                                  74   disk error: full, read-only or failing
+  1    a fault of the program: a traceback   75   stopped by SIGTERM or SIGINT with everything
+  2    bad input, the workdir is taken, or        saved: rerun the command to resume
+       too little memory on the device
+  3    loss or parameters not finite         130, 143   ended at once by SIGINT, SIGTERM"""
 
 
 def run_command(
@@ -30,8 +38,9 @@ def run_command(
     """
     try:
         code = work() or 0
-        with writing("standard output"):
-            sys.stdout.flush()
+        if sys.stdout is not None:  # `>&-` closes it
+            with writing("standard output"):
+                sys.stdout.flush()
         return code
     except (Exception, Stopped, KeyboardInterrupt) as error:
         if (end := ending(error, interrupted)) is None:
@@ -49,6 +58,8 @@ def ending(error: BaseException, interrupted: str = UNWRITTEN) -> tuple[int, str
         return CODES[Stopped], f"stopped by {error}; rerun the command to resume"
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, interrupted
+    if isinstance(error, BrokenPipeError):
+        return CODES[DiskError], "error: standard output cannot be written: its reader has ended"
     for kind, code in CODES.items():
         if isinstance(error, kind):
             return code, f"error: {error}"
@@ -69,6 +80,8 @@ def _is_out_of_device_memory(error: BaseException) -> bool:
 
 def _drop_unwritable_output() -> None:
     """What standard output did not take must not fail again when Python flushes it at its end."""
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.flush()
     except OSError:

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from genrec_jax.core.disk import writing
 from genrec_jax.core.processes import is_first
 
 log = logging.getLogger(__name__)
@@ -58,26 +57,3 @@ def track_steps(label: str, total: int, done: int) -> Iterator[Callable[[int], o
                 log.info(line)
 
         yield tell
-
-
-class ConsoleHandler(logging.Handler):
-    """Log lines on standard output that leave a progress bar whole."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with writing("standard output"):
-            tqdm.write(self.format(record), file=sys.stdout)
-            sys.stdout.flush()
-
-
-@contextlib.contextmanager
-def logging_to_console() -> Iterator[None]:
-    """The package's log lines on standard output while a command runs; to decorate its main()."""
-    logger = logging.getLogger("genrec_jax")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    console = ConsoleHandler()
-    logger.addHandler(console)
-    try:
-        yield
-    finally:
-        logger.removeHandler(console)

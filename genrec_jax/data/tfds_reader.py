@@ -2,7 +2,7 @@
 
 Whole files of records are taken at once and read with the library's own message class. Its decoder
 makes a dictionary of arrays of every row, which takes ten times as long as all the rest
-(`python -m genrec_jax.benchmarks.tfds`).
+(`python -m genrec_jax benchmark tfds`).
 """
 
 from array import array

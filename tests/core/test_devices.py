@@ -257,7 +257,10 @@ def test_a_second_run_in_the_folder_is_refused_in_both_processes(
             for text in ("nonsense", "a:b", "a:", "a:99999", "a:0", ":5")
         ),
         (["--distributed", "--processes=2"], "--distributed: found --coordinator, --processes"),
-        (["--mode=audit", "--coordinator=a:1"], "--coordinator: is not for --mode=audit"),
+        (
+            ["--mode=audit", "--coordinator=a:1"],
+            "--coordinator: no such flag; it is a flag of train",
+        ),
         (["--config.model_parallel=2"], "config.model_parallel: found 2, expected a divisor of"),
         (["--config.model_parallel=0"], "config.model_parallel: found 0, expected at least 1"),
     ],

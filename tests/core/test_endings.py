@@ -26,7 +26,7 @@ from tokenizers import Tokenizer, models
 
 from genrec_jax.cli import ensemble, export, report, sweep, to_tfds
 from genrec_jax.cli import prepare as prepare_command
-from genrec_jax.cli import run as main
+from genrec_jax.cli.jax_setup import report_unless_abandoned
 from genrec_jax.core.disk import disk_fault, writing
 from genrec_jax.core.endings import ending, run_command
 from genrec_jax.core.errors import DiskError, InputError
@@ -347,5 +347,5 @@ def test_only_abandoned_writes_go_unreported() -> None:
     reported: list[SimpleNamespace] = []
     for text in ("Event loop is closed", "another"):
         unraisable = SimpleNamespace(exc_value=RuntimeError(text))
-        main.report_unless_abandoned(reported.append, unraisable)
+        report_unless_abandoned(reported.append, unraisable)
     assert [str(one.exc_value) for one in reported] == ["another"]

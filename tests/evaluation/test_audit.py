@@ -86,7 +86,7 @@ def test_what_audit_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
         assert main(["main", "--mode=audit", *map(str, arguments)]) == 2
         return capsys.readouterr().err
 
-    assert "--step: is not for --mode=audit" in fails(*SYNTHETIC, "--step=3")
+    assert "--step: no such flag; it is a flag of evaluate" in fails(*SYNTHETIC, "--step=3")
     assert "found none, expected --config=" in fails()
     assert "expected a folder that exists" in fails(
         *SYNTHETIC, f"--config.model.pretrained={tmp_path / 'none'}"

@@ -55,7 +55,7 @@ def test_what_it_copies_is_enough(tmp_path: Path) -> None:
         [sys.executable, "-B", "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "Train, evaluate or serve GenRec" in done.stdout
+    assert "--mode=recommend" in done.stdout
 
 
 @pytest.mark.parametrize("accelerator", ["", "cuda12", "cuda13"])

@@ -10,11 +10,9 @@ import yaml
 from dockerfile import instructions
 from repository import ROOT
 
-from genrec_jax.cli.run import define_flags
+from genrec_jax.cli import train
 from genrec_jax.core.endings import CODES
 from genrec_jax.core.errors import Stopped
-from genrec_jax.runs.config import Config
-from genrec_jax.runs.config_flags import parse
 
 KUBERNETES = "1.31"  # the oldest that the file names
 
@@ -122,8 +120,7 @@ def test_its_flags_are_those_of_the_command_and_fit_the_cluster(jobset: Any) -> 
     spec, container = job["template"]["spec"], container_of(jobset)
     (variable,) = [one["name"] for one in container["env"] if "valueFrom" in one]
     arguments = [x.replace(f"$({variable})", "1") for x in container["args"]]
-    values = define_flags(["main", *arguments])
-    assert parse(values, ["main", *arguments], Config.from_dict) is not None
+    values = train.main.parse(["train", *arguments])
 
     assert spec["completions"] == spec["parallelism"] == values.processes
     assert spec["completionMode"] == "Indexed"

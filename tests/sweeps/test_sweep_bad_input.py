@@ -112,7 +112,7 @@ def test_bad_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workdir = tmp_path / "sweep"
     for flag, part in (
         ("--config.sede=1", "did you mean config.seed"),
-        ("--wrokers=2", "--wrokers=2: not a flag"),
+        ("--wrokers=2", "--wrokers: no such flag; did you mean --workers?"),
         ("--workers=0", "--workers: found 0"),
     ):
         assert run(workdir, ABLATION, flag) == 2

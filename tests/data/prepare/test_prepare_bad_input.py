@@ -177,7 +177,7 @@ def test_the_command_tells_faults_in_one_line(
 ) -> None:
     config = f"--config={ROOT / 'configs' / 'prepare.py'}"
     for flags, message in (
-        ([], "--config: found none"),
+        (["--output=x"], "--config: found none"),
         (["--config=nowhere.py"], "--config: found no file nowhere.py"),
         ([f"{config}:amazon"], "no variant 'amazon', expected one of amazon2014"),
         ([config, "--output=x"], "config.log.file: found none"),

@@ -1,0 +1,39 @@
+"""Pretrain, finetune and test a model.
+
+The same command again resumes a run that was stopped. The run's directory holds its config,
+checkpoints, metrics, rankings and report.html. Every key of the config is a flag:
+--config.finetune.epochs=5; genrec_jax/runs/config.py says what each key means. A file of configs/
+that the working folder does not have is the one shipped with genrec_jax.
+
+On several hosts the same command runs on each, with who it is: --coordinator=HOST:PORT,
+--processes=N and --process=I, or --distributed. --workdir is on a shared disk.
+"""
+
+from types import SimpleNamespace
+
+from genrec_jax.cli.cluster import PROCESS_FLAGS, join_others
+from genrec_jax.cli.command import Command
+from genrec_jax.cli.runs import WORKDIR, run_folder
+from genrec_jax.core.endings import RESUMABLE
+from genrec_jax.runs.config_source import NEW_RUN
+
+
+def run(given: SimpleNamespace) -> None:
+    from genrec_jax.cli.jax_setup import set_up_jax
+    from genrec_jax.reporting.run_report import report_run
+    from genrec_jax.training.train import train
+
+    set_up_jax()
+    join_others(given)
+    train(given.config, run_folder(given), report_run)
+
+
+main = Command(
+    "train",
+    "--config=configs/NAME.py[:variant] [--workdir=DIR] [--config.KEY=VALUE …]",
+    __doc__ or "",
+    run,
+    (WORKDIR, *PROCESS_FLAGS),
+    NEW_RUN,
+    interrupted=RESUMABLE,
+)

@@ -1,0 +1,143 @@
+"""`--config=FILE[:variant]` and `--config.KEY=VALUE` → a checked config.
+
+A config file returns an ml_collections ConfigDict, whose keys become flags. ConfigDict ends here:
+everything else takes the frozen dataclass. Only commands and sweeps import this module, since not
+every machine that computes has ml_collections.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from genrec_jax.core.config_fields import check_key
+from genrec_jax.core.errors import InputError
+from genrec_jax.core.flags import Flag, given, plain_message, read_flags
+from genrec_jax.core.moved import moved_hint
+from genrec_jax.core.shipped import with_config_found
+
+
+@dataclass(frozen=True)
+class ConfigSource:
+    """What a command's config is and where it comes from.
+
+    Attributes:
+        defaults: an instance of the config's dataclass, which has `from_dict`.
+        file: what --config expects, for messages; "" if the command takes none.
+        stored: reads the config that the directory of --workdir holds, as nested mappings; None if
+            the command reads none there.
+        group: the only keys that may be changed, as "evaluate"; "" if all may.
+    """
+
+    defaults: Any
+    file: str = ""
+    stored: Callable[[Path], Mapping[str, Any]] | None = None
+    group: str = ""
+
+    @property
+    def places(self) -> str:
+        file = [f"--config={self.file}"] if self.file else []
+        return " or ".join([*file, *(["--workdir=DIR"] if self.stored else [])])
+
+    @property
+    def flag_names(self) -> tuple[str, ...]:
+        return ("config", "workdir") if self.stored else ("config",)
+
+
+def parse_config(
+    argv: Sequence[str],
+    source: ConfigSource,
+    declared: Sequence[Flag] = (),
+    positional: bool = False,
+) -> SimpleNamespace:
+    """Parse a command line whose command has a config.
+
+    Returns:
+        The declared flags as of `read_flags`, the checked `config`, and `config_file`, the
+        FILE[:variant] as it was given, None where the config came from --workdir.
+
+    Raises:
+        InputError: a key that does not exist, a config file that is missing or fails, no config, a
+            value that does not fit; and as of `read_flags`.
+    """
+    _check_keys(argv, source)
+    values = flags.FlagValues()
+    _define_config(values, argv, source)
+    file = given(argv, "config")
+    try:
+        read = read_flags(values, with_config_found(argv), declared, positional)
+        if values.config is None:
+            raise InputError(f"--config: found none, expected {source.places}")
+        _check_kind(values.config, file, source)
+        read.config = type(source.defaults).from_dict(values.config.to_dict())
+    except InputError:
+        raise
+    except Exception as error:  # a config file is code, and may raise anything
+        raise InputError(f"--config={file}: {_fault(error)}") from None
+    read.config_file = file
+    return read
+
+
+def _check_keys(argv: Sequence[str], source: ConfigSource) -> None:
+    """Raise InputError for a --config flag that the command does not take; reads no file."""
+    has_config = any(given(argv, name) is not None for name in source.flag_names)
+    for argument in argv[1:]:
+        match = re.match(r"--?(?:no)?(config(?:\.[^=]*)?)(?:=|$)", argument)
+        if match is None:
+            continue
+        key = match[1]
+        if source.group and not key.startswith(f"config.{source.group}."):
+            raise InputError(
+                f"{argument}: not a flag of this command, expected "
+                f"--config.{source.group}.KEY=VALUE"
+            )
+        if key != "config":
+            check_key(key, source.defaults)
+            if not has_config:
+                raise InputError(
+                    f"{argument}: found no {' and no '.join(source.places.split(' or '))}, whose "
+                    "key this would change"
+                )
+
+
+def _define_config(values: flags.FlagValues, argv: Sequence[str], source: ConfigSource) -> None:
+    """Define --config, and a flag for each key of the file or of the stored config."""
+    workdir, argv = given(argv, "workdir"), list(argv)
+    if source.stored and workdir and given(argv, "config") is None:
+        stored = ConfigDict(source.stored(Path(workdir)))
+        config_flags.DEFINE_config_dict("config", stored, flag_values=values, sys_argv=argv)
+    else:
+        config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=argv)
+
+
+def _check_kind(config: Any, file: str | None, source: ConfigSource) -> None:
+    """Raise InputError for what is no config, or one that another command reads."""
+    if not isinstance(config, ConfigDict):
+        raise InputError(
+            f"--config={file}: get_config returned a {type(config).__name__}, expected a ConfigDict"
+        )
+    expected = {field.name for field in dataclasses.fields(source.defaults)}
+    unknown = set(config) - expected
+    if len(unknown) > len(set(config)) / 2:  # one that is misspelt gets a message of its own
+        raise InputError(
+            f"--config={file}: is no config of this command: found the keys "
+            f"{', '.join(sorted(unknown)[:3])}, …, expected those of {source.file}"
+        )
+
+
+def _fault(error: Exception) -> str:
+    """What a config file raised: it arrives as a whole traceback, whose last line says it."""
+    *lines, last = str(error).strip().splitlines() or [repr(error)]
+    ours = f"{InputError.__module__}.InputError: "
+    if last.startswith(ours):
+        return last.removeprefix(ours)
+    is_a_message = isinstance(error, flags.Error) and "Traceback" not in "".join(lines)
+    kind = "" if isinstance(error, flags.Error) else f"{type(error).__name__}: "
+    fault = plain_message(last)
+    return fault if is_a_message else f"the file fails with {kind}{fault}{moved_hint(last)}"

@@ -1,0 +1,34 @@
+"""The config of a run on the command line: from a file, or from the run's directory."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genrec_jax.core.config_flags import ConfigSource, parse_config
+from genrec_jax.core.flags import Flag
+from genrec_jax.runs.config import Config
+
+FILE = "configs/NAME.py[:variant]"
+
+
+def stored_config(workdir: Path) -> Mapping[str, Any]:
+    """The config in a run's directory. Raises InputError if the directory holds no run."""
+    from genrec_jax.runs.run_folder import (
+        RunFolder,  # imports JAX; a wrong key must not wait for it
+    )
+
+    return RunFolder(workdir).read_config().to_dict()
+
+
+NEW_RUN = ConfigSource(Config(), FILE, stored_config)
+# A run that exists, of which only how it ranks may be changed.
+STORED_RUN = ConfigSource(Config(), stored=stored_config, group="evaluate")
+
+
+def run_config(argv: Sequence[str]) -> Config:
+    """The config of a run from --config, --workdir and --config.KEY flags alone.
+
+    Raises:
+        InputError: as of `parse_config`.
+    """
+    return parse_config(argv, NEW_RUN, [Flag("workdir", "", Path)]).config

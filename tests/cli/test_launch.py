@@ -1,0 +1,218 @@
+"""From a command line to its command: names, --help, wrong flags, and how each of them ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from repository import ROOT
+
+from genrec_jax.cli.benchmark import BENCHMARKS
+from genrec_jax.cli.launch import by_mode, by_name
+from genrec_jax.cli.names import COMMANDS, MODES, RENAMED
+from genrec_jax.cli.renamed import module_of, refuse_module
+
+QUICKSTART = f"--config={ROOT / 'configs' / 'quickstart.py'}"
+
+
+def command(*arguments: str) -> int:
+    return by_name(["genrec_jax", *arguments])
+
+
+def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Python, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, **options
+    )  # type: ignore[call-overload]
+
+
+def the_error(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on standard error; nothing is on standard output."""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1, captured.err
+    return captured.err
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("help",)])
+def test_the_commands_are_listed(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(*arguments) == 0
+    printed = capsys.readouterr().out
+    for name in COMMANDS:
+        assert f"\n  {name} " in printed
+    assert "Exit codes" in printed
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *(f"benchmark {name}" for name in BENCHMARKS)])
+def test_help_of_each_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(*name.split(), "--nonsense", "--help") == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"python -m genrec_jax {name} ")
+    assert captured.out.count("\n") > 3
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_is_the_command_of_its_name(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for arguments in ([f"--mode={mode}"], ["--mode", mode], ["--mode=train", f"-mode={mode}"]):
+        assert by_mode(["main", "--help", *arguments]) == 0
+        texts.append(capsys.readouterr().out)
+    assert command(mode, "--help") == 0
+    assert set(texts) == {capsys.readouterr().out}
+
+
+def test_help_without_a_mode_names_the_modes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert by_mode(["main", QUICKSTART, "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"--mode={mode} " in printed for mode in MODES)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("serve", "serve: no such command, expected one of train, evaluate"),
+        ("trian", "trian: no such command; did you mean train?"),
+        ("mix", "mix: no such command, use ensemble"),
+        ("to_tfds", "to_tfds: no such command, use to-tfds"),
+        ("--config=x", "--config=x: expected a command first, one of train"),
+        ("benchmark decoed", "decoed: no such benchmark; did you mean decode?"),
+        ("benchmark train_step", "train_step: no such benchmark; did you mean train-step?"),
+        ("report", "found no run"),
+        ("to-tfds", "--source: found none, expected --source=NAME|FOLDER"),
+        ("export --workdir=x --output=", "--output: found an empty value"),
+        ("export --workdir", "Missing value for flag --workdir"),
+        ("train --mode=evaluate", "--mode: no such flag"),
+        ("evaluate", "--config: found none, expected --config=configs/NAME.py[:variant] or"),
+        (f"evaluate {QUICKSTART} --split=train", "--split=train: value should be one of <test|"),
+        (f"train {QUICKSTART} --split=test", "--split: no such flag; it is a flag of evaluate"),
+        (f"train {QUICKSTART} --distributed=maybe", "--distributed=maybe: expected true or false"),
+        (f"train {QUICKSTART} --config.modell.x=1", "config.modell.x: no such key"),
+        ("train --config=configs/prepare.py", "is no config of this command: found the keys"),
+        ("prepare --config=configs/beauty.py --output=x", "is no config of this command"),
+        ("prepare --config=configs/prepare.py --workdir=x", "--workdir: no such flag"),
+        ("prepare --workdir=x", "--workdir: no such flag"),
+        ("ensemble --workdir=x --config.seed=1", "expected --config.evaluate.KEY=VALUE"),
+        ("ensemble --workdir=x --config=configs/beauty.py", "expected --config.evaluate.KEY"),
+        ("sweep --config=x --sweep=y --config.seed", "--config.seed: found no value"),
+    ],
+)
+def test_wrong_command_lines_end_in_one_line(
+    name: str, part: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    assert command(*name.split()) == 2
+    line = the_error(capsys)
+    assert line.startswith("error: ")
+    assert part in line
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        *([name, "--help"] for name in COMMANDS),
+        ["train", QUICKSTART, "--config.modell.x=1"],
+        ["prepare", "--config=configs/prepare.py", "--config.log.fiel=1"],
+        ["sweep", QUICKSTART],
+    ],
+    ids=" ".join,
+)
+def test_help_and_wrong_flags_do_not_wait_for_jax(arguments: list[str]) -> None:
+    code = (
+        "import sys; from genrec_jax.cli.launch import by_name; "
+        "code = by_name(sys.argv); assert 'jax' not in sys.modules; sys.exit(code)"
+    )
+    done = run("-c", code, *arguments)
+    assert done.returncode == (0 if "--help" in arguments else 2), done.stderr
+
+
+# ------------------------------------------------------------------ modules that are no commands
+
+
+@pytest.mark.parametrize(
+    ("module", "now"),
+    [
+        *(
+            (f"genrec_jax.{name}", f"use python -m genrec_jax {new}")
+            for name, new in RENAMED.items()
+        ),
+        ("genrec_jax.sweep", "use python -m genrec_jax sweep"),
+        ("genrec_jax.cli.to_tfds", "use python -m genrec_jax to-tfds"),
+        ("genrec_jax.benchmarks.train_step", "use python -m genrec_jax benchmark train-step"),
+        ("genrec_jax.models.bart", "python -m genrec_jax --help lists the commands"),
+    ],
+)
+def test_a_module_that_is_no_command(
+    module: str, now: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        refuse_module(["python", "-m", module, "--workdir=x"])
+    assert stopped.value.code == 2
+    assert the_error(capsys) == f"error: python -m {module}: no such command, {now}\n"
+
+
+@pytest.mark.parametrize("module", ["genrec_jax.mix", "genrec_jax.cli.sweep", "genrec_jax.data"])
+def test_python_refuses_such_a_module(module: str) -> None:
+    done = run("-um", module, "--workdir=genrec_jax.main")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: python -m {module}: no such command, ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "module"),
+    [
+        ("-m genrec_jax.mix", "genrec_jax.mix"),
+        ("-Bmgenrec_jax.mix --x", "genrec_jax.mix"),
+        ("-W error -X dev -u -m genrec_jax.mix", "genrec_jax.mix"),
+        ("-m mine.tool x genrec_jax.mix", "mine.tool"),
+        ("-m pdb -m genrec_jax.mix", "pdb"),
+        ("script.py -m genrec_jax.mix", ""),
+        ("-c code -m genrec_jax.mix", ""),
+        ("", ""),
+    ],
+)
+def test_only_pythons_own_module_counts(words: str, module: str) -> None:
+    assert module_of(["python", *words.split()]) == module
+
+
+def test_programs_of_others_may_name_our_modules(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import genrec_jax, sys; print(sys.argv[1:])")
+    done = run("-m", "mine", "genrec_jax.sweep", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "['genrec_jax.sweep']\n"), done.stderr
+
+
+# ------------------------------------------------------------------------- standard output
+
+
+@pytest.mark.parametrize("arguments", [[], ["train", "--help"], ["benchmark"]], ids=str)
+def test_a_standard_output_that_is_full(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "genrec_jax", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 74
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.endswith("No space left on device\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "code"),
+    [("{} --help | true; exit ${{PIPESTATUS[0]}}", 74), ("{} --help >&-", 0)],
+)
+def test_a_standard_output_that_is_closed(pipeline: str, code: int) -> None:
+    # The reader is gone before the first byte: Python needs longer than that to start.
+    line = pipeline.format(f"{sys.executable} -m genrec_jax")
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == (code != 0)
