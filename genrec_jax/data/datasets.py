@@ -1,4 +1,4 @@
-"""The named datasets: where each comes from, how it is checked, and the synthetic default."""
+"""The named datasets: where each comes from, how it is found or downloaded, and checked."""
 
 import hashlib
 import json
