@@ -46,18 +46,24 @@ def main(address: str, count: int, number: int) -> None:
     found["saved"] = []
     for place in range(10_000):
         time.sleep(dice.random() * 0.004)
-        # Each request follows the one before, however long an agreement takes on a busy machine.
-        since = place - max(found["saved"], default=0)
-        if number == count - 1 and len(found["saved"]) == 2 and since == 20:
-            stop.ask("SIGTERM")
-        if number == 0 and len(found["saved"]) < 2 and since == 20:
-            save.ask()
+        # A save follows the one before it, however long an agreement takes on a busy machine: one
+        # that is requested while another is pending would be the same.
+        n_saved = len(found["saved"])
+        if n_saved < 3 and place == max(found["saved"], default=0) + 20:
+            is_last = n_saved == 2
+            if number == 0:
+                save.ask()
+            if number == count - 1 and is_last:
+                stop.ask("SIGTERM")
+            if is_last:  # nobody goes on before a save and the stop are pending together
+                processes.together(lambda: None)
         if save.reached() is not None:
             found["saved"].append(place)
             save.start_over()
         if (what := stop.reached()) is not None:
             found["stopped"] = [place, what]
             break
+    found["unsaved"] = save.asked_anywhere()
     found["everywhere"] = processes.everywhere(number)
     late = processes.Agreement()  # asked for when nobody comes to such a place any more
     if number == 1:

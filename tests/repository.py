@@ -1,4 +1,4 @@
-"""Where the repository is. A module of its own: there is more than one conftest.py."""
+"""The path of the repository, which tests in folders of different depth import from here."""
 
 from pathlib import Path
 

@@ -8,7 +8,7 @@ import pytest
 from repository import ROOT
 from test_coded_run import SMALL, command
 
-from genrec_jax.cli.export import main as convert
+from genrec_jax.cli.export import main as export
 from genrec_jax.core.errors import InputError
 from genrec_jax.runs.config import Config
 from genrec_jax.runs.dataset import load_sequences
@@ -58,7 +58,7 @@ def test_a_run_that_scores_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[s
     row = next(one for one in capsys.readouterr().out.splitlines() if one.startswith("GenRec"))
     metrics = ("HR@1", "HR@5", "HR@10", "HR@20", "NDCG@5", "NDCG@10", "NDCG@20")
     assert row.split()[1:] == [f"{first[name]:.5f}" for name in metrics]
-    assert convert(["convert", f"--workdir={run}", f"--output={tmp_path / 'out'}"]) == 2
+    assert export(["export", f"--workdir={run}", f"--output={tmp_path / 'out'}"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

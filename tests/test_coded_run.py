@@ -10,7 +10,7 @@ from identifiers.test_item_vectors import planted
 from repository import ROOT
 from titled import write_titled
 
-from genrec_jax.cli.export import main as convert
+from genrec_jax.cli.export import main as export
 from genrec_jax.data.sequences import UserSequences
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.item_vectors import collaborative_vectors
@@ -155,7 +155,7 @@ def test_a_run_with_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     for line in pq.read_table(run / "predictions" / "test.parquet").to_pylist():
         assert len(set(line["items"])) == 20
     capsys.readouterr()
-    assert convert(["convert", f"--workdir={run}", f"--output={tmp_path / 'out'}"]) == 2
+    assert export(["export", f"--workdir={run}", f"--output={tmp_path / 'out'}"]) == 2
     error = capsys.readouterr().err
     assert "its items are written by codes (config.indexing=collaborative)" in error
     assert error.count("\n") == 1

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
+from genrec_jax.core.cache import cache_dir
 from genrec_jax.core.jax_settings import pin
-from genrec_jax.data.datasets import cache_dir
 
 FASTEST_CACHED = 0.5  # seconds of compilation; what takes less is compiled again
 

@@ -1,8 +1,9 @@
-"""Disk faults, by whatever exception they arrive: a full, read-only, unwritable or failing disk.
+"""Files written whole or not at all, and disk faults by whatever exception they arrive.
 
-Python and pyarrow raise an OSError with its errno. DuckDB, safetensors, tokenizers and array_record
-raise exceptions of their own types; what these have in common is the operating system's message in
-their text: "No space left on device".
+A disk fault is a full, read-only, unwritable or failing disk. Python and pyarrow raise an OSError
+with its errno. DuckDB, safetensors, tokenizers and array_record raise exceptions of their own
+types; what these have in common is the operating system's message in their text: "No space left on
+device".
 """
 
 import contextlib

@@ -4,8 +4,9 @@ JAX reads its switches from the environment (`JAX_ENABLE_X64=1`), and a run that
 other switches is not, bit for bit, the run that was never stopped. So:
 
     PINNED      have one right value here. A command sets it (`pin`) and warns where the environment
-                has another. Importing genrec_jax changes nothing of JAX: a Recommender sets these
-                values only while it works (`pinned`), and gives the same lists whatever they are.
+                has another. Importing genrec_jax changes nothing of JAX: a Ranker
+                (decoding/ranker.py) sets those that matter to it only while it works (`pinned`),
+                and returns the same rankings whatever the caller's values are.
     RECORDED    are the user's choice, as are the environment VARIABLES. A run's folder stores what
                 it was started with: training under other values is refused, and loading the run to
                 evaluate or recommend logs a warning, since scores may differ in the last digits.

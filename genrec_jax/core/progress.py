@@ -1,4 +1,8 @@
-"""Progress: a bar with rate and remaining time on a terminal, elsewhere a line now and then."""
+"""Progress and log lines on the console.
+
+Progress is a bar with rate and remaining time on a terminal, elsewhere a log line now and then.
+Log lines are printed around the bar, so that neither breaks the other.
+"""
 
 import contextlib
 import logging

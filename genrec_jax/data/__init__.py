@@ -1,1 +1,1 @@
-"""Interactions → user sequences → integer batches (NumPy only)."""
+"""A log or a dataset → user sequences → batches of integers, all on the host."""

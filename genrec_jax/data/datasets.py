@@ -1,4 +1,4 @@
-"""The named datasets: where each comes from, how it is checked, and the synthetic default."""
+"""The named datasets: where each comes from, how it is found or downloaded, and checked."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
+from genrec_jax.core.cache import cache_dir
 from genrec_jax.core.disk import disk_fault
 from genrec_jax.core.errors import DiskError, InputError
 from genrec_jax.core.shipped import read_assets
@@ -27,11 +28,6 @@ class Asset:
 def named_datasets() -> dict[str, Asset]:
     """The downloadable datasets, by the name that a config gives them."""
     return {name: Asset(**row) for name, row in read_assets()["datasets"].items()}
-
-
-def cache_dir() -> Path:
-    """GENREC_CACHE_DIR, or the user's cache folder."""
-    return Path(os.environ.get("GENREC_CACHE_DIR") or Path.home() / ".cache" / "genrec_jax")
 
 
 def load_named(name: str, folder: str = "") -> UserSequences:

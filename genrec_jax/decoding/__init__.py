@@ -1,1 +1,1 @@
-"""A callable of logits → ranked items."""
+"""A trained model and histories → ranked items: searches, ranking in batches, files of it."""

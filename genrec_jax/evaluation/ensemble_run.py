@@ -20,7 +20,7 @@ from genrec_jax.data.sequences import Examples, UserSequences, without_last
 from genrec_jax.decoding.predictions import check_writable, write_lists
 from genrec_jax.decoding.ranker import Ranker
 from genrec_jax.decoding.ranking import RankedLists
-from genrec_jax.evaluation import ensembles as mixing
+from genrec_jax.evaluation import ensembles
 from genrec_jax.evaluation.baselines import reference_lists
 from genrec_jax.evaluation.ensembles import Mix, ScoreChunks, choose_mix, mixed_lists
 from genrec_jax.evaluation.evaluate import MODEL, split_examples
@@ -82,7 +82,7 @@ def mix_run(config: Config, folder: RunFolder, chooser: RunFolder | None = None)
     )
     log.info("chosen on %d validation users: %s, %.5f", len(validation), mix, curve[mix])
     examples = split_examples(config, sequences, "test")
-    mixes = (Mix(mixing.MODEL), mix)
+    mixes = (Mix(ensembles.MODEL), mix)
     lists = mixed_lists(
         *(_scores(ranker, examples, "test"), sequences, examples, settings, exclude),
         *(mixes, config.evaluate.top_k),

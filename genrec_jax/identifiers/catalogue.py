@@ -72,13 +72,13 @@ class Catalogue:
         """The same for the items."""
         return LogIds("item", self.names.item_ids if self.names else self.item_ids)
 
-    @by_the_first
     def titles(self, rows: Int[np.ndarray, " m"]) -> list[str | None]:
         """The titles of item rows, None for items without one."""
         if self.names is None or not self.names.has_titles:
             return [None] * len(rows)
         return [self.names.titles[row] for row in rows]
 
+    @by_the_first
     def save(self, folder: Path) -> None:
         """Write all but the trie, which follows from the token table.
 

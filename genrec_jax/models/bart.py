@@ -48,7 +48,7 @@ class BartShape:
     activation_dropout: float = 0.1
     init_std: float = 0.02
     dtype: str = "float32"  # of the arithmetic; parameters are float32
-    low_pass: float = 0.0  # share of low_pass.py in the encoder's attention, 0 in BART
+    low_pass: float = 0.0  # share of layers/low_pass.py in the encoder's attention, 0 in BART
     frequencies: int = 3  # that it lets through
 
 

@@ -51,8 +51,8 @@ SHAPE_KEYS = {
     "decoder_ffn_dim": "decoder_ffn_dim",
     "max_positions": "max_position_embeddings",
 }
-# What export.py adds to config.json. The longest input is 0 where all positions are trained, as in
-# a run that started from BART.
+# What models/export.py adds to config.json. The longest input is 0 where all positions are trained,
+# as in a run that started from BART.
 POSITION_KEYS = {
     "count_from": "genrec_count_positions_from",
     "longest_input": "genrec_longest_trained_input",
@@ -121,7 +121,7 @@ def read_positions(folder: Path) -> Positions:
 
 
 def is_export(folder: Path) -> bool:
-    """Whether export.py wrote the folder from a run, and not somebody else from a BART.
+    """Whether models/export.py wrote the folder from a run, and not somebody else from a BART.
 
     Raises:
         InputError: a config.json that cannot be read.

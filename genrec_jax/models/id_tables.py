@@ -111,7 +111,7 @@ def read_id_tables(folder: Path, width: int) -> IdTables | None:
     """The tables of an exported folder.
 
     Args:
-        folder: a checkpoint, perhaps one that export.py wrote.
+        folder: a checkpoint, perhaps one that models/export.py wrote.
         width: D.
 
     Returns:
@@ -151,7 +151,7 @@ def take_id_rows(
     """The id tables to start from: the folder's row of every id that it has, else the fresh one.
 
     Args:
-        folder: a checkpoint, perhaps one that export.py wrote.
+        folder: a checkpoint, perhaps one that models/export.py wrote.
         catalogue: of the run that starts.
         fresh: TABLES at their start, with the rows of the catalogue.
 

@@ -1,7 +1,7 @@
 """One table of names: every tensor of a BART in PyTorch and its place in our parameters.
 
-convert.py reads a checkpoint by it and export.py writes one. The id tables are not in it: BART has
-none (see id_tables.py).
+models/convert.py reads a checkpoint by it and models/export.py writes one. The id tables are not in
+it: BART has none (see models/id_tables.py).
 """
 
 from collections.abc import Iterator

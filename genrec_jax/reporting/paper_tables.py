@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from genrec_jax.evaluation.baselines import NEWEST
-from genrec_jax.evaluation.paper import METRICS, TABLE_1, TABLE_3, Row
 from genrec_jax.reporting.page import STYLE
+from genrec_jax.reporting.paper import METRICS, TABLE_1, TABLE_3, Row
 
 QUOTED = "quoted from the paper"
 MEASURED = "measured"

@@ -10,7 +10,7 @@ from genrec_jax.evaluation.evaluate import MODEL, ORACLE
 from genrec_jax.evaluation.leak import LABELS, PERMUTATIONS
 from genrec_jax.evaluation.transitions import CHOSEN_BY
 from genrec_jax.identifiers.indexing import writing
-from genrec_jax.runs.checkpoint import METRIC
+from genrec_jax.runs.run_folder import METRIC
 
 
 def format_table(rows: Mapping[str, Mapping[str, float]], title: str) -> str:

@@ -32,7 +32,6 @@ from genrec_jax.runs.train_state import TrainState
 
 log = logging.getLogger(__name__)
 
-METRIC = "NDCG@10"
 FACTS = "checkpoint.json"
 PARTS = ("params", "opt_state")
 KEEP = 2  # the latest: one to go on from, and one more should that be damaged

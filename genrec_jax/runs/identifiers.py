@@ -12,9 +12,7 @@ from genrec_jax.core.errors import InputError
 from genrec_jax.data.datasets import named_attributes
 from genrec_jax.data.identity import identify
 from genrec_jax.data.prepared import Names
-from genrec_jax.data.sequences import (
-    UserSequences,
-)
+from genrec_jax.data.sequences import UserSequences
 from genrec_jax.identifiers.catalogue import TOKENIZER, Catalogue
 from genrec_jax.identifiers.codes import code_symbols, likeness
 from genrec_jax.identifiers.indexing import CODE_KINDS, Indexing, coded_indexing, make_indexing
@@ -27,9 +25,7 @@ from genrec_jax.identifiers.tokenizer import (
     train_tokenizer,
     with_symbols,
 )
-from genrec_jax.models.convert import (
-    is_export,
-)
+from genrec_jax.models.convert import is_export
 from genrec_jax.models.id_tables import FILE as ID_TABLES
 from genrec_jax.runs.config import Config
 from genrec_jax.runs.dataset import load_names, whole_sequences

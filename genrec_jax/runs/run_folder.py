@@ -31,6 +31,7 @@ from genrec_jax.runs.config import Config
 
 log = logging.getLogger(__name__)
 
+METRIC = "NDCG@10"  # of validation, by which checkpoints and trials are compared
 VALIDATION = "validation"  # the phase of a line of validation figures
 # Keys that change how a run is computed and not its result: a run may be resumed with others.
 SAME_RESULT = (

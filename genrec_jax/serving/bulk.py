@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from itertools import islice
 from pathlib import Path
 
@@ -44,8 +45,8 @@ def recommend(
     """
     path = output or folder.predictions / "recommendations.parquet"
     check_writable(path, "--output")
-    if histories is not None and path.exists() and path.samefile(histories):
-        raise InputError(f"--output={path}: is the file of histories itself, expected another")
+    if histories is not None:
+        _check_histories_are_not(path, histories)
     devices = Devices.to_rank(config.model_parallel)
     recommender = Recommender.load(folder.path, step, config.evaluate, devices)
     if histories is None:
@@ -64,6 +65,16 @@ def recommend(
     for start, lists in rank_to_file(path, ranker, examples, plan, "recommend", track):
         if start == 0:
             show(recommender, examples, lists)
+
+
+def _check_histories_are_not(output: Path, histories: Path) -> None:
+    """Raise InputError if the file of histories is missing, or the output would overwrite it."""
+    try:
+        found = histories.stat()
+    except OSError as error:
+        raise InputError(f"{histories}: cannot be read as a file of histories: {error}") from None
+    if output.exists() and os.path.samestat(found, output.stat()):
+        raise InputError(f"--output={output}: is the file of histories itself, expected another")
 
 
 def _doubt(config: Config) -> str:

@@ -9,8 +9,8 @@ A run on a prepared dataset takes and gives the log's own ids, which are text, a
 
 recommender.recommend([("A1YJEY40YUW4SE", ["B000142FVW"])])
 
-JAX's switches are the caller's: nothing here changes them, and lists are the same under
-`jax_enable_x64` and the like (jax_settings.py).
+JAX's switches are the caller's: nothing here changes them, and rankings are the same under
+`jax_enable_x64` and the like (core/jax_settings.py).
 """
 
 from collections.abc import Collection, Sequence

@@ -34,9 +34,8 @@ from genrec_jax.core.disk import writing
 from genrec_jax.core.endings import CODES
 from genrec_jax.core.errors import InputError, NotFiniteError
 from genrec_jax.core.jax_settings import recorded
-from genrec_jax.runs.checkpoint import METRIC
 from genrec_jax.runs.config import Config
-from genrec_jax.runs.run_folder import RunFolder
+from genrec_jax.runs.run_folder import METRIC, RunFolder
 from genrec_jax.sweeps.pool import Ended
 from genrec_jax.sweeps.spec import Choice, Range, Search, ends
 from genrec_jax.sweeps.table import Tried

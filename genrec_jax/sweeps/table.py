@@ -16,10 +16,10 @@ from typing import Any
 
 from genrec_jax.core.disk import write_atomically
 from genrec_jax.evaluation.baselines import NEWEST, POPULARITY, TRANSITIONS
-from genrec_jax.evaluation.paper import METRICS
 from genrec_jax.reporting.charts import dot_chart, line_chart
 from genrec_jax.reporting.page import STYLE
-from genrec_jax.runs.checkpoint import METRIC
+from genrec_jax.reporting.paper import METRICS
+from genrec_jax.runs.run_folder import METRIC
 from genrec_jax.sweeps.spec import MIXED_SUFFIX
 from genrec_jax.sweeps.trials import Trial
 

@@ -11,10 +11,9 @@ from typing import Any
 from genrec_jax.core.errors import InputError
 from genrec_jax.core.jax_settings import recorded
 from genrec_jax.evaluation.ensemble_run import RESULTS as MIX_RESULTS
-from genrec_jax.runs.checkpoint import METRIC
 from genrec_jax.runs.config import Config
 from genrec_jax.runs.config_source import run_config
-from genrec_jax.runs.run_folder import SAME_RESULT, VALIDATION, RunFolder
+from genrec_jax.runs.run_folder import METRIC, SAME_RESULT, VALIDATION, RunFolder
 from genrec_jax.sweeps.spec import Value
 
 

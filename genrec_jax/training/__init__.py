@@ -1,1 +1,1 @@
-"""Masking, the optimizer, the one jitted step, checkpoints."""
+"""A config and its dataset → a trained run: masking, losses, optimizer, the jitted step."""

@@ -35,9 +35,9 @@ from genrec_jax.evaluation.metrics import metrics
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.sentences import plan_batches
 from genrec_jax.models.genrec import GenRecShape, Params, abstract_model
-from genrec_jax.runs.checkpoint import METRIC, Checkpoints
+from genrec_jax.runs.checkpoint import Checkpoints
 from genrec_jax.runs.config import Config, FinetuneConfig, PhaseConfig
-from genrec_jax.runs.run_folder import VALIDATION, MetricsWriter
+from genrec_jax.runs.run_folder import METRIC, VALIDATION, MetricsWriter
 from genrec_jax.runs.train_state import TrainState
 from genrec_jax.training.calls import Call, plan_calls
 from genrec_jax.training.cloze import CAUSAL, Objective

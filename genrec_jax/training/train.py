@@ -19,7 +19,7 @@ from genrec_jax.evaluation.evaluate import evaluate_split
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.models.genrec import GenRecShape, abstract_model
 from genrec_jax.runs import fingerprints
-from genrec_jax.runs.checkpoint import METRIC, Checkpoints
+from genrec_jax.runs.checkpoint import Checkpoints
 from genrec_jax.runs.config import Config
 from genrec_jax.runs.dataset import check_answers, load_sequences, log_statistics
 from genrec_jax.runs.identifiers import build_catalogue
@@ -31,7 +31,7 @@ from genrec_jax.runs.model import (
     start_params,
     start_vectors,
 )
-from genrec_jax.runs.run_folder import SAME_RESULT, MetricsWriter, RunFolder
+from genrec_jax.runs.run_folder import METRIC, SAME_RESULT, MetricsWriter, RunFolder
 from genrec_jax.training.phase import PhaseRunner, Progress, make_phases
 
 log = logging.getLogger(__name__)

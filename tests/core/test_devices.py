@@ -303,7 +303,7 @@ def test_more_interactions_than_a_device_can_number() -> None:
 
 
 def test_processes_agree() -> None:
-    """Three of them, without devices: results, failures, and a place that all stop at."""
+    """Three of them, without devices: results, failures, and places that all save and stop at."""
     address = f"localhost:{free_port()}"
     script = str(ROOT / "tests" / "agreeing.py")
     command = [sys.executable, script, address, "3"]
@@ -321,12 +321,16 @@ def test_processes_agree() -> None:
         assert answer["nested"] == 5
         assert answer["stopped"] == found[0]["stopped"]
         assert answer["saved"] == found[0]["saved"]
+        assert answer["unsaved"] == found[0]["unsaved"]
         assert answer["everywhere"] == [0, 1, 2]
         assert answer["late"] == "SIGINT"
         assert answer["never"] is None
-    assert len(found[0]["saved"]) == 2
     assert found[0]["stopped"][1] == "SIGTERM"
-    assert found[0]["stopped"][0] > found[0]["saved"][-1]
+    assert found[0]["stopped"][0] >= found[0]["saved"][-1]
+    # The third save and the stop are requested at once. The stop may come first: then the save is
+    # still requested, for all of them.
+    third_is_requested = found[0]["unsaved"] is not None
+    assert len(found[0]["saved"]) == (2 if third_is_requested else 3)
 
 
 def test_one_device_is_a_mesh_too() -> None:

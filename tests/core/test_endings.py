@@ -144,7 +144,7 @@ def _report(run: Path, folder: Path) -> int:
     return report.main(["report", str(run), f"--output={folder / 'out.html'}"])
 
 
-def _convert(run: Path, folder: Path) -> int:
+def _export(run: Path, folder: Path) -> int:
     return export.main(["export", f"--workdir={run}", f"--output={folder / 'out'}"])
 
 
@@ -162,7 +162,7 @@ COMMANDS = {
     "prepare": _prepare,
     "to_tfds": _to_tfds,
     "report": _report,
-    "convert": _convert,
+    "export": _export,
     "recommend": _recommend,
     "sweep": _sweep,
 }

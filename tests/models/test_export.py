@@ -318,7 +318,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(*arguments: object) -> int:
-    return main(["convert", *map(str, arguments)])
+    return main(["export", *map(str, arguments)])
 
 
 def test_a_run_becomes_a_folder_and_a_run_again(

@@ -9,8 +9,8 @@ import pytest
 from test_main import CONFIG, SMALL_MODEL, command
 
 from genrec_jax.cli.report import main as report
-from genrec_jax.evaluation.paper import METRICS, TABLE_1, TABLE_3
 from genrec_jax.reporting.charts import bar_chart, line_chart, ticks
+from genrec_jax.reporting.paper import METRICS, TABLE_1, TABLE_3
 from genrec_jax.reporting.paper_tables import as_markdown, table_of
 
 VOID = {"meta", "link", "br"}
