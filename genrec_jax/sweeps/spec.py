@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from genrec_jax.core.errors import InputError
+from genrec_jax.core.moved import moved_hint
 from genrec_jax.core.shipped import SWEEPS, find_file
 
 Value = str | int | float | bool
@@ -103,7 +104,7 @@ def load_sweep(path: Path) -> Sweep:
         raise InputError(f"{name}: {error}") from None
     except (Exception, SystemExit) as error:  # it is code, and may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{name}: {reason}") from None
+        raise InputError(f"{name}: {reason}{moved_hint(reason)}") from None
     if isinstance(sweep, Ablation):
         _check_ablation(sweep, name)
     elif isinstance(sweep, Search):
