@@ -15,7 +15,8 @@ The recipe has not been run here yet on a GPU: time and score are not measured.
 users: HR@5 .0157  NDCG@5 .0095  HR@10 .0270  NDCG@10 .0131, where popularity has HR@10 .0114.
 
 `:best` (2.5 M parameters, collaborative codes, trie-node output, README "Beyond the paper"), 16
-minutes on one of 2 cores beside other work, all 22,363 test users, history left out, one seed:
+minutes on one of 2 cores beside other work (94 s on an H200, docs/results/h200), all 22,363 test
+users, history left out, one seed:
 
                          HR@5    NDCG@5  HR@10   NDCG@10
     20 beams             .0690   .0487   .0951   .0571

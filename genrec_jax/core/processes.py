@@ -10,10 +10,10 @@ same exit code. With one process all of this is nothing.
 process.
 """
 
+import atexit
 import itertools
 import json
 import threading
-import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -27,6 +27,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 SECONDS_BETWEEN_LOOKS = 1.0  # at whether another process has asked
+SECONDS_BETWEEN_ANSWERS = 0.05  # at what the others tell, when one has
 # Long enough for a host that reads a large dataset. A process that died is not waited for: its
 # heartbeat is missing, and JAX ends the others.
 LONGEST_WAIT = 24 * 3600 * 1000  # milliseconds
@@ -151,7 +152,7 @@ class Agreement:
     They count the places where it can be done. When one has asked, each tells at which place it
     could do so at the earliest, goes no further than that, and when all have told, the latest is
     the one. The threads tell, not the places: a process whose devices wait for another's would
-    never get to its own. They answer until the process ends: another may still be on its way.
+    never get to its own. They answer until Python ends: another may still be on its way.
     """
 
     def __init__(self) -> None:
@@ -162,8 +163,13 @@ class Agreement:
         self._limit: int | None = None  # no further than this, until `_agreed` is there
         self._agreed: tuple[int, str] | None = None  # (place, what was asked for)
         self._changed = threading.Condition()
+        self._ending = threading.Event()
         if count() > 1:
-            threading.Thread(target=self._listen, name=self._name, daemon=True).start()
+            self._thread = threading.Thread(target=self._listen, name=self._name, daemon=True)
+            self._thread.start()
+            # A thread that is still in a call of the service when Python ends, aborts the process.
+            # Registered after JAX's own goodbye to the service, this runs before it.
+            atexit.register(self._stop_listening)
 
     def ask(self, what: str = "") -> None:
         """From any thread. Asking again changes nothing."""
@@ -198,8 +204,8 @@ class Agreement:
     # ------------------------------------------------------------------ in the thread
 
     def _listen(self) -> None:
-        while (client := distributed.global_state.client) is not None:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+        client: Any = distributed.global_state.client
+        while not self._ending.wait(SECONDS_BETWEEN_LOOKS):
             with self._changed:
                 turn, is_settled, asked = self._turn, self._limit is not None, self._asked
             if is_settled:
@@ -212,14 +218,24 @@ class Agreement:
                 self._limit = self._places + 1
             client.key_value_set(f"{key}/asked", what, allow_overwrite=True)
             client.key_value_set(f"{key}/{distributed.global_state.process_id}", str(self._limit))
-            places = [
-                int(client.blocking_key_value_get(f"{key}/{process}", LONGEST_WAIT))
-                for process in range(count())
-            ]
-            what = client.blocking_key_value_get(f"{key}/asked", LONGEST_WAIT)
+            told = [self._wait_for(client, f"{key}/{process}") for process in range(count())]
+            what = self._wait_for(client, f"{key}/asked")
+            if what is None or None in told:
+                return
             with self._changed:
-                self._agreed = max(places), what
+                self._agreed = max(int(place) for place in told if place is not None), what
                 self._changed.notify_all()
+
+    def _wait_for(self, client: Any, key: str) -> str | None:
+        """The value of a key once it is there; None if this process ends before."""
+        while (value := _look(client, key)) is None:
+            if self._ending.wait(SECONDS_BETWEEN_ANSWERS):
+                return None
+        return value
+
+    def _stop_listening(self) -> None:
+        self._ending.set()
+        self._thread.join(LONGEST_GOODBYE)
 
 
 class _Outcome:

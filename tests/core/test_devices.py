@@ -312,6 +312,7 @@ def test_processes_agree() -> None:
         for number in range(3)
     ]
     found = [json.loads(one.communicate(timeout=120)[0].splitlines()[-1]) for one in running]
+    assert [one.returncode for one in running] == [0, 0, 0]
     for number, answer in enumerate(found):
         assert answer["once"] == [1, 2.5]
         assert answer["together"] == number
