@@ -33,6 +33,7 @@ from genrec_jax.benchmarks.decode_sides import (
 )
 from genrec_jax.benchmarks.machine import DTYPES, describe_machine, seconds
 from genrec_jax.cli.command import Command
+from genrec_jax.cli.jax_setup import set_up_jax
 from genrec_jax.core.flags import Flag
 from genrec_jax.decoding.beam_search import Decoder, beam_search
 from genrec_jax.decoding.steps import advance_beams, start_beams
@@ -206,6 +207,7 @@ def steps_by_catalogue(setup: Setup, repeats: int) -> None:
 
 
 def run(args: SimpleNamespace) -> None:
+    set_up_jax()
     print(describe_machine())
     setup = set_up(args, 0 if args.all else args.users)
     shape, examples = setup.shape, setup.plan.examples

@@ -36,6 +36,7 @@ import optax
 from genrec_jax.benchmarks.machine import DTYPES, describe_machine, seconds
 from genrec_jax.benchmarks.train_step_sides import Ours, Theirs
 from genrec_jax.cli.command import Command
+from genrec_jax.cli.jax_setup import set_up_jax
 from genrec_jax.core.flags import Flag
 from genrec_jax.core.jax_settings import random_key
 from genrec_jax.data.batches import BatchPlan, Bucket
@@ -234,6 +235,7 @@ def report_parts(ours: Ours) -> None:
 
 
 def run(args: SimpleNamespace) -> None:
+    set_up_jax()
     print(describe_machine())
     sequences = load_named("beauty", "")
     tokenizer = load_bart_tokenizer(checkpoint_folder(BART_BASE))

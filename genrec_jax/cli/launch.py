@@ -72,11 +72,11 @@ def _by_mode(argv: Sequence[str]) -> int:
 
 
 def _without_mode(arguments: Sequence[str]) -> list[str]:
-    kept, is_value = [], False
-    for argument in arguments:
-        if not is_value and not argument.lstrip("-").startswith("mode="):
-            is_value = argument in ("--mode", "-mode")
-            kept += [argument] * (not is_value)
-        else:
-            is_value = False
+    kept: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word in ("--mode", "-mode"):
+            next(words, None)  # its value
+        elif not word.startswith(("--mode=", "-mode=")):
+            kept.append(word)
     return kept

@@ -64,6 +64,12 @@ def test_a_mode_is_the_command_of_its_name(mode: str, capsys: pytest.CaptureFixt
     assert set(texts) == {capsys.readouterr().out}
 
 
+def test_a_value_may_look_like_a_mode(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--mode", "recommend", "--workdir=no", "--histories", "mode=3"]
+    assert by_mode(["main", *arguments]) == 2
+    assert "found no config.json, expected a run's folder" in the_error(capsys)
+
+
 def test_help_without_a_mode_names_the_modes(capsys: pytest.CaptureFixture[str]) -> None:
     assert by_mode(["main", QUICKSTART, "--help"]) == 0
     printed = capsys.readouterr().out
