@@ -399,6 +399,8 @@ def test_wrong_lines_of_a_sequence_file(
     [
         ("x = 1", "get_config"),
         ("def get_config():\n    return {}", "returned a dict, expected a ConfigDict"),
+        ("def get_config():\n    pass", "returned a NoneType, expected a ConfigDict"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
         ("import nowhere_to_be_found", "nowhere_to_be_found"),
         ("from genrec_jax.config import Config", "; it is genrec_jax.runs.config now"),
         ("def get_config(:", "invalid syntax"),

@@ -50,6 +50,7 @@ def timed(what: str, n_users: int, act: Callable[[], Any]) -> Any:
 
 def run(args: SimpleNamespace) -> None:
     n = args.users
+    tfds.disable_progress_bar()
     with tempfile.TemporaryDirectory() as name:
         prepared = Path(name) / "prepared"
         make_prepared(prepared, n)

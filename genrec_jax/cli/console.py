@@ -14,6 +14,8 @@ class ConsoleHandler(logging.Handler):
     """Log lines on standard output that leave a progress bar whole."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if sys.stdout is None:  # `>&-` closed it
+            return
         with writing("standard output"):
             tqdm.write(self.format(record), file=sys.stdout)
             sys.stdout.flush()

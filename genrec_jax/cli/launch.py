@@ -61,6 +61,10 @@ def by_mode(argv: Sequence[str]) -> int:
 
 
 def _by_mode(argv: Sequence[str]) -> int:
+    first = argv[1] if len(argv) > 1 else ""
+    if first in COMMANDS:
+        one_mode = f"--mode={first}, or " if first in MODES else ""
+        raise InputError(f"{first}: not a flag, expected {one_mode}{MODULE} {first}")
     mode = given(argv, "mode")
     if mode is None and wants_help(argv):
         print(USAGE_OF_MODES)

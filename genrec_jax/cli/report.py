@@ -39,7 +39,10 @@ def results_of(runs: list[str]) -> dict[str, dict[str, Any]]:
     results: dict[str, dict[str, Any]] = {}
     for path in map(Path, runs):
         folder = RunFolder(path)
-        folder.read_config()  # says what is wrong with a folder that holds no run
+        try:
+            folder.read_config()  # says what is wrong with a folder that holds no run
+        except InputError as error:
+            raise InputError(str(error).removeprefix("--workdir=")) from None
         result = folder.read_results()
         if result is None:
             raise InputError(f"{path}: the run is not finished, expected a results.json")

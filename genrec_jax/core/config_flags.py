@@ -6,6 +6,7 @@ every machine that computes has ml_collections.
 """
 
 import dataclasses
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,18 +68,20 @@ def parse_config(
             value that does not fit; and as of `read_flags`.
     """
     _check_keys(argv, source)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of what is an error here
     values = flags.FlagValues()
     _define_config(values, argv, source)
     file = given(argv, "config")
     try:
         read = read_flags(values, with_config_found(argv), declared, positional)
-        if values.config is None:
+        config: Any = values.config
+        if config is None and file is None:
             raise InputError(f"--config: found none, expected {source.places}")
-        _check_kind(values.config, file, source)
-        read.config = type(source.defaults).from_dict(values.config.to_dict())
+        _check_kind(config, file, source)
+        read.config = type(source.defaults).from_dict(config.to_dict())
     except InputError:
         raise
-    except Exception as error:  # a config file is code, and may raise anything
+    except (Exception, SystemExit) as error:  # a config file is code, and may raise anything
         raise InputError(f"--config={file}: {_fault(error)}") from None
     read.config_file = file
     return read
@@ -86,6 +89,8 @@ def parse_config(
 
 def _check_keys(argv: Sequence[str], source: ConfigSource) -> None:
     """Raise InputError for a --config flag that the command does not take; reads no file."""
+    if (times := sum(re.match(r"--?config(=|$)", argument) is not None for argument in argv)) > 1:
+        raise InputError(f"--config: found it {times} times, expected once")
     has_config = any(given(argv, name) is not None for name in source.flag_names)
     for argument in argv[1:]:
         match = re.match(r"--?(?:no)?(config(?:\.[^=]*)?)(?:=|$)", argument)
@@ -131,7 +136,7 @@ def _check_kind(config: Any, file: str | None, source: ConfigSource) -> None:
         )
 
 
-def _fault(error: Exception) -> str:
+def _fault(error: BaseException) -> str:
     """What a config file raised: it arrives as a whole traceback, whose last line says it."""
     *lines, last = str(error).strip().splitlines() or [repr(error)]
     ours = f"{InputError.__module__}.InputError: "

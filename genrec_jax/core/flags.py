@@ -140,6 +140,7 @@ def plain_message(text: str) -> str:
     text = re.sub(r"invalid literal for int.*", "expected a whole number", text)
     text = re.sub(r"could not convert string to float.*", "expected a number", text)
     text = re.sub(r"\('Non-boolean argument to boolean flag', .*\)", "expected true or false", text)
+    text = re.sub(r"^Missing value for flag (\S+)", r"\1: found no value", text)
     return re.sub(r"^flag --", "--", text)
 
 

@@ -12,6 +12,7 @@ from genrec_jax.cli.launch import by_mode, by_name
 from genrec_jax.cli.names import COMMANDS, MODES, RENAMED
 from genrec_jax.cli.renamed import module_of, refuse_module
 
+AUDITED = "--config=configs/quickstart.py --config.data.synthetic_users=80"
 QUICKSTART = f"--config={ROOT / 'configs' / 'quickstart.py'}"
 
 
@@ -70,6 +71,13 @@ def test_a_value_may_look_like_a_mode(capsys: pytest.CaptureFixture[str]) -> Non
     assert "found no config.json, expected a run's folder" in the_error(capsys)
 
 
+def test_a_command_where_a_mode_is_expected(capsys: pytest.CaptureFixture[str]) -> None:
+    assert by_mode(["main", "evaluate"]) == 2
+    assert "expected --mode=evaluate, or python -m genrec_jax evaluate" in the_error(capsys)
+    assert by_mode(["main", "export"]) == 2
+    assert "expected python -m genrec_jax export" in the_error(capsys)
+
+
 def test_help_without_a_mode_names_the_modes(capsys: pytest.CaptureFixture[str]) -> None:
     assert by_mode(["main", QUICKSTART, "--help"]) == 0
     printed = capsys.readouterr().out
@@ -89,7 +97,7 @@ def test_help_without_a_mode_names_the_modes(capsys: pytest.CaptureFixture[str])
         ("report", "found no run"),
         ("to-tfds", "--source: found none, expected --source=NAME|FOLDER"),
         ("export --workdir=x --output=", "--output: found an empty value"),
-        ("export --workdir", "Missing value for flag --workdir"),
+        ("export --workdir", "--workdir: found no value"),
         ("train --mode=evaluate", "--mode: no such flag"),
         ("evaluate", "--config: found none, expected --config=configs/NAME.py[:variant] or"),
         (f"evaluate {QUICKSTART} --split=train", "--split=train: value should be one of <test|"),
@@ -102,6 +110,8 @@ def test_help_without_a_mode_names_the_modes(capsys: pytest.CaptureFixture[str])
         ("prepare --workdir=x", "--workdir: no such flag"),
         ("ensemble --workdir=x --config.seed=1", "expected --config.evaluate.KEY=VALUE"),
         ("ensemble --workdir=x --config=configs/beauty.py", "expected --config.evaluate.KEY"),
+        ("report nowhere", "error: nowhere: found no config.json"),
+        (f"train {QUICKSTART} --config=x", "--config: found it 2 times, expected once"),
         ("sweep --config=x --sweep=y --config.seed", "--config.seed: found no value"),
     ],
 )
@@ -213,7 +223,11 @@ def test_a_standard_output_that_is_full(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("pipeline", "code"),
-    [("{} --help | true; exit ${{PIPESTATUS[0]}}", 74), ("{} --help >&-", 0)],
+    [
+        ("{} --help | true; exit ${{PIPESTATUS[0]}}", 74),
+        ("{} --help >&-", 0),
+        ("{} audit " + AUDITED + " >&-", 0),
+    ],
 )
 def test_a_standard_output_that_is_closed(pipeline: str, code: int) -> None:
     # The reader is gone before the first byte: Python needs longer than that to start.
@@ -222,3 +236,36 @@ def test_a_standard_output_that_is_closed(pipeline: str, code: int) -> None:
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") == (code != 0)
+
+
+# ------------------------------------------------------------------------- Ctrl-C
+
+
+def test_an_interrupt_during_an_import_ends_at_once(tmp_path: Path) -> None:
+    """Of a module that swallows exceptions, as some do that have parts in C."""
+    (tmp_path / "slow.py").write_text(
+        "import os, signal\n"
+        "try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt: pass\n"
+        "print('went on')\n"
+    )
+    code = (
+        "import signal; from genrec_jax.cli.start import interrupt\n"
+        "signal.signal(signal.SIGINT, interrupt)\n"
+        "try: signal.raise_signal(signal.SIGINT)\n"
+        "except KeyboardInterrupt: print('raised', flush=True)\n"
+        "import slow\n"
+    )
+    done = run("-c", code, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "raised\n", "interrupted\n")
+
+
+def test_an_ignored_interrupt_stays_ignored(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from genrec_jax.cli.start import start\n"
+        "sys.argv = ['genrec_jax', '--help']\n"
+        "try: start('by_name')\n"
+        "finally: assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN\n"
+    )
+    assert run("-c", code).returncode == 0
