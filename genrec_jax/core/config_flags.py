@@ -74,11 +74,8 @@ def parse_config(
     file = given(argv, "config")
     try:
         read = read_flags(values, with_config_found(argv), declared, positional)
-        config: Any = values.config
-        if config is None and file is None:
-            raise InputError(f"--config: found none, expected {source.places}")
-        _check_kind(config, file, source)
-        read.config = type(source.defaults).from_dict(config.to_dict())
+        content = _content(values.config, file, source)
+        read.config = type(source.defaults).from_dict(content)
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # a config file is code, and may raise anything
@@ -121,8 +118,14 @@ def _define_config(values: flags.FlagValues, argv: Sequence[str], source: Config
         config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=argv)
 
 
-def _check_kind(config: Any, file: str | None, source: ConfigSource) -> None:
-    """Raise InputError for what is no config, or one that another command reads."""
+def _content(config: object, file: str | None, source: ConfigSource) -> dict[str, Any]:
+    """A config as nested mappings.
+
+    Raises:
+        InputError: there is none, or the file's is not one that this command reads.
+    """
+    if config is None and file is None:
+        raise InputError(f"--config: found none, expected {source.places}")
     if not isinstance(config, ConfigDict):
         raise InputError(
             f"--config={file}: get_config returned a {type(config).__name__}, expected a ConfigDict"
@@ -134,6 +137,7 @@ def _check_kind(config: Any, file: str | None, source: ConfigSource) -> None:
             f"--config={file}: is no config of this command: found the keys "
             f"{', '.join(sorted(unknown)[:3])}, …, expected those of {source.file}"
         )
+    return config.to_dict()
 
 
 def _fault(error: BaseException) -> str:
