@@ -184,7 +184,7 @@ def in_a_process_of_its_own(part: str, devices: int, *arguments: str) -> Figures
         stdout=subprocess.PIPE,
         check=True,
     )
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])  # log lines come before
 
 
 def run(flags: SimpleNamespace) -> None:
