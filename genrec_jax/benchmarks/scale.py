@@ -184,7 +184,8 @@ def in_a_process_of_its_own(part: str, devices: int, *arguments: str) -> Figures
         stdout=subprocess.PIPE,
         check=True,
     )
-    return json.loads(done.stdout.splitlines()[-1])  # log lines come before
+    figures = json.loads(done.stdout.splitlines()[-1])  # log lines come before
+    return {name: float(value) for name, value in figures.items()}
 
 
 def run(flags: SimpleNamespace) -> None:
