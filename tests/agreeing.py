@@ -55,7 +55,7 @@ def main(address: str, count: int, number: int) -> None:
                 save.ask()
             if number == count - 1 and is_last:
                 stop.ask("SIGTERM")
-            if is_last:  # nobody goes on before a save and the stop are pending together
+            if is_last:  # no process continues before a save and the stop are pending together
                 processes.together(lambda: None)
         if save.reached() is not None:
             found["saved"].append(place)

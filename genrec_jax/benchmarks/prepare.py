@@ -149,8 +149,8 @@ main = Command(
     __doc__ or "",
     run,
     (
-        Flag("users", "Of the log.", int, 1_000_000),
-        Flag("memory-gb", "What DuckDB may take.", float, 2.0),
+        Flag("users", "Users in the log.", int, 1_000_000, least=100),
+        Flag("memory-gb", "The memory that DuckDB may use.", float, 2.0),
         Flag("scratch", "Where the log and DuckDB's files go.", Path, expected="FOLDER"),
         # Of the processes that this one starts:
         Flag("part", "", ("prepare", "batches")),

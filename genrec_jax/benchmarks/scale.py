@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from genrec_jax.cli.command import Command
+from genrec_jax.core.errors import InputError
 from genrec_jax.core.flags import Flag
 
 ITEMS_A_USER = 10
@@ -192,17 +193,19 @@ def run(flags: SimpleNamespace) -> None:
     if "GENREC_SCALE" in os.environ:  # in a process of its own
         print(json.dumps(PARTS[flags.part](flags)))
         return
+    sizes = [flag for flag in main.flags if flag.name != "part"]
     if flags.part:
-        sizes = ("users", "items", "parameters", "devices", "model_parallel", "batch")
-        arguments = [f"--{x.replace('_', '-')}={getattr(flags, x)}" for x in sizes]
+        arguments = [f"--{one.name}={getattr(flags, one.attribute)}" for one in sizes]
         for name, value in in_a_process_of_its_own(flags.part, flags.devices, *arguments).items():
             print(f"{name:40} {value:20,.1f}")
         return
+    if given := [one.name for one in sizes if getattr(flags, one.attribute) != one.default]:
+        raise InputError(f"--{given[0]}: expected --part={'|'.join(PARTS)} with it")
     for part, (what, fewer, more) in SIZES.items():
-        sizes = [in_a_process_of_its_own(part, 1, f"--{what}={n}") for n in (fewer, more)]
+        small, large = (in_a_process_of_its_own(part, 1, f"--{what}={n}") for n in (fewer, more))
         print(f"{part}: one more of the {what}, from {fewer:,} to {more:,}")
-        for name, value in sizes[1].items():
-            print(f"  {name:40} {(value - sizes[0][name]) / (more - fewer):14.7f}", flush=True)
+        for name, value in large.items():
+            print(f"  {name:40} {(value - small[name]) / (more - fewer):14.7f}", flush=True)
 
 
 main = Command(
@@ -211,12 +214,12 @@ main = Command(
     __doc__ or "",
     run,
     (
-        Flag("part", "One of the parts alone, at the sizes below.", tuple(PARTS)),
-        Flag("users", "Of the data.", int, 1_000_000),
-        Flag("items", "Of the data.", int, 100_000),
-        Flag("parameters", "Of the checkpoint.", int, 10_000_000),
-        Flag("devices", "Virtual ones.", int, 1),
-        Flag("model-parallel", "Devices that share one copy of the id tables.", int, 1),
-        Flag("batch", "Sequences a step.", int, 256),
+        Flag("part", "Measure one part alone, at the sizes below.", tuple(PARTS)),
+        Flag("users", "Users in the data.", int, 1_000_000, least=1),
+        Flag("items", "Items in the data.", int, 100_000, least=1),
+        Flag("parameters", "Parameters in the checkpoint.", int, 10_000_000, least=768),
+        Flag("devices", "Virtual devices.", int, 1, least=1),
+        Flag("model-parallel", "Devices that share one copy of the id tables.", int, 1, least=1),
+        Flag("batch", "Sequences a step.", int, 256, least=1),
     ),
 )

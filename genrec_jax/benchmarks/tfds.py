@@ -68,5 +68,5 @@ main = Command(
     "[--users=N]",
     __doc__ or "",
     run,
-    (Flag("users", "Of the dataset.", int, 200_000),),
+    (Flag("users", "Users in the dataset.", int, 200_000, least=1),),
 )

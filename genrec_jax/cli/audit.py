@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from genrec_jax.cli.command import Command
+from genrec_jax.core.errors import InputError
 from genrec_jax.core.flags import Flag
 from genrec_jax.runs.config_source import NEW_RUN
 
@@ -16,6 +17,8 @@ log = logging.getLogger(__name__)
 
 
 def run(given: SimpleNamespace) -> None:
+    if given.workdir is not None and given.config_file is not None:
+        raise InputError("--workdir: found --config beside it, expected one of them")
     from genrec_jax.cli.jax_setup import set_up_jax
     from genrec_jax.evaluation.audit import audit
     from genrec_jax.reporting.tables import audit_text
@@ -26,7 +29,7 @@ def run(given: SimpleNamespace) -> None:
 
 main = Command(
     "audit",
-    "--config=configs/NAME.py[:variant] [--config.KEY=VALUE …]",
+    "--config=configs/NAME.py[:variant]|--workdir=RUN [--config.KEY=VALUE …]",
     __doc__ or "",
     run,
     (Flag("workdir", "A run whose config is taken without --config.", Path, expected="RUN"),),

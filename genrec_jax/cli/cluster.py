@@ -10,8 +10,8 @@ from genrec_jax.core.flags import Flag
 TOGETHER = ("coordinator", "processes", "process")
 PROCESS_FLAGS = (
     Flag("coordinator", "Where process 0 of several listens.", expected="HOST:PORT"),
-    Flag("processes", "How many processes there are.", int),
-    Flag("process", "Which of them this is, from 0.", int, expected="I"),
+    Flag("processes", "The number of processes.", int),
+    Flag("process", "The number of this process, from 0.", int, expected="I"),
     Flag(
         "distributed",
         "Take these three from SLURM, Open MPI, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
@@ -36,7 +36,9 @@ def join_others(given: SimpleNamespace) -> None:
     elif len(missing) == len(TOGETHER):
         return
     elif missing:
-        raise InputError(f"{' and '.join(missing)}: missing, expected all of {', '.join(TOGETHER)}")
+        raise InputError(
+            f"{' and '.join(missing)}: missing, expected all of --{', --'.join(TOGETHER)}"
+        )
     elif not is_address(given.coordinator):
         raise InputError(
             f"--coordinator: found {given.coordinator!r}, expected HOST:PORT with a port from 1 "

@@ -33,7 +33,10 @@ main = Command(
     "--workdir=RUN [--split=validation] [--step=N] [--config.evaluate.KEY=VALUE …]",
     __doc__ or "",
     run,
-    (*RANKING_FLAGS, Flag("split", "Whose targets.", ("test", "validation"), "test")),
+    (
+        *RANKING_FLAGS,
+        Flag("split", "The split to rank.", ("test", "validation"), "test"),
+    ),
     NEW_RUN,
     interrupted=RESUMABLE,
 )

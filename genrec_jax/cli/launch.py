@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from genrec_jax.cli.command import load_command
 from genrec_jax.cli.names import COMMANDS, MODES, RENAMED, nearest
-from genrec_jax.core.endings import EXIT_CODES, UNWRITTEN, run_command
+from genrec_jax.core.endings import EXIT_CODES, run_command
 from genrec_jax.core.errors import InputError
 from genrec_jax.core.flags import HELP, given, wants_help
 
@@ -40,7 +40,7 @@ USAGE_OF_MODES = "\n".join(
 
 def by_name(argv: Sequence[str]) -> int:
     """Run the command that `argv[1]` names with the arguments after it; returns its exit code."""
-    return run_command(lambda: _by_name(argv), UNWRITTEN)
+    return run_command(lambda: _by_name(argv))
 
 
 def _by_name(argv: Sequence[str]) -> int:
@@ -57,10 +57,12 @@ def _by_name(argv: Sequence[str]) -> int:
 
 def by_mode(argv: Sequence[str]) -> int:
     """Run the command that --mode names, train without it; returns its exit code."""
-    return run_command(lambda: _by_mode(argv), UNWRITTEN)
+    return run_command(lambda: _by_mode(argv))
 
 
 def _by_mode(argv: Sequence[str]) -> int:
+    if argv and argv[0].startswith("--"):
+        raise InputError(f"{argv[0]}: expected the program's name before it, as in sys.argv")
     first = argv[1] if len(argv) > 1 else ""
     if first in COMMANDS:
         one_mode = f"--mode={first}, or " if first in MODES else ""

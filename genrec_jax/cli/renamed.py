@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 
+from genrec_jax.cli.benchmark import BENCHMARKS
 from genrec_jax.cli.names import COMMANDS, RENAMED
 
 RUNNABLE = ("genrec_jax", "genrec_jax.__main__", "genrec_jax.main")
@@ -25,8 +26,8 @@ def refuse_module(command_line: Sequence[str]) -> None:
         return
     name = module.removeprefix("genrec_jax.")
     last = name.removeprefix("cli.").replace("_", "-")
-    if name.startswith("benchmarks."):
-        now = f"use python -m genrec_jax benchmark {last.removeprefix('benchmarks.')}"
+    if name.startswith("benchmarks.") and (one := last.removeprefix("benchmarks.")) in BENCHMARKS:
+        now = f"use python -m genrec_jax benchmark {one}"
     elif command := RENAMED.get(name) or (last if last in COMMANDS else None):
         now = f"use python -m genrec_jax {command}"
     else:

@@ -46,7 +46,13 @@ def results_of(runs: list[str]) -> dict[str, dict[str, Any]]:
         result = folder.read_results()
         if result is None:
             raise InputError(f"{path}: the run is not finished, expected a results.json")
-        results.setdefault(result["dataset"], {})[path.name] = result
+        rows = results.setdefault(result["dataset"], {})
+        if path.name in rows:
+            raise InputError(
+                f"{path}: found two runs named {path.name} on {result['dataset']}, expected one; "
+                "the name is their row in the table"
+            )
+        rows[path.name] = result
     return results
 
 

@@ -10,7 +10,12 @@ from genrec_jax.core.flags import Flag
 if TYPE_CHECKING:  # imports JAX
     from genrec_jax.runs.run_folder import RunFolder
 
-WORKDIR = Flag("workdir", "The run's directory; default runs/NAME[_variant].", Path, expected="DIR")
+WORKDIR = Flag(
+    "workdir",
+    "The run's directory; by default runs/NAME[_variant] of --config=configs/NAME.py[:variant].",
+    Path,
+    expected="DIR",
+)
 FINISHED = Flag("workdir", "The run's directory.", Path, expected="RUN", required=True)
 STEP = Flag("step", "The checkpoint; default the best by validation.", int)
 RANKING_FLAGS = (WORKDIR, STEP, *PROCESS_FLAGS)

@@ -1,13 +1,12 @@
-"""The first lines of a process that runs a command, and Ctrl-C while it still imports."""
+"""The first lines of a process that runs a command."""
 
 import importlib
-import os
+import io
 import signal
 import sys
-from types import FrameType
 from typing import NoReturn
 
-from genrec_jax.core.endings import INTERRUPTED
+from genrec_jax.core.interrupts import handle
 
 
 def start(function: str) -> NoReturn:
@@ -16,21 +15,9 @@ def start(function: str) -> NoReturn:
     Where SIGINT is ignored, as behind `nohup`, it stays so.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, interrupt)
-    sys.exit(getattr(importlib.import_module("genrec_jax.cli.launch"), function)(sys.argv))
-
-
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """Handle SIGINT: raise KeyboardInterrupt, but end the process at once during an import.
-
-    An exception in the middle of an import of JAX ends in a traceback, a segmentation fault, or is
-    swallowed. Nothing has begun then, so there is nothing to clean up.
-    """
-    at: FrameType | None = frame
-    while at is not None:
-        if at.f_code.co_filename.startswith("<frozen importlib"):
-            sys.stderr.write("interrupted\n")
-            sys.stderr.flush()
-            os._exit(INTERRUPTED)
-        at = at.f_back
-    signal.default_int_handler(number, frame)
+        signal.signal(signal.SIGINT, handle)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error: `±` is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
+    code = getattr(importlib.import_module("genrec_jax.cli.launch"), function)(sys.argv)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is decided how the process ends
+    sys.exit(code)

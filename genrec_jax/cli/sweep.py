@@ -29,8 +29,6 @@ class SweepCommand(Command):
             if "=" not in argument:
                 raise InputError(f"{argument}: found no value, expected --config.KEY=VALUE")
         given = super().parse([argument for argument in argv if argument not in common])
-        if given.workers < 1:
-            raise InputError(f"--workers: found {given.workers}, expected at least 1")
         given.common = tuple(common)
         return given
 
@@ -47,14 +45,15 @@ def run(given: SimpleNamespace) -> int:
 
 main = SweepCommand(
     "sweep",
-    "--config=FILE[:variant] --sweep=configs/sweeps/NAME.py [--workers=N] [--config.KEY=VALUE …]",
+    "--config=FILE[:variant] --sweep=configs/sweeps/NAME.py [--workdir=DIR] [--workers=N] "
+    "[--config.KEY=VALUE …]",
     __doc__ or "",
     run,
     (
         Flag("config", "What the trials change.", expected="FILE[:variant]", required=True),
         Flag("sweep", "The settings or ranges.", Path, expected="FILE", required=True),
         Flag("workdir", "Default runs/sweeps/NAME.", Path, expected="DIR"),
-        Flag("workers", "Trials side by side.", int, 1),
+        Flag("workers", "Trials side by side.", int, 1, least=1),
     ),
     interrupted=RESUMABLE,
 )

@@ -3,6 +3,8 @@
 Prints the folder that the dataset is in. `--config.data.name=file --config.data.file=` takes it.
 """
 
+import contextlib
+import io
 import logging
 import sys
 from types import SimpleNamespace
@@ -17,9 +19,11 @@ def run(given: SimpleNamespace) -> None:
     from genrec_jax.data.tfds_export import build
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # of every prepared folder the library warns
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    print(build(given.source, given.output, given.beam))
+    with contextlib.redirect_stdout(io.StringIO()):  # the folder is all that goes there
+        folder = build(given.source, given.output, given.beam)
+    print(folder)
 
 
 main = Command(

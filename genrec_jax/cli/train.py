@@ -5,8 +5,8 @@ checkpoints, metrics, rankings and report.html. Every key of the config is a fla
 --config.finetune.epochs=5; genrec_jax/runs/config.py says what each key means. A file of configs/
 that the working folder does not have is the one shipped with genrec_jax.
 
-On several hosts the same command runs on each, with who it is: --coordinator=HOST:PORT,
---processes=N and --process=I, or --distributed. --workdir is on a shared disk.
+On several hosts, run the same command on each, with --workdir on a shared disk. Tell the processes
+of each other by --coordinator=HOST:PORT, --processes=N and --process=I, or by --distributed.
 """
 
 from types import SimpleNamespace

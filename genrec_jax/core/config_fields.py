@@ -11,6 +11,8 @@ from typing import Any
 
 from genrec_jax.core.errors import InputError
 
+LARGEST = 2**63 - 1  # NumPy and JAX take no larger whole number
+
 
 def flat(values: Mapping[str, Any], prefix: str = "config") -> dict[str, Any]:
     """Nested mappings as `config.a.b` → value."""
@@ -75,4 +77,6 @@ def _typed(value: Any, kind: Any, name: str) -> Any:
         return float(value)
     if type(value) is not kind:
         raise InputError(f"{name}: found {value!r}, expected a value of type {kind.__name__}")
+    if kind is int and not -LARGEST <= value <= LARGEST:
+        raise InputError(f"{name}: found {value}, expected at most {LARGEST}")
     return value

@@ -127,6 +127,7 @@ def _content(config: object, file: str | None, source: ConfigSource) -> dict[str
     if config is None and file is None:
         raise InputError(f"--config: found none, expected {source.places}")
     if not isinstance(config, ConfigDict):
+        hasattr(config, "to_dict")  # raises what the file raised, if that was an OSError
         raise InputError(
             f"--config={file}: get_config returned a {type(config).__name__}, expected a ConfigDict"
         )

@@ -1,24 +1,27 @@
 """How every command ends: its exit code, and one line on standard error if it did not finish."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
 
 from genrec_jax.core.disk import disk_fault, writing
 from genrec_jax.core.errors import DiskError, InputError, NotFiniteError, Stopped
+from genrec_jax.core.interrupts import INTERRUPTED, came
 
 CODES = {Stopped: 75, NotFiniteError: 3, DiskError: 74, InputError: 2}  # the first that fits
-INTERRUPTED = 130
 UNWRITTEN = "interrupted; nothing was written"
 RESUMABLE = "interrupted; rerun the command to resume from what is on disk"
 EXIT_CODES = """\
 A command that fails ends in one line. Exit codes:
 
   0    done                                  74   disk error: full, read-only or failing
-  1    a fault of the program: a traceback   75   stopped by SIGTERM or SIGINT with everything
-  2    bad input, the workdir is taken, or        saved: rerun the command to resume
+  1    a fault of the program: a traceback;  75   stopped by SIGTERM or SIGINT with everything
+       sweep: some trials failed;                 saved: rerun the command to resume
+       benchmark soak: time or memory grew
+  2    bad input, the workdir is taken, or   130, 143   ended at once by SIGINT, SIGTERM
        too little memory on the device
-  3    loss or parameters not finite         130, 143   ended at once by SIGINT, SIGTERM"""
+  3    loss or parameters not finite"""
 
 
 def run_command(
@@ -43,12 +46,14 @@ def run_command(
                 sys.stdout.flush()
         return code
     except (Exception, Stopped, KeyboardInterrupt) as error:
+        if came() and not isinstance(error, Stopped):  # of which this error is a consequence
+            error = KeyboardInterrupt()
         if (end := ending(error, interrupted)) is None:
             raise
         _drop_unwritable_output()
         code, line = end
         if reports(error):
-            print(line, file=sys.stderr)
+            _print_error(line)
         return code
 
 
@@ -70,6 +75,14 @@ def ending(error: BaseException, interrupted: str = UNWRITTEN) -> tuple[int, str
         text = "lower config.evaluate.batch_size or beams, or a phase's batch_size"
         return CODES[InputError], f"error: out of device memory ({reason}); {text}"
     return None
+
+
+def _print_error(line: str) -> None:
+    """Print one line on standard error, even if it quotes a name with line breaks."""
+    if sys.stderr is None:  # `2>&-` closes it; print() would take standard output instead
+        return
+    with contextlib.suppress(OSError):  # the exit code must not be lost with the line
+        print("\\n".join(line.splitlines()), file=sys.stderr, flush=True)
 
 
 def _is_out_of_device_memory(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,8 @@ from absl import flags
 from genrec_jax.core.errors import InputError
 
 HELP = ("--help", "-h", "-help")
+# absl gives every command these: flags from a file, and names of flags that may be misspelt.
+OF_ABSL = re.compile(r"--?(flagfile|undefok)(?:=|$)")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Flag:
         default: the value without the flag; None where the command decides.
         expected: the form of the value, for messages and --help, as DIR.
         required: whether a command line without it is an error.
+        least: the smallest value of a number that is allowed; None: any.
     """
 
     name: str
@@ -38,6 +42,12 @@ class Flag:
     default: Any = None
     expected: str = ""
     required: bool = False
+    least: int | None = None
+
+    @property
+    def attribute(self) -> str:
+        """The name of its value among those that are read."""
+        return self.name.replace("-", "_")
 
     @property
     def usage(self) -> str:
@@ -62,12 +72,14 @@ class Flag:
 
     def value(self, values: flags.FlagValues) -> Any:
         """The checked value. Raises InputError if it is missing or empty."""
-        found = values[self.name].value
+        found: Any = values[self.name].value
         if found is None and self.required:
             raise InputError(f"--{self.name}: found none, expected {self.usage}")
-        if found == "" and self.kind is Path:
+        if found == "" and (self.kind is Path or self.required):
             raise InputError(f"--{self.name}: found an empty value, expected {self.usage}")
-        return Path(found) if self.kind is Path and found is not None else found
+        if self.least is not None and isinstance(found, int | float) and found < self.least:
+            raise InputError(f"--{self.name}: found {found}, expected at least {self.least}")
+        return Path(str(found)) if self.kind is Path and found is not None else found
 
 
 def given(argv: Sequence[str], name: str) -> str | None:
@@ -76,7 +88,7 @@ def given(argv: Sequence[str], name: str) -> str | None:
     Reads the text alone, before any flag is defined. Of several the last counts, as for absl.
     """
     found = None
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+    for argument, following in zip_longest(argv, argv[1:], fillvalue=""):
         if match := re.fullmatch(rf"--?{name}(?:=(.*))?", argument, re.DOTALL):
             found = following if match[1] is None else match[1]
     return found
@@ -98,24 +110,29 @@ def read_flags(
         positional: whether words that are no flags are allowed; they become `.positional`.
 
     Returns:
-        A value for each declared flag, `-` in its name being `_`.
+        The value of each declared flag by its `attribute`.
 
     Raises:
         InputError: an unknown flag, an ill-typed value, a missing flag, a stray word.
     """
+    for argument in argv[1:]:
+        if (match := OF_ABSL.match(argument)) is not None:
+            raise UnknownFlag(match[1], [flag.name for flag in declared])
     for flag in declared:
         flag.define(values)
     try:
         words = values(list(argv))[1:]
     except flags.UnrecognizedFlagError as error:
         raise UnknownFlag(error.flagname, list(values)) from None
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:
+        if not isinstance(error, flags.Error) and "does not take an argument" not in str(error):
+            raise
         if "Traceback" in str(error):  # of a config file, which core/config_flags.py reports
             raise
         raise InputError(plain_message(str(error))) from None
     if words and not positional:
         raise InputError(f"{words[0]}: not a flag, expected --name=value")
-    read = {flag.name.replace("-", "_"): flag.value(values) for flag in declared}
+    read = {flag.attribute: flag.value(values) for flag in declared}
     return SimpleNamespace(**read, positional=words)
 
 
@@ -150,7 +167,8 @@ def help_text(usage: str, text: str, declared: Sequence[Flag]) -> str:
     width = max((len(flag.usage) for flag in shown if len(flag.usage) < 30), default=0)
     lines = []
     for flag in shown:
-        default = "" if flag.default in (None, False) else f" Default: {flag.default}."
+        has_default = flag.default is not None and flag.default is not False
+        default = f" Default: {flag.default}." if has_default else ""
         gap = "\n" + " " * (width + 2) if len(flag.usage) > width else ""
         lines.append(f"  {flag.usage:{width}}{gap}  {flag.help}{default}")
     return "\n".join([usage, "", text.strip(), *(["", "Flags:"] if lines else []), *lines])

@@ -26,7 +26,7 @@ def track(items: Iterable[T], label: str, total: int, unit: str = "batch") -> It
     if not is_first():
         yield from items
         return
-    if sys.stderr.isatty():
+    if _has_terminal():
         yield from tqdm(items, desc=label, total=total, unit=unit, leave=False)
         return
     start = said = time.monotonic()
@@ -42,7 +42,7 @@ def track(items: Iterable[T], label: str, total: int, unit: str = "batch") -> It
 def track_steps(label: str, total: int, done: int) -> Iterator[Callable[[int], object]]:
     """Gives a function to be told of every n steps more; `done` of `total` were made before."""
     with contextlib.ExitStack() as stack:
-        if is_first() and sys.stderr.isatty():
+        if is_first() and _has_terminal():
             bar = tqdm(desc=label, total=total, initial=done, unit="step", leave=False)
             yield stack.enter_context(bar).update
             return
@@ -61,3 +61,7 @@ def track_steps(label: str, total: int, done: int) -> Iterator[Callable[[int], o
                 log.info(line)
 
         yield tell
+
+
+def _has_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()  # `2>&-` closes it

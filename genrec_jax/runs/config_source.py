@@ -7,17 +7,14 @@ from typing import Any
 from genrec_jax.core.config_flags import ConfigSource, parse_config
 from genrec_jax.core.flags import Flag
 from genrec_jax.runs.config import Config
+from genrec_jax.runs.stored_config import read_config
 
 FILE = "configs/NAME.py[:variant]"
 
 
 def stored_config(workdir: Path) -> Mapping[str, Any]:
     """The config in a run's directory. Raises InputError if the directory holds no run."""
-    from genrec_jax.runs.run_folder import (
-        RunFolder,  # imports JAX; a wrong key must not wait for it
-    )
-
-    return RunFolder(workdir).read_config().to_dict()
+    return read_config(workdir).to_dict()
 
 
 NEW_RUN = ConfigSource(Config(), FILE, stored_config)

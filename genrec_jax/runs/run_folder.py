@@ -28,6 +28,7 @@ from genrec_jax.data.identity import DatasetId
 from genrec_jax.models.bart import BartShape
 from genrec_jax.models.genrec import GenRecShape
 from genrec_jax.runs.config import Config
+from genrec_jax.runs.stored_config import CONFIG, read_config, read_object
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.report = path / "report.html"
         self.lock = path / "run.lock"
-        self._config = path / "config.json"
+        self._config = path / CONFIG
         self._shape = path / "model.json"
         self._results = path / "results.json"
         self._fingerprints = path / "fingerprints.json"
@@ -127,7 +128,7 @@ class RunFolder:
                 self.path,
             )
             return
-        expected = self._read(self._fingerprints)
+        expected = read_object(self._fingerprints)
         differing = [
             f"{name} has sha256 {value[:12]}… here and {str(expected.get(name))[:12]}… there"
             for name, value in found.items()
@@ -152,7 +153,7 @@ class RunFolder:
         """
         if not self._fingerprints.is_file():
             return None
-        sha256 = self._read(self._fingerprints).get("dataset")
+        sha256 = read_object(self._fingerprints).get("dataset")
         return DatasetId(name, str(sha256)) if sha256 else None
 
     @by_the_first
@@ -182,23 +183,23 @@ class RunFolder:
         """
         if not self._jax_settings.is_file():
             return []
-        return differences(found, self._read(self._jax_settings))
+        return differences(found, read_object(self._jax_settings))
 
     def read_config(self) -> Config:
         """The run's config. A key that is younger than the run stands at its default."""
-        return Config.from_dict(_overlay(Config().to_dict(), self._read(self._config)))
+        return read_config(self.path)
 
     def read_shape(self) -> GenRecShape:
         """Of a run that is older than GenRecShape: the paper's model."""
         like = dataclasses.asdict(GenRecShape())
         older = {name: like[name] for name in like.keys() - dataclasses.asdict(BartShape()).keys()}
-        values = {**older, **self._read(self._shape)}
+        values = {**older, **read_object(self._shape)}
         if {k: type(v) for k, v in values.items()} != {k: type(v) for k, v in like.items()}:
             raise InputError(f"{self._shape}: found {values}, expected the shape of a model")
         return GenRecShape(**values)
 
     def read_results(self) -> dict[str, Any] | None:
-        return self._read(self._results) if self._results.is_file() else None
+        return read_object(self._results) if self._results.is_file() else None
 
     @by_the_first
     def write_results(self, results: dict[str, Any]) -> None:
@@ -253,21 +254,6 @@ class RunFolder:
         waiting.setTarget(file)
         waiting.flush()
         waiting.capacity = 1
-
-    def _read(self, path: Path) -> dict[str, Any]:
-        try:
-            found = json.loads(path.read_text())
-            if not isinstance(found, dict):
-                raise InputError(f"{path}: found {found!r}, expected an object with keys")
-            return found
-        except (FileNotFoundError, NotADirectoryError):
-            raise InputError(
-                f"--workdir={self.path}: found no {path.name}, expected a run's folder"
-            ) from None
-        except InputError:
-            raise
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read: {error}") from None
 
 
 class MetricsWriter:
@@ -326,12 +312,3 @@ class _LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
-
-
-def _overlay(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """`values`, and what they lack of the defaults."""
-    result = {**defaults, **values}
-    for key, default in defaults.items():
-        if isinstance(default, dict) and isinstance(result[key], dict):
-            result[key] = _overlay(default, result[key])
-    return result

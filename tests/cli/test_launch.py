@@ -1,5 +1,6 @@
 """From a command line to its command: names, --help, wrong flags, and how each of them ends."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from genrec_jax.cli.launch import by_mode, by_name
 from genrec_jax.cli.names import COMMANDS, MODES, RENAMED
 from genrec_jax.cli.renamed import module_of, refuse_module
 
+STORED = ROOT / "docs" / "results" / "before_redesign" / "quickstart"
 AUDITED = "--config=configs/quickstart.py --config.data.synthetic_users=80"
 QUICKSTART = f"--config={ROOT / 'configs' / 'quickstart.py'}"
 
@@ -20,11 +22,13 @@ def command(*arguments: str) -> int:
     return by_name(["genrec_jax", *arguments])
 
 
-def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Python, in a process of its own."""
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, check=False, **options
-    )  # type: ignore[call-overload]
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=cwd, env=env
+    )
 
 
 def the_error(capsys: pytest.CaptureFixture[str]) -> str:
@@ -71,6 +75,28 @@ def test_a_value_may_look_like_a_mode(capsys: pytest.CaptureFixture[str]) -> Non
     assert "found no config.json, expected a run's folder" in the_error(capsys)
 
 
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [([], "--config: found none"), (["--mode=evaluate"], "expected the program's name before it")],
+)
+def test_calls_from_python(argv: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert by_mode(argv) == 2
+    assert part in the_error(capsys)
+
+
+def test_a_message_that_quotes_line_breaks_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("a\nb") == 2
+    assert the_error(capsys).startswith("error: a\\nb: no such command")
+
+
+def test_runs_of_one_name_are_not_one_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [shutil.copytree(STORED, tmp_path / name / "run") for name in ("a", "b")]
+    assert command("report", str(runs[0]), str(runs[1])) == 2
+    assert "found two runs named run on synthetic" in the_error(capsys)
+
+
 def test_a_command_where_a_mode_is_expected(capsys: pytest.CaptureFixture[str]) -> None:
     assert by_mode(["main", "evaluate"]) == 2
     assert "expected --mode=evaluate, or python -m genrec_jax evaluate" in the_error(capsys)
@@ -110,6 +136,15 @@ def test_help_without_a_mode_names_the_modes(capsys: pytest.CaptureFixture[str])
         ("prepare --workdir=x", "--workdir: no such flag"),
         ("ensemble --workdir=x --config.seed=1", "expected --config.evaluate.KEY=VALUE"),
         ("ensemble --workdir=x --config=configs/beauty.py", "expected --config.evaluate.KEY"),
+        ("benchmark tfds --users=0", "--users: found 0, expected at least 1"),
+        ("benchmark train-step --batch=-1", "--batch: found -1, expected at least 1"),
+        ("benchmark scale --users=5", "--users: expected --part=step|names|plan|checkpoint with"),
+        ("to-tfds --source=beauty --output=", "--output: found an empty value"),
+        ("report x --flagfile=x", "--flagfile: no such flag"),
+        (f"train {QUICKSTART} --undefok=x --x", "--undefok: no such flag"),
+        (f"train {QUICKSTART} --noconfig.profile=true", "--noconfig.profile=true does not take"),
+        (f"train {QUICKSTART} --config.seed={2**63}", f"config.seed: found {2**63}, expected at m"),
+        (f"audit {QUICKSTART} --workdir=x", "--workdir: found --config beside it"),
         ("report nowhere", "error: nowhere: found no config.json"),
         (f"train {QUICKSTART} --config=x", "--config: found it 2 times, expected once"),
         ("sweep --config=x --sweep=y --config.seed", "--config.seed: found no value"),
@@ -134,6 +169,8 @@ def test_wrong_command_lines_end_in_one_line(
         ["train", QUICKSTART, "--config.modell.x=1"],
         ["prepare", "--config=configs/prepare.py", "--config.log.fiel=1"],
         ["sweep", QUICKSTART],
+        ["evaluate", f"--workdir={STORED}", "--splitt=validation"],
+        ["ensemble", f"--workdir={STORED}", "--config.evaluate.beams=ten"],
     ],
     ids=" ".join,
 )
@@ -205,37 +242,27 @@ def test_programs_of_others_may_name_our_modules(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------- standard output
 
 
-@pytest.mark.parametrize("arguments", [[], ["train", "--help"], ["benchmark"]], ids=str)
-def test_a_standard_output_that_is_full(arguments: list[str]) -> None:
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "genrec_jax", *arguments],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 74
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.endswith("No space left on device\n")
-    assert done.stderr.count("\n") == 1
-
-
 @pytest.mark.parametrize(
     ("pipeline", "code"),
     [
         ("{} --help | true; exit ${{PIPESTATUS[0]}}", 74),
         ("{} --help >&-", 0),
         ("{} audit " + AUDITED + " >&-", 0),
+        ("{} audit " + AUDITED + " 2>&- >/dev/null", 0),
+        ("PYTHONIOENCODING=ascii {} audit --help", 0),
+        ("{} nonsense 2>&-", 2),
+        ("{} nonsense 2>/dev/full", 2),
     ],
 )
-def test_a_standard_output_that_is_closed(pipeline: str, code: int) -> None:
+def test_streams_that_are_closed_or_narrow(pipeline: str, code: int) -> None:
     # The reader is gone before the first byte: Python needs longer than that to start.
     line = pipeline.format(f"{sys.executable} -m genrec_jax")
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
-    assert done.stderr.count("\n") == (code != 0)
+    assert done.stderr.count("\n") == (code == 74)
+    if "nonsense" in pipeline:
+        assert done.stdout == ""
 
 
 # ------------------------------------------------------------------------- Ctrl-C
@@ -250,14 +277,44 @@ def test_an_interrupt_during_an_import_ends_at_once(tmp_path: Path) -> None:
         "print('went on')\n"
     )
     code = (
-        "import signal; from genrec_jax.cli.start import interrupt\n"
-        "signal.signal(signal.SIGINT, interrupt)\n"
+        "import signal; from genrec_jax.core.interrupts import handle\n"
+        "signal.signal(signal.SIGINT, handle)\n"
         "try: signal.raise_signal(signal.SIGINT)\n"
         "except KeyboardInterrupt: print('raised', flush=True)\n"
         "import slow\n"
     )
     done = run("-c", code, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (130, "raised\n", "interrupted\n")
+
+
+def test_an_interrupt_is_not_lost_where_exceptions_are() -> None:
+    code = (
+        "import os, signal, time; from genrec_jax.core.interrupts import handle\n"
+        "signal.signal(signal.SIGINT, handle)\n"
+        "class Held:\n"
+        "    def __del__(self): os.kill(os.getpid(), signal.SIGINT); time.sleep(0)\n"
+        "held = Held(); del held\n"
+        "print('after', flush=True)\n"
+        "try: time.sleep(20)\n"
+        "except KeyboardInterrupt: print('raised')\n"
+    )
+    done = run("-c", code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "after\nraised\n", "")
+
+
+def test_what_fails_because_of_an_interrupt_is_one() -> None:
+    code = (
+        "import signal, sys; from genrec_jax.core.endings import run_command\n"
+        "from genrec_jax.core.errors import InputError\n"
+        "from genrec_jax.core.interrupts import handle\n"
+        "signal.signal(signal.SIGINT, handle)\n"
+        "def restore():\n"
+        "    try: signal.raise_signal(signal.SIGINT)\n"
+        "    except KeyboardInterrupt: raise InputError('cannot be restored') from None\n"
+        "sys.exit(run_command(restore))\n"
+    )
+    done = run("-c", code)
+    assert (done.returncode, done.stderr) == (130, "interrupted; nothing was written\n")
 
 
 def test_an_ignored_interrupt_stays_ignored(tmp_path: Path) -> None:

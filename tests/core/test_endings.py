@@ -261,10 +261,12 @@ def test_no_room_for_what_duckdb_spills(
     "arguments",
     [
         ["report", "RUN"],
+        [],
         ["prepare", "--help"],
+        ["benchmark"],
         ["export", "--workdir=RUN", "--output=OUT"],
     ],
-    ids=lambda arguments: arguments[0],
+    ids=" ".join,
 )
 def test_a_standard_output_that_is_full(arguments: list[str], run: Path, tmp_path: Path) -> None:
     arguments = [one.replace("RUN", str(run)).replace("OUT", str(tmp_path)) for one in arguments]
