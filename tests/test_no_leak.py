@@ -19,15 +19,15 @@ from genrec_jax.data.sequences import (
     without_last,
 )
 from genrec_jax.data.synthetic import SyntheticSpec, synthetic_sequences
-from genrec_jax.evaluation.baselines import popularity_lists
-from genrec_jax.evaluation.transitions import (
-    TransitionKNN,
-    TransitionSettings,
-    choose_settings,
-    transition_lists,
-)
+from genrec_jax.evaluation.transition_settings import choose_settings
 from genrec_jax.identifiers.indexing import Indexing, coded_indexing, make_indexing
 from genrec_jax.identifiers.item_vectors import collaborative_vectors
+from genrec_jax.models.heuristics.baselines import popularity_lists
+from genrec_jax.models.heuristics.transitions import (
+    TransitionKNN,
+    TransitionSettings,
+    transition_lists,
+)
 
 SETTINGS = TransitionSettings(window=10, decay=0.6, power=0.0, popularity=0.25)
 

@@ -22,13 +22,13 @@ from genrec_jax.data.sequences import (
     read_sequence_file,
     whole_histories,
 )
-from genrec_jax.evaluation.baselines import popularity_lists
 from genrec_jax.evaluation.metrics import HIT_CUTOFFS, NDCG_CUTOFFS, metrics
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
 from genrec_jax.identifiers.sentences import plan_batches
 from genrec_jax.identifiers.tokenizer import train_tokenizer
 from genrec_jax.identifiers.trie import build_trie
+from genrec_jax.models.heuristics.baselines import popularity_lists
 from genrec_jax.models.inputs import append_mask, decoder_input, encoder_input, put_on_device
 from genrec_jax.training.cloze import mask_items, mask_random_item
 

@@ -15,7 +15,6 @@ from jaxtyping import Bool, Int
 
 from genrec_jax.data.prepared import Names
 from genrec_jax.data.sequences import TEST_HOLDOUT, Examples, UserSequences, next_item_examples
-from genrec_jax.evaluation.baselines import TRANSITIONS, largest_numbers, reference_lists
 from genrec_jax.evaluation.leak import (
     ALPHA,
     NEAR,
@@ -29,11 +28,13 @@ from genrec_jax.evaluation.leak import (
     verdict,
 )
 from genrec_jax.evaluation.metrics import metrics
-from genrec_jax.evaluation.rankings import training_counts
-from genrec_jax.evaluation.transitions import TransitionSettings, choose_settings, transition_lists
+from genrec_jax.evaluation.transition_settings import choose_settings
 from genrec_jax.identifiers.codes import deal_codes
 from genrec_jax.identifiers.indexing import TEXT_KINDS, Indexing, writing
 from genrec_jax.identifiers.token_table import TokenTable, build_token_table
+from genrec_jax.models.heuristics.baselines import TRANSITIONS, largest_numbers, reference_lists
+from genrec_jax.models.heuristics.rankings import training_counts
+from genrec_jax.models.heuristics.transitions import TransitionSettings, transition_lists
 from genrec_jax.models.hub import BART_BASE, checkpoint_folder
 from genrec_jax.runs.config import Config, EvaluateConfig
 from genrec_jax.runs.dataset import load_names, load_sequences

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from genrec_jax.data.sequences import Examples
 from genrec_jax.evaluation.intervals import intervals
 from genrec_jax.evaluation.metrics import metric_sums
-from genrec_jax.evaluation.rankings import by_popularity, first_different, history_entries
+from genrec_jax.models.heuristics.rankings import by_popularity, first_different, history_entries
 
 METRICS = ("HR@10", "NDCG@10")
 AT = 10  # places of a list that spread counts

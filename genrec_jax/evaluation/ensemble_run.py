@@ -21,11 +21,12 @@ from genrec_jax.decoding.predictions import check_writable, write_lists
 from genrec_jax.decoding.ranker import Ranker
 from genrec_jax.decoding.ranking import RankedLists
 from genrec_jax.evaluation import ensembles
-from genrec_jax.evaluation.baselines import reference_lists
 from genrec_jax.evaluation.ensembles import Mix, ScoreChunks, choose_mix, mixed_lists
 from genrec_jax.evaluation.evaluate import MODEL, split_examples
 from genrec_jax.evaluation.summary import findings
-from genrec_jax.evaluation.transitions import CHOSEN_BY, TransitionSettings, choose_settings
+from genrec_jax.evaluation.transition_settings import CHOSEN_BY, choose_settings
+from genrec_jax.models.heuristics.baselines import reference_lists
+from genrec_jax.models.heuristics.transitions import TransitionSettings
 from genrec_jax.runs import fingerprints
 from genrec_jax.runs.config import Config
 from genrec_jax.runs.dataset import load_names, load_sequences

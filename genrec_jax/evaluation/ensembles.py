@@ -5,14 +5,14 @@
     p_knn(j)      = (1 - o) · [(1 - f) · s(j) / Σ s + f · (c(j) + 1) / Σ (c + 1)] + o · p_own(j)
     p_own(j)      ∝ Σ over the places of j in the history of 1 / (1 + r), r items after it
 
-with s the kNN's scores (transitions.py) and c the training counts, so that no item has probability
+with s the kNN's scores (models/heuristics) and c the training counts: no item has probability
 0: f is the floor's share, 1 for a history that T leads nowhere from. o is the share of the user's
 own history: 0 where its items are left out. A weight of 0 is the model's own order, 1 that of
 p_knn; ties go to the smaller row.
 
 Way, weight and shares are those with the best validation NDCG@10. For that T is counted without the
 last three items of every user, for the test without the last two: either way the newest item of a
-history is in no count, as `transitions.choose_settings` has it.
+history is in no count, as `choose_settings` has it.
 
 Memory is bounded by the chunks that the model's scores come in. Axes: n examples of a chunk,
 N items, k length of a list.
@@ -27,14 +27,9 @@ from scipy.sparse import csr_array
 
 from genrec_jax.data.sequences import Examples, UserSequences
 from genrec_jax.evaluation.metrics import metric_sums
-from genrec_jax.evaluation.rankings import history_entries
-from genrec_jax.evaluation.transitions import (
-    CHOOSING_HOLDOUT,
-    CHOSEN_BY,
-    TransitionKNN,
-    TransitionSettings,
-    seen_items,
-)
+from genrec_jax.evaluation.transition_settings import CHOOSING_HOLDOUT, CHOSEN_BY
+from genrec_jax.models.heuristics.rankings import history_entries
+from genrec_jax.models.heuristics.transitions import TransitionKNN, TransitionSettings, seen_items
 
 # (rows of the examples [n], log-probability of every item [n, N]), each example in one chunk
 ScoreChunks = Iterable[tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n N"]]]

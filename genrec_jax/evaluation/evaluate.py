@@ -26,10 +26,10 @@ from genrec_jax.data.synthetic import oracle_lists
 from genrec_jax.decoding.predictions import check_writable, rank_to_file
 from genrec_jax.decoding.ranker import Ranker
 from genrec_jax.decoding.ranking import RankedLists, Watch, join
-from genrec_jax.evaluation.baselines import reference_lists
 from genrec_jax.evaluation.metrics import metrics
 from genrec_jax.evaluation.summary import findings
-from genrec_jax.evaluation.transitions import choose_settings
+from genrec_jax.evaluation.transition_settings import choose_settings
+from genrec_jax.models.heuristics.baselines import reference_lists
 from genrec_jax.runs import fingerprints
 from genrec_jax.runs.config import Config
 from genrec_jax.runs.dataset import load_names, load_sequences, synthetic_spec

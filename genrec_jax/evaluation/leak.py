@@ -41,7 +41,7 @@ from jaxtyping import Bool, Float, Int
 
 from genrec_jax.data.sequences import Examples
 from genrec_jax.evaluation.breakdown import is_repeat
-from genrec_jax.evaluation.rankings import history_entries
+from genrec_jax.models.heuristics.rankings import history_entries
 
 NEAR = 5
 LABELS = {

@@ -10,7 +10,7 @@ from genrec_jax.data.sequences import Examples, UserSequences
 from genrec_jax.evaluation.breakdown import breakdown, is_repeat, spread, without_history
 from genrec_jax.evaluation.intervals import difference_intervals, intervals
 from genrec_jax.evaluation.metrics import metrics, ranks_of_targets
-from genrec_jax.evaluation.rankings import training_counts
+from genrec_jax.models.heuristics.rankings import training_counts
 
 
 def findings(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genrec_jax.evaluation.baselines import NEWEST
+from genrec_jax.models.heuristics.baselines import NEWEST
 from genrec_jax.reporting.page import STYLE
 from genrec_jax.reporting.paper import METRICS, TABLE_1, TABLE_3, Row
 

@@ -8,7 +8,7 @@ from genrec_jax.evaluation.ensemble_run import MIXED
 from genrec_jax.evaluation.ensembles import Mix
 from genrec_jax.evaluation.evaluate import MODEL, ORACLE
 from genrec_jax.evaluation.leak import LABELS, PERMUTATIONS
-from genrec_jax.evaluation.transitions import CHOSEN_BY
+from genrec_jax.evaluation.transition_settings import CHOSEN_BY
 from genrec_jax.identifiers.indexing import writing
 from genrec_jax.runs.run_folder import METRIC
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from genrec_jax.core.disk import write_atomically
-from genrec_jax.evaluation.baselines import NEWEST, POPULARITY, TRANSITIONS
+from genrec_jax.models.heuristics.baselines import NEWEST, POPULARITY, TRANSITIONS
 from genrec_jax.reporting.charts import dot_chart, line_chart
 from genrec_jax.reporting.page import STYLE
 from genrec_jax.reporting.paper import METRICS

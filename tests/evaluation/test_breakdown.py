@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from genrec_jax.data.sequences import UserSequences, from_lists, next_item_examples
-from genrec_jax.evaluation.baselines import popularity_lists
 from genrec_jax.evaluation.breakdown import breakdown, is_repeat, spread, without_history
 from genrec_jax.evaluation.metrics import metrics, ranks_of_targets
-from genrec_jax.evaluation.rankings import training_counts
 from genrec_jax.evaluation.summary import findings
+from genrec_jax.models.heuristics.baselines import popularity_lists
+from genrec_jax.models.heuristics.rankings import training_counts
 
 
 def test_the_groups_make_up_the_whole(sequences: UserSequences) -> None:

@@ -29,8 +29,12 @@ from genrec_jax.evaluation.ensembles import (
     mixed_lists,
     ranks_among,
 )
-from genrec_jax.evaluation.rankings import training_counts
-from genrec_jax.evaluation.transitions import TransitionKNN, TransitionSettings, transition_lists
+from genrec_jax.models.heuristics.rankings import training_counts
+from genrec_jax.models.heuristics.transitions import (
+    TransitionKNN,
+    TransitionSettings,
+    transition_lists,
+)
 
 SETTINGS = TransitionSettings(window=3, popularity=0.25)
 Chunks = Iterator[tuple[np.ndarray, np.ndarray]]

@@ -19,8 +19,8 @@ from genrec_jax.evaluation.leak import (
     telling_pieces,
     verdict,
 )
-from genrec_jax.evaluation.rankings import training_counts
 from genrec_jax.identifiers.indexing import Indexing, make_indexing
+from genrec_jax.models.heuristics.rankings import training_counts
 
 
 def written(indexing: Indexing) -> Written:

@@ -14,7 +14,16 @@ from genrec_jax.data.sequences import (
     from_lists,
     next_item_examples,
 )
-from genrec_jax.evaluation.baselines import (
+from genrec_jax.evaluation.metrics import metrics
+from genrec_jax.evaluation.transition_settings import (
+    CHOOSING_HOLDOUT,
+    FADING,
+    POPULARITIES,
+    WINDOWS,
+    choose_settings,
+)
+from genrec_jax.identifiers.indexing import make_indexing
+from genrec_jax.models.heuristics.baselines import (
     NEXT_NUMBER,
     POPULARITY,
     TRANSITIONS,
@@ -24,17 +33,7 @@ from genrec_jax.evaluation.baselines import (
     popularity_lists,
     reference_lists,
 )
-from genrec_jax.evaluation.metrics import metrics
-from genrec_jax.evaluation.transitions import (
-    CHOOSING_HOLDOUT,
-    FADING,
-    POPULARITIES,
-    WINDOWS,
-    TransitionSettings,
-    choose_settings,
-    transition_lists,
-)
-from genrec_jax.identifiers.indexing import make_indexing
+from genrec_jax.models.heuristics.transitions import TransitionSettings, transition_lists
 
 NAMES = ("HR@5", "NDCG@5", "HR@10", "NDCG@10")
 # The README quotes the first two. All are the project's measured facts, four digits each.
@@ -122,7 +121,7 @@ def test_own_history_newest_and_most_frequent_first() -> None:
 def plain_transitions(
     sequences: UserSequences, settings: TransitionSettings, holdout: int
 ) -> list[list[int]]:
-    """The formulas of evaluation/transitions.py for the test split, in loops."""
+    """The formulas of models/heuristics/transitions.py for the test split, in loops."""
     table: dict[tuple[int, int], float] = {}
     counts = dict.fromkeys(range(sequences.n_items), 0)
     for user in range(sequences.n_users):

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from scipy.sparse import csr_array
 
 from genrec_jax.data.sequences import Examples, UserSequences
-from genrec_jax.evaluation.rankings import (
+from genrec_jax.models.heuristics.rankings import (
     by_popularity,
     fill_up,
     first_different,
@@ -20,7 +20,7 @@ from genrec_jax.evaluation.rankings import (
     top_items,
     training_counts,
 )
-from genrec_jax.evaluation.transitions import (
+from genrec_jax.models.heuristics.transitions import (
     TransitionSettings,
     chunks,
     seen_items,

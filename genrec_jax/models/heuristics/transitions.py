@@ -1,31 +1,22 @@
-"""A line to beat: what usually comes after the items of the history, counted, with nothing learned.
+"""The item-transition kNN: what usually follows the items of the history, counted and not learned.
 
     T[i, j]      how often j came up to `window` items after i in the training part, each time
                  weighted 1 / distance; plus `backward` times how often it came before i
     score of j   Σ over the history's newest items i of decay^r / (1 + r)^power · T[i, j],
                  r items having come after i; divided by (training count of j)^popularity
 
-Popularity fills up what T leaves empty. The few settings are chosen by how they rank the
-validation targets, with T and counts from all but the last three items of every user; the test
-targets play no part in it.
+Popularity fills up what T leaves empty.
 """
 
-import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from scipy.sparse import csr_array
 
-from genrec_jax.data.sequences import (
-    VALIDATION_HOLDOUT,
-    Examples,
-    UserSequences,
-    next_item_examples,
-)
-from genrec_jax.evaluation.metrics import metric_sums
-from genrec_jax.evaluation.rankings import (
+from genrec_jax.data.sequences import Examples, UserSequences
+from genrec_jax.models.heuristics.rankings import (
     by_popularity,
     fill_up,
     history_entries,
@@ -34,11 +25,6 @@ from genrec_jax.evaluation.rankings import (
     training_part,
 )
 
-CHOSEN_BY = "NDCG@10"
-VALIDATION_USERS = 10_000  # a seeded sample of at most so many chooses the settings
-# At the test the newest item of a history, the validation item, is in no count. So that the choice
-# is made as it will be used, one item more than the validation target is left out of T here.
-CHOOSING_HOLDOUT = 3
 CHUNK = 2048  # users whose scores are held at once
 
 
@@ -59,11 +45,6 @@ class TransitionSettings:
             f"window {self.window}, decay {self.decay:g}, power {self.power:g}, "
             f"popularity exponent {self.popularity:g}, repeats {'in' if self.repeats else 'out'}"
         )
-
-
-WINDOWS = (5, 10)
-FADING = ((1.0, 1.0), (0.6, 0.0), (0.8, 0.0))  # decay, power
-POPULARITIES = (0.0, 0.125, 0.25)
 
 
 def transition_counts(
@@ -98,11 +79,11 @@ class TransitionKNN:
 
     def scores(self, examples: Examples) -> csr_array:
         """[n, N], above 0 for the items that T leads to; without those seen if `repeats` is off."""
-        votes = _scores(self._table, examples, self.settings)
-        scores = _discount(votes, self.counts, self.settings.popularity)
+        scores = votes(self._table, examples, self.settings)
+        scores = discounted(scores, self.counts, self.settings.popularity)
         if self.settings.repeats:
             return scores
-        return _without(scores, seen_items(examples, len(self.counts)))
+        return without(scores, seen_items(examples, len(self.counts)))
 
 
 def transition_lists(
@@ -117,7 +98,7 @@ def transition_lists(
     Args:
         sequences: what T and the counts are taken from.
         examples: the histories.
-        settings: see `choose_settings`.
+        settings: of the kNN; `evaluation.transition_settings` chooses them.
         top_k: length of a list.
         holdout: T and the counts are from all but the last so many items of every user: 2, what
             training may see; 1 counts the validation items too (for the test split only).
@@ -132,75 +113,21 @@ def transition_lists(
     return np.concatenate(lists)
 
 
-def choose_settings(
-    sequences: UserSequences, seed: int = 0, *, exclude_history: bool = False
-) -> TransitionSettings:
-    """The best of a small grid by validation NDCG@10; a sample of users on large datasets.
-
-    Args:
-        sequences: the dataset.
-        seed: of the sample.
-        exclude_history: consider only settings that leave out the items of the history; otherwise
-            the validation decides about that too.
-    """
-    examples = next_item_examples(sequences, VALIDATION_HOLDOUT)
-    if len(examples) > VALIDATION_USERS:
-        rng = np.random.default_rng([seed, VALIDATION_USERS])
-        examples = examples.take(
-            np.sort(rng.choice(len(examples), VALIDATION_USERS, replace=False))
-        )
-    counts = training_counts(sequences, CHOOSING_HOLDOUT)
-    reached: dict[TransitionSettings, float] = {}
-    for window in WINDOWS:
-        base = TransitionSettings(window=window)
-        table = transition_counts(sequences, window, base.backward, CHOOSING_HOLDOUT)
-        for decay, power in FADING:
-            voting = replace(base, decay=decay, power=power)
-            for chunk in chunks(examples):
-                for settings, ranks in _ranks(table, chunk, counts, voting, exclude_history):
-                    gain = metric_sums(ranks, 10)[CHOSEN_BY]
-                    reached[settings] = reached.get(settings, 0.0) + gain
-    return max(reached, key=lambda settings: reached[settings])
-
-
-def _ranks(
-    table: csr_array,
-    examples: Examples,
-    counts: Int[np.ndarray, " N"],
-    voting: TransitionSettings,
-    exclude_history: bool,
-) -> Iterator[tuple[TransitionSettings, Float[np.ndarray, " n"]]]:
-    """The target's rank for every popularity exponent, without repeats and with, if they may be.
-
-    Lists are not needed for that: the rank is one more than the scores above the target's.
-    """
-    raw = _scores(table, examples, voting)
-    without = _without(raw, seen_items(examples, len(counts)))
-    allowed = (False,) if exclude_history else (False, True)
-    for popularity, repeats in itertools.product(POPULARITIES, allowed):
-        scores = _discount(raw if repeats else without, counts, popularity)
-        targets = np.asarray(scores[np.arange(len(examples)), examples.targets])
-        rows = np.repeat(np.arange(len(examples)), np.diff(scores.indptr))
-        above = np.bincount(rows[scores.data > targets[rows]], minlength=len(examples))
-        ranks = np.where(targets > 0, above + 1.0, np.inf)
-        yield replace(voting, popularity=popularity, repeats=repeats), ranks
-
-
 def chunks(examples: Examples) -> Iterator[Examples]:
     """The examples in order, at most CHUNK at a time."""
     for start in range(0, len(examples), CHUNK):
         yield examples.take(np.arange(start, min(start + CHUNK, len(examples))))
 
 
-def _scores(table: csr_array, examples: Examples, settings: TransitionSettings) -> csr_array:
+def votes(table: csr_array, examples: Examples, settings: TransitionSettings) -> csr_array:
     """[n, N] before the division by popularity."""
     rows, items, recency = history_entries(examples, settings.newest)
     weights = settings.decay**recency / (1.0 + recency) ** settings.power
-    votes = csr_array((weights, (rows, items)), shape=(len(examples), len(table.indptr) - 1))
-    return csr_array(votes @ table)
+    by_item = csr_array((weights, (rows, items)), shape=(len(examples), len(table.indptr) - 1))
+    return csr_array(by_item @ table)
 
 
-def _discount(scores: csr_array, counts: Int[np.ndarray, " N"], exponent: float) -> csr_array:
+def discounted(scores: csr_array, counts: Int[np.ndarray, " N"], exponent: float) -> csr_array:
     # An item with a score has been counted.
     factors = np.maximum(counts, 1.0) ** -exponent
     data = scores.data * factors[scores.indices]
@@ -213,6 +140,6 @@ def seen_items(examples: Examples, n_items: int) -> csr_array:
     return csr_array((np.ones(len(rows)), (rows, items)), shape=(len(examples), n_items))
 
 
-def _without(scores: csr_array, seen: csr_array) -> csr_array:
+def without(scores: csr_array, seen: csr_array) -> csr_array:
     """The scores of items that were not seen; those of the others are 0."""
     return csr_array(scores - scores.multiply(seen != 0))

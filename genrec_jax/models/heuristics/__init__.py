@@ -1,0 +1,1 @@
+"""Recommenders that only count: popularity, own history, next number, item-transition kNN."""
