@@ -2,7 +2,7 @@
 
 `TorchGenRec` is `transformers`' own BART with the two id tables added to its input embeddings, and
 `feed` gives it a batch through the plain-Python reading of the paper, so that nothing of the code
-that is tested stands between a user's history and PyTorch's logits, loss and gradients.
+that is tested comes between a user's history and PyTorch's logits, loss and gradients.
 
 Axes: B users in a batch, T encoder tokens, S decoder tokens, D width, U users, N items.
 """
@@ -24,18 +24,12 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from genrec_jax.data.batches import Batch
 from genrec_jax.identifiers.token_table import TokenTable
-from genrec_jax.models.bart import BartShape
-from genrec_jax.models.genrec import GenRec, Params, abstract_model, merge
-from genrec_jax.models.inputs import (
-    DecoderInput,
-    DeviceTable,
-    EncoderInput,
-    append_mask,
-    decoder_input,
-    encoder_input,
-    put_on_device,
-)
-from genrec_jax.training.losses import token_loss
+from genrec_jax.layers.losses import cross_entropy
+from genrec_jax.models.contract import Params, abstract_model, merge
+from genrec_jax.models.genrec.inputs import DecoderInput, EncoderInput, decoder_input, encoder_input
+from genrec_jax.models.genrec.model import GenRec, GenRecShape
+from genrec_jax.models.masking import append_mask
+from genrec_jax.models.tables import DeviceTable, put_on_device
 
 # ------------------------------------------------------------------ BART
 
@@ -85,7 +79,7 @@ def save(model: BartForConditionalGeneration, folder: Path) -> Path:
     return folder
 
 
-def shape_of(config: BartConfig, **changes: Any) -> BartShape:
+def shape_of(config: BartConfig, **changes: Any) -> GenRecShape:
     sizes = {
         "vocab_size": config.vocab_size,
         "d_model": config.d_model,
@@ -97,7 +91,7 @@ def shape_of(config: BartConfig, **changes: Any) -> BartShape:
         "decoder_ffn_dim": config.decoder_ffn_dim,
         "max_positions": config.max_position_embeddings,
     }
-    return BartShape(**{**sizes, **changes})
+    return GenRecShape(**{**sizes, **changes})
 
 
 # ------------------------------------------------------------------ what both are fed
@@ -257,7 +251,7 @@ OUR_WORDS = {
 
 
 def our_path(torch_name: str) -> list[str]:
-    """Where we keep what PyTorch calls so; written apart from the table in models/convert.py."""
+    """Where we keep what PyTorch calls so; written apart from the table in convert.py."""
     name = torch_name
     for theirs, ours in OUR_WORDS.items():
         name = name.replace(theirs, ours)
@@ -277,7 +271,7 @@ class Case(NamedTuple):
 
     theirs: TorchGenRec
     fed: TorchBatch
-    shape: BartShape
+    shape: GenRecShape
     params: Params
     sentence: EncoderInput
     answer: DecoderInput
@@ -298,6 +292,11 @@ class Case(NamedTuple):
     def real_rows(self) -> np.ndarray:
         """[B] False for a row that only fills the batch, whose logits nothing looks at."""
         return np.asarray(self.sentence.users) >= 0
+
+
+def token_loss(logits: Any, labels: Any, weights: Any) -> jax.Array:
+    """The sum of the cross-entropy over the weighted tokens."""
+    return jnp.sum(cross_entropy(logits, labels, weights).loss)
 
 
 def make_case(bart: BartForConditionalGeneration, names: Names, batch: Batch, width: int) -> Case:

@@ -1,6 +1,6 @@
 """The GenRec paper, read into plain Python: the oracle that the tests hold the fast code to.
 
-Written from the paper and from the conventions that stand beyond it, not from the code. Lists and
+Written from the paper and from the conventions that go beyond it, not from the code. Lists and
 dicts only. A sentence is a list of (token, user id, item id); ids are None where the paper gives
 the token none.
 """
@@ -49,7 +49,7 @@ def encoder_sentence(user, items, user_names, item_names, special):
     """Equation 1 without its pads: [BEG], Tok(u), Tok(t_1) ... Tok(t_n), [END].
 
     "Only user tokens have user ID embeddings and only item tokens have item ID embeddings"; all
-    the tokens of one name share its id. The user None stands in a row that only fills a batch.
+    the tokens of one name share its id. The user is None in a row that only fills a batch.
     """
     sentence = [(special["<s>"], None, None)]
     if user is not None:
@@ -69,7 +69,7 @@ def padded(sentence, width, special):
 
 def decoder_sentence(item, item_names, special):
     """Section 4.1: (input, labels). The labels spell the item and end; the input starts with
-    `</s>` and lags one behind, so that each label is predicted from the labels before it.
+    `</s>` and lags by one, so that each label is predicted from the labels before it.
     """
     labels = [*item_names[item], special["</s>"]]
     return [special["</s>"], *labels[:-1]], labels
@@ -119,7 +119,7 @@ def ndcg(lists, targets, k):
 
 
 def popularity_counts(histories):
-    """How often each item stands in the histories."""
+    """How often each item occurs in the histories."""
     counts = {}
     for items in histories:
         for item in items:

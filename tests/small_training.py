@@ -9,9 +9,10 @@ import numpy as np
 from genrec_jax.data.batches import BatchPlan
 from genrec_jax.data.sequences import UserSequences, pretraining_examples
 from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.identifiers.sentences import plan_batches
-from genrec_jax.models.genrec import GenRecShape, abstract_model, init_params
-from genrec_jax.models.inputs import put_on_device
+from genrec_jax.identifiers.sentences import plan_batches, token_lengths
+from genrec_jax.models.contract import abstract_model, init_params
+from genrec_jax.models.genrec.model import GenRecShape
+from genrec_jax.models.tables import Tables, put_on_device
 from genrec_jax.runs.train_state import TrainState
 from genrec_jax.training.calls import Call, plan_calls
 from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
@@ -32,7 +33,7 @@ class Small:
     @classmethod
     def build(cls, sequences: UserSequences, catalogue: Catalogue, rate: float) -> "Small":
         examples = pretraining_examples(sequences).take(np.arange(58))  # the last batch has 2
-        plan = plan_batches(examples, catalogue.table, 80, 4, buckets=2, label="test")
+        plan = plan_batches(examples, token_lengths(catalogue.table, 80), 4, 2, "test")
         sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_heads": 2, "decoder_heads": 2}
         shape = GenRecShape(
             **sizes,
@@ -45,21 +46,22 @@ class Small:
             dropout=rate,
             attention_dropout=rate,
             activation_dropout=rate,
+            user_dropout=0.5,
         )
         return cls(catalogue, plan, shape)
 
     def step(self, spec: OptimizerSpec = SPEC, **changes: Any) -> Step:
         graph, _ = abstract_model(self.shape, *self._sizes)
-        return make_step(graph, make_optimizer(spec), "random_item", 0.5, **changes)
+        return make_step(graph, make_optimizer(spec), "random_item", **changes)
 
     def trainer(self, steps_per_call: int) -> ResidentTrainer:
         examples = put_examples(self.plan.examples)
         root = root_key(0, "random_item")
-        return ResidentTrainer(self.step(), self.table, examples, root, steps_per_call)
+        return ResidentTrainer(self.step(), self.tables, examples, root, steps_per_call)
 
     @property
-    def table(self) -> Any:
-        return put_on_device(self.catalogue.table)
+    def tables(self) -> Tables:
+        return Tables(put_on_device(self.catalogue.table))
 
     def start(self, spec: OptimizerSpec = SPEC) -> TrainState:
         return start_state(init_params(self.shape, *self._sizes, seed=0), make_optimizer(spec))

@@ -13,6 +13,7 @@ from repository import ROOT
 import genrec_jax
 from genrec_jax.cli.benchmark import BENCHMARKS
 from genrec_jax.cli.names import COMMANDS
+from genrec_jax.models import FAMILIES
 
 # As the data flow: what is above knows nothing of what is below.
 ORDER = (
@@ -132,3 +133,56 @@ def test_every_command_and_benchmark_has_a_file() -> None:
         assert ("cli", name.replace("-", "_")) in FILES
     for name in BENCHMARKS:
         assert ("benchmarks", name.replace("-", "_")) in FILES
+
+
+FAMILY_MODULES = tuple(f"genrec_jax.models.{family}" for family in FAMILIES)
+BEHIND_THE_CONTRACT = (
+    "runs",
+    "decoding",
+    "evaluation",
+    "training",
+    "reporting",
+    "serving",
+    "sweeps",
+)
+
+
+def is_of_family(name: str, family: str) -> bool:
+    return name == family or name.startswith(f"{family}.")
+
+
+def test_only_the_contract_is_known_of_a_model() -> None:
+    """What trains, ranks or serves imports no family and has no family's name in its code."""
+    for parts, path in FILES.items():
+        if parts[0] not in BEHIND_THE_CONTRACT:
+            continue
+        wrong = [
+            name for name in imports(path) for one in FAMILY_MODULES if is_of_family(name, one)
+        ]
+        tree = ast.parse(path.read_text())
+        wrong += [
+            repr(node.value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and node.value in FAMILIES
+        ]
+        assert not wrong, f"{path}: {wrong}"
+
+
+def test_families_do_not_know_each_other() -> None:
+    for family in FAMILIES:
+        folder = PACKAGE / "models" / family
+        assert {path.name for path in folder.glob("*.py")} >= {"config.py", "family.py", "model.py"}
+        others = [f"genrec_jax.models.{other}" for other in FAMILIES if other != family]
+        for path in folder.rglob("*.py"):
+            wrong = [name for name in imports(path) for one in others if is_of_family(name, one)]
+            assert not wrong, f"{path}: {wrong}"
+        for name in (*FAMILY_MODULES, "genrec_jax.runs"):
+            shared = [PACKAGE / "models" / "contract.py", *(PACKAGE / "layers").rglob("*.py")]
+            assert not [one for path in shared for one in imports(path) if is_of_family(one, name)]
+
+
+def test_configs_are_read_without_jax() -> None:
+    imported = ", ".join(f"{module}.config" for module in FAMILY_MODULES)
+    done = run("-c", f"import {imported}, genrec_jax.runs.config, sys; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    assert not {"jax", "flax", "orbax"} & set(done.stdout.split())

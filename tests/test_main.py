@@ -15,9 +15,11 @@ import pytest
 from repository import ROOT
 
 from genrec_jax.cli import ensemble
+from genrec_jax.core.errors import InputError
 from genrec_jax.data.synthetic import transition_matrix
 from genrec_jax.evaluation import ensemble_run
 from genrec_jax.main import main
+from genrec_jax.runs.config import check_variant
 from genrec_jax.runs.dataset import load_sequences, synthetic_spec
 from genrec_jax.runs.run_folder import RunFolder
 
@@ -366,7 +368,9 @@ def test_no_config_and_no_such_config(capsys: pytest.CaptureFixture[str]) -> Non
     assert "--config: found none" in fails(capsys)
     line = fails(capsys, "--mode=evaluate", "--config.seed=1")
     assert "found no --config=configs/NAME.py[:variant] and no --workdir" in line
-    assert "this config has no variants" in fails(capsys, f"{CONFIG}:tiny")
+    with pytest.raises(InputError, match="none: this config has no variants"):
+        check_variant("tiny", ())
+    assert "expected one of codes, sasrec" in fails(capsys, f"{CONFIG}:tiny")
     assert "found no file configs/books.py" in fails(capsys, "--config=configs/books.py")
     line = fails(capsys, f"--config={ROOT / 'configs' / 'beauty.py'}:tiny")
     assert "no variant 'tiny', expected one of leakfree" in line

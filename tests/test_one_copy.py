@@ -11,20 +11,17 @@ import pytest
 from genrec_jax.core.signals import StopRequest
 from genrec_jax.decoding.ranker import SCORES, Ranker
 from genrec_jax.identifiers.trie import decided
+from genrec_jax.models import config_class
 from genrec_jax.runs.checkpoint import Checkpoints
-from genrec_jax.runs.config import CodesConfig, Config, DataConfig, EvaluateConfig, ModelConfig
+from genrec_jax.runs.config import CodesConfig, Config, DataConfig, EvaluateConfig
 from genrec_jax.runs.dataset import load_sequences
 from genrec_jax.runs.identifiers import build_catalogue
-from genrec_jax.runs.model import model_shape
+from genrec_jax.runs.model import ModelSetup
 from genrec_jax.runs.run_folder import MetricsWriter, RunFolder
 from genrec_jax.training.phase import PhaseRunner, make_phases
 
 MODEL = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "attention_heads": 2}
 MODEL |= {"ffn_dim": 32, "vocab_size": 64, "max_tokens": 64}
-BEYOND = {
-    "vocabulary": {},
-    "trie": {"encoder_unit": "item", "head": "trie", "residual": "vector"},
-}
 
 
 def copies(array: np.ndarray) -> int:
@@ -35,28 +32,28 @@ def copies(array: np.ndarray) -> int:
     return len({one.unsafe_buffer_pointer() for one in same})
 
 
-@pytest.mark.parametrize("head", BEYOND)
-def test_training_and_rankings_share_their_tables(head: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["genrec", "code_genrec"])
+def test_training_and_rankings_share_their_tables(family: str, tmp_path: Path) -> None:
     config = Config(
         data=DataConfig(synthetic_users=70, synthetic_items=45),
-        indexing="collaborative" if head == "trie" else "random",
+        indexing="collaborative" if family == "code_genrec" else "random",
         codes=CodesConfig(dims=8),
-        model=ModelConfig(**MODEL, **BEYOND[head]),
+        model=config_class(family)(**MODEL),
         evaluate=EvaluateConfig(validation_users=0, users=0),
     )
     sequences = load_sequences(config.data)
     catalogue = build_catalogue(config, sequences, None)
-    shape = model_shape(config.model, catalogue, None)
-    searched = catalogue.trie if head == "vocabulary" else decided(catalogue.trie)
+    setup = ModelSetup.new(config, catalogue, sequences, None)
+    searched = catalogue.trie if family == "genrec" else decided(catalogue.trie)
     counted = {"tokens": catalogue.table.tokens, "trie": searched.first_child}
     assert {name: copies(array) for name, array in counted.items()} == {"tokens": 0, "trie": 0}
-    ranker = Ranker(catalogue, shape, config.evaluate, 64, buckets=1)
+    ranker = Ranker(setup, config.evaluate, 1, "next_item")
     folder = RunFolder(tmp_path / "run")
-    folder.create(config, shape)
+    folder.create(config, setup.shape)
     rankers = [ranker._ranker(search) for search in ("constrained", SCORES)]
     with Checkpoints(folder.checkpoints) as checkpoints, closing(MetricsWriter(folder)) as writer:
-        work = (catalogue, shape, sequences, ranker, checkpoints, writer, StopRequest())
-        phases = list(make_phases(config, sequences, catalogue))
+        work = (setup, sequences, ranker, checkpoints, writer, StopRequest())
+        phases = list(make_phases(config, sequences, setup.lengths))
         runners = [PhaseRunner(config, phase, *work) for phase in phases]
         assert (len(runners), len(rankers)) == (2, 2)
         assert {name: copies(array) for name, array in counted.items()} == {"tokens": 1, "trie": 1}

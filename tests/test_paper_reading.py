@@ -25,12 +25,13 @@ from genrec_jax.data.sequences import (
 from genrec_jax.evaluation.metrics import HIT_CUTOFFS, NDCG_CUTOFFS, metrics
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
-from genrec_jax.identifiers.sentences import plan_batches
+from genrec_jax.identifiers.sentences import plan_batches, token_lengths
 from genrec_jax.identifiers.tokenizer import train_tokenizer
 from genrec_jax.identifiers.trie import build_trie
+from genrec_jax.models.genrec.inputs import decoder_input, encoder_input
 from genrec_jax.models.heuristics.baselines import popularity_lists
-from genrec_jax.models.inputs import append_mask, decoder_input, encoder_input, put_on_device
-from genrec_jax.training.cloze import mask_items, mask_random_item
+from genrec_jax.models.masking import append_mask, mask_items, mask_random_item
+from genrec_jax.models.tables import put_on_device
 
 relaxed = settings(max_examples=50, deadline=None)
 
@@ -95,7 +96,7 @@ def as_array(histories, width=H):
 
 
 def as_lists(array, mask_row=N_ITEMS):
-    """Rows of a device array as the oracle's lists; the padding must stand behind everything."""
+    """Rows of a device array as the oracle's lists; the padding must come after everything."""
     rows = []
     for row in np.asarray(array).tolist():
         kept = [paper.MASK if item == mask_row else item for item in row if item >= 0]
@@ -203,7 +204,7 @@ def test_the_held_out_items_are_never_trained_on(lists):
     last = sequences.offsets[1:]
     assert (pretraining.stops <= last - 2).all()
     for finetuning in (next_item_examples(sequences, 2), prefix_examples(sequences, 2)):
-        # The target stands at `stops`.
+        # The target is at `stops`.
         assert (finetuning.stops + 1 <= last[finetuning.users] - 2).all()
 
 
@@ -326,11 +327,7 @@ def check_encoder(users, items, rows):
         for user, row in zip(users, rows, strict=True)
     ]
     assert read_sentences(encoded) == expected
-    special = special_tokens(catalogue)
-    for row, (place,) in zip(expected, encoded.questions.tolist(), strict=True):
-        masks = [at for at, (token, _, _) in enumerate(row) if token == special["<mask>"]]
-        assert masks in ([], [place])
-    pad = special["<pad>"]
+    pad = special_tokens(catalogue)["<pad>"]
     assert encoded.mask.tolist() == [[token != pad for token, _, _ in row] for row in expected]
 
 
@@ -435,7 +432,7 @@ def test_the_tokens_that_arrive_are_the_newest_that_fit(drawn, limit, buckets):
     users, histories = drawn
     catalogue = small_catalogue()
     plan = plan_batches(
-        ragged_examples(histories, users), catalogue.table, limit, B, buckets, "cut"
+        ragged_examples(histories, users), token_lengths(catalogue.table, limit), B, buckets, "cut"
     )
     [(bucket, rows)] = plan.in_order()
     batch = plan.pad(bucket, rows)
@@ -465,7 +462,9 @@ def test_cutting_goes_no_further_than_it_must(drawn, limit):
     users, histories = drawn
     user_names, item_names = names_of(small_catalogue())
     examples = ragged_examples(histories, users)
-    kept = plan_batches(examples, small_catalogue().table, limit, 4, 2, "cut").examples
+    kept = plan_batches(
+        examples, token_lengths(small_catalogue().table, limit), 4, 2, "cut"
+    ).examples
     for row, (user, items) in enumerate(zip(users, histories, strict=True)):
         left = kept.history(row).tolist()
         assert items[len(items) - len(left) :] == left

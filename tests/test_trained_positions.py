@@ -1,5 +1,6 @@
 """No position that ranking reads is one that training never trained."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -11,29 +12,44 @@ from test_main import CONFIG
 
 from genrec_jax.data.sequences import UserSequences, from_lists, next_item_examples
 from genrec_jax.decoding.ranker import Ranker
-from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.sentences import plan_batches
-from genrec_jax.identifiers.trie import decided
-from genrec_jax.models.bart import POSITION_OFFSET
-from genrec_jax.models.device_trie import put_on_device as put_trie
-from genrec_jax.models.genrec import GenRecShape, abstract_model, init_params, merge
-from genrec_jax.models.inputs import append_mask, encoder_input, put_on_device
+from genrec_jax.models.contract import init_params, merge
+from genrec_jax.models.genrec.inputs import EncoderInput, encoder_input
+from genrec_jax.models.genrec.model import POSITION_OFFSET
+from genrec_jax.models.masking import append_mask
+from genrec_jax.models.tables import put_on_device
 from genrec_jax.runs.config import Config
 from genrec_jax.runs.identifiers import build_catalogue
-from genrec_jax.runs.model import longest_trained, model_shape
+from genrec_jax.runs.model import ModelSetup
 from genrec_jax.serving.recommender import Recommender
 from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
-from genrec_jax.training.phase import make_phases
+from genrec_jax.training.phase import last_objective, make_phases
 from genrec_jax.training.step import make_train_step, start_state
 
 MODELS = [
-    ("token", "vocabulary", "start", "last"),
-    ("token", "vocabulary", "end", "last"),
-    ("item", "trie", "start", "every"),
-    ("item", "trie", "end", "prefixes"),
-    ("id", "item", "start", "every"),
-    ("id", "item", "end", "prefixes"),
+    ("genrec", "start", "last"),
+    ("genrec", "end", "last"),
+    ("code_genrec", "start", "every"),
+    ("code_genrec", "end", "prefixes"),
+    ("sasrec", "start", "every"),
+    ("sasrec", "end", "prefixes"),
 ]
+SIZES = {
+    "d_model": 16,
+    "attention_heads": 2,
+    "ffn_dim": 32,
+    "init_std": 0.3,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+}
+STACKS = {"encoder_layers": 1, "decoder_layers": 1, "vocab_size": 64, "max_tokens": 96}
+PLAIN = {"residual": "none", "temperature": 0.0, "low_pass": 0.0, "user_dropout": 0.0}
+OF_FAMILY = {
+    "genrec": STACKS,
+    "code_genrec": STACKS | PLAIN | {"item_vectors": "random"},
+    "sasrec": {"layers": 1, "max_items": 96},
+}
 
 
 def equal_lengths(length: int) -> UserSequences:
@@ -43,86 +59,63 @@ def equal_lengths(length: int) -> UserSequences:
     return from_lists("equal", range(1, 41), rows)
 
 
-def config_of(unit: str, head: str, count_from: str, targets: str, **evaluate: object) -> Config:
-    values = Config().to_dict()
-    values["model"] |= {
-        "encoder_unit": unit,
-        "head": head,
-        "count_from": count_from,
-        "d_model": 16,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-        "attention_heads": 2,
-        "ffn_dim": 32,
-        "vocab_size": 64,
-        "max_tokens": 96,
-        "init_std": 0.3,
-        "dropout": 0.0,
-        "attention_dropout": 0.0,
-        "activation_dropout": 0.0,
-    }
-    pretrains = (unit, count_from) == ("token", "end")
+def config_of(family: str, count_from: str, targets: str, **evaluate: object) -> Config:
+    values = Config.of_family(family).to_dict()
+    values["indexing"] = "random"
+    values["model"] |= SIZES | OF_FAMILY[family] | {"count_from": count_from}
+    pretrains = (family, count_from) == ("genrec", "end")
     values["pretrain"] |= {"epochs": int(pretrains), "batch_size": 8}
     values["finetune"] |= {"targets": targets, "epochs": 1, "batch_size": 8}
-    search = "exhaustive" if head == "item" else "constrained"
+    search = "exhaustive" if family == "sasrec" else "constrained"
     values["evaluate"] |= {"search": search, "batch_size": 8, **evaluate}
     values["data"]["buckets"] = 1  # one shape to compile
     return Config.from_dict(values)
 
 
-def build(config: Config, sequences: UserSequences) -> tuple[Catalogue, GenRecShape]:
-    catalogue = build_catalogue(config, sequences, None)
-    longest = longest_trained(config, sequences, catalogue.table)
-    return catalogue, model_shape(config.model, catalogue, None, longest)
+def build(config: Config, sequences: UserSequences) -> ModelSetup:
+    return ModelSetup.new(config, build_catalogue(config, sequences, None), sequences, None)
 
 
-def encoder_positions(params: dict) -> np.ndarray:
-    return np.asarray(params["encoder"]["embedding"]["positions"])[POSITION_OFFSET:]
+def ranker_of(config: Config, setup: ModelSetup) -> Ranker:
+    return Ranker(setup, config.evaluate, 1, last_objective(config))
 
 
-def trained_rows(
-    config: Config, sequences: UserSequences, catalogue: Catalogue, shape: GenRecShape
-) -> np.ndarray:
+def position_table(params: dict) -> np.ndarray:
+    """The encoder's, with the rows before position 0 that only BART has."""
+    return np.asarray(params["encoder"]["embedding"]["positions"])
+
+
+def trained_rows(config: Config, sequences: UserSequences, setup: ModelSetup) -> np.ndarray:
     """Which rows of the encoder's position table an epoch of every phase changes."""
-    graph, _ = abstract_model(shape, catalogue.table.n_users, catalogue.table.n_items)
-    sizes = catalogue.table.n_users, catalogue.table.n_items
-    start = init_params(shape, *sizes, seed=0)
-    moved = np.zeros(shape.max_positions, bool)
+    graph, _ = setup.graph_and_like
+    start = init_params(setup.shape, setup.catalogue.n_users, setup.catalogue.n_items, seed=0)
+    moved = np.zeros(len(position_table(start)), bool)
     spec = OptimizerSpec(steps=50, learning_rate=1e-2, weight_decay=0.0, warmup=0.0, clip_norm=9.0)
-    trie = put_trie(decided(catalogue.trie)) if shape.head == "trie" else None
-    table = put_on_device(catalogue.table, trie)
-    for phase in make_phases(config, sequences, catalogue):
+    tables = ranker_of(config, setup).tables
+    for phase in make_phases(config, sequences, setup.lengths):
         optimizer = make_optimizer(spec)
-        step = make_train_step(graph, table, optimizer, phase.objective, 0.0, 0)
+        step = make_train_step(graph, tables, optimizer, phase.objective, 0)
         state = start_state(jax.tree.map(jnp.copy, start), optimizer)
         for bucket, batch in phase.plan.training_batches(0, 0, phase.plan.steps_per_epoch):
             state, _ = step(state, batch, bucket.n_tokens)
-        moved |= (encoder_positions(state.params) != encoder_positions(start)).any(axis=1)
+        moved |= (position_table(state.params) != position_table(start)).any(axis=1)
     return moved
 
 
-@pytest.mark.parametrize(("unit", "head", "count_from", "targets"), MODELS)
+@pytest.mark.parametrize(("family", "count_from", "targets"), MODELS)
 def test_ranking_reads_no_position_that_training_left_as_it_was(
-    unit: str, head: str, count_from: str, targets: str
+    family: str, count_from: str, targets: str
 ) -> None:
     """Lists do not change with the vectors of untrained positions, however long the history is."""
-    config, sequences = config_of(unit, head, count_from, targets), equal_lengths(12)
-    catalogue, shape = build(config, sequences)
-    trained = trained_rows(config, sequences, catalogue, shape)
-    assert 9 <= trained.sum() < shape.max_positions
-    params = init_params(shape, catalogue.table.n_users, catalogue.table.n_items, seed=1)
+    config, sequences = config_of(family, count_from, targets), equal_lengths(12)
+    setup = build(config, sequences)
+    trained = trained_rows(config, sequences, setup)
+    assert 9 <= trained.sum() < len(trained)
+    params = init_params(setup.shape, setup.catalogue.n_users, setup.catalogue.n_items, seed=1)
     other = jax.tree.map(jnp.copy, params)
-    rows = POSITION_OFFSET + np.flatnonzero(~trained)
     table = other["encoder"]["embedding"]["positions"]
-    other["encoder"]["embedding"]["positions"] = table.at[rows].add(7.0)
-    ranker = Ranker(
-        catalogue,
-        shape,
-        config.evaluate,
-        config.model.max_tokens,
-        buckets=1,
-        causal=config.reads_causally,
-    )
+    other["encoder"]["embedding"]["positions"] = table.at[np.flatnonzero(~trained)].add(7.0)
+    ranker = ranker_of(config, setup)
     asked = [(user, sequences.item_ids[sequences.of(user - 1)].tolist()) for user in range(1, 6)]
     asked += [(1, [*range(1, 20)]), (None, [*range(1, 30)])]
     found = []
@@ -134,39 +127,48 @@ def test_ranking_reads_no_position_that_training_left_as_it_was(
 
 def test_histories_are_cut_to_the_longest_that_training_read() -> None:
     """Nine items of twelve: the last two are held out, and the third last is the target."""
-    config, sequences = config_of("token", "vocabulary", "end", "last"), equal_lengths(12)
-    catalogue, shape = build(config, sequences)
-    ranker = Ranker(catalogue, shape, config.evaluate, 96, 1)
+    config, sequences = config_of("genrec", "end", "last"), equal_lengths(12)
+    setup = build(config, sequences)
+    ranker = ranker_of(config, setup)
     plan = ranker.plan(next_item_examples(sequences, holdout=0), "test")
-    longest = plan_batches(
-        next_item_examples(sequences, holdout=2), catalogue.table, 96, 8, 1, "finetune"
-    )
-    assert shape.longest_input == longest.n_tokens.max()
-    assert plan.n_tokens.max() == shape.longest_input
+    examples = next_item_examples(sequences, holdout=2)
+    longest = plan_batches(examples, setup.lengths, 8, 1, "finetune")
+    assert setup.shape.longest_input == longest.n_tokens.max()
+    assert plan.n_tokens.max() == setup.shape.longest_input
     lengths = plan.examples.stops - plan.examples.starts
     assert 9 <= lengths.min() < 11  # 11 items are known; those with short names still fit
 
 
 @pytest.mark.parametrize("length", [3, 4])
 def test_a_log_whose_training_part_is_nearly_empty_still_reads_one_item(length: int) -> None:
-    config, sequences = config_of("token", "vocabulary", "end", "last"), equal_lengths(length)
-    catalogue, shape = build(config, sequences)
-    ranker = Ranker(catalogue, shape, config.evaluate, 96, 1)
+    config, sequences = config_of("genrec", "end", "last"), equal_lengths(length)
+    setup = build(config, sequences)
+    ranker = ranker_of(config, setup)
     plan = ranker.plan(next_item_examples(sequences, holdout=0), "test")
     assert (plan.examples.stops - plan.examples.starts).min() >= 1
 
 
-def encoded(shape: GenRecShape, sizes: tuple[int, int], params: dict, sentence) -> jax.Array:
-    graph, _ = abstract_model(shape, *sizes)
-    return jax.jit(lambda params, sentence: merge(graph, params).encode(sentence))(params, sentence)
+def encoded(setup: ModelSetup, params: dict, sentence: EncoderInput) -> jax.Array:
+    graph, _ = setup.graph_and_like
+
+    @jax.jit
+    def encode(params: dict, sentence: EncoderInput) -> jax.Array:
+        model, positions = merge(graph, params), None
+        if model.shape.count_from == "end":
+            positions = model.reversed_positions(sentence)
+        return model.encoder(model.vectors(sentence), sentence.look, None, positions=positions)
+
+    return encode(params, sentence)
 
 
 def test_reversed_positions_are_those_of_bart_read_backwards() -> None:
     """For one length the table read from the end is the table turned round, read from the start."""
-    config, sequences = config_of("token", "vocabulary", "end", "last"), equal_lengths(12)
-    catalogue, reversed_ = build(config, sequences)
-    forward = GenRecShape(**{**vars(reversed_), "count_from": "start"})
-    params = init_params(reversed_, catalogue.table.n_users, catalogue.table.n_items, seed=0)
+    config, sequences = config_of("genrec", "end", "last"), equal_lengths(12)
+    reversed_ = build(config, sequences)
+    catalogue = reversed_.catalogue
+    shape = dataclasses.replace(reversed_.shape, count_from="start")
+    forward = dataclasses.replace(reversed_, shape=shape)
+    params = init_params(reversed_.shape, catalogue.n_users, catalogue.n_items, seed=0)
     table = put_on_device(catalogue.table)
     for user, n_tokens in ((0, 48), (7, 64)):  # padding changes nothing
         history = jnp.asarray(sequences.of(user)[None, :9])
@@ -179,9 +181,8 @@ def test_reversed_positions_are_those_of_bart_read_backwards() -> None:
         turned[POSITION_OFFSET:stop] = turned[POSITION_OFFSET:stop][::-1]
         as_bart = jax.tree.map(lambda x: x, params)
         as_bart["encoder"]["embedding"]["positions"] = jnp.asarray(turned)
-        sizes = catalogue.table.n_users, catalogue.table.n_items
-        ours = encoded(reversed_, sizes, params, sentence)
-        theirs = encoded(forward, sizes, as_bart, sentence)
+        ours = encoded(reversed_, params, sentence)
+        theirs = encoded(forward, as_bart, sentence)
         np.testing.assert_allclose(ours[0, :length], theirs[0, :length], atol=1e-5)
 
 

@@ -14,18 +14,12 @@ exact; items of the history left out.
 
 from genrec_jax.sweeps.spec import Ablation, Setting
 
-PLAIN = {
-    "model.item_vectors": "random",
-    "model.low_pass": 0.0,
-    "model.temperature": 0.0,
-    "model.count_from": "start",
-}
 # With dropout of .5 and std of .02 tokens are not learned at all: the loss stays at chance.
 ONE_TARGET = {
-    **PLAIN,
     "model.init_std": 0.08,
     "model.dropout": 0.2,
     "model.attention_dropout": 0.2,
+    "model.count_from": "start",
     "pretrain.epochs": 15,
     "pretrain.batch_size": 128,
     "pretrain.learning_rate": 1.5e-3,
@@ -34,11 +28,28 @@ ONE_TARGET = {
     "finetune.epochs": 4,
     "finetune.learning_rate": 5e-4,
 }
-NAMES = {  # tokens in, tokens out
-    "model.encoder_unit": "token",
+TOKENS = {  # the paper's model: tokens in, tokens out, in the sizes of the rows below
+    **ONE_TARGET,
+    "data.buckets": 4,
+    "model.vocab_size": 512,
+    "model.d_model": 64,
+    "model.encoder_layers": 2,
+    "model.attention_heads": 2,
+    "model.ffn_dim": 256,
+    "model.activation_dropout": 0.0,
     "model.max_tokens": 80,
-    "model.head": "vocabulary",
-    "model.residual": "none",
+    "pretrain.clip_norm": 5.0,
+    "finetune.batch_size": 256,
+    "finetune.weight_decay": 0.0,
+    "finetune.clip_norm": 5.0,
+    "evaluate.exclude_history": True,
+    "evaluate.validation_users": 0,
+}
+PLAIN = {
+    "model.item_vectors": "random",
+    "model.low_pass": 0.0,
+    "model.temperature": 0.0,
+    "model.count_from": "start",
 }
 ALL_POSITIONS = {
     **PLAIN,
@@ -53,6 +64,7 @@ PRETRAINING = {
     "pretrain.learning_rate": 1e-3,
     "pretrain.weight_decay": 0.0,
 }
+SMALL = "configs/beauty.py:small"
 
 
 def get_sweep() -> Ablation:
@@ -60,10 +72,10 @@ def get_sweep() -> Ablation:
         seeds=(0, 1, 2),
         base={"pretrain.validate_every_epochs": 0, "finetune.validate_every_epochs": 0},
         settings={
-            "random codes": Setting({**ONE_TARGET, **NAMES, "indexing": "random_codes"}),
-            "collaborative codes": Setting({**ONE_TARGET, **NAMES}),
-            "+ trie-node output": Setting({**ONE_TARGET, "model.residual": "none"}),
-            "+ residual state": Setting({**ONE_TARGET, "model.residual": "vector"}),
+            "random codes": Setting({**TOKENS, "indexing": "random_codes"}, config=SMALL),
+            "collaborative codes": Setting({**TOKENS, "indexing": "collaborative"}, config=SMALL),
+            "+ trie-node output": Setting({**ONE_TARGET, **PLAIN, "model.residual": "none"}),
+            "+ residual state": Setting({**ONE_TARGET, **PLAIN, "model.residual": "vector"}),
             "+ all positions": Setting(ALL_POSITIONS),
             "+ pretraining": Setting({**ALL_POSITIONS, **PRETRAINING}),
             "best": Setting(mix=True),

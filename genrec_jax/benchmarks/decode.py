@@ -16,7 +16,7 @@ timed on the first EXACT_USERS of them, and lists are compared with the exact on
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,15 +36,13 @@ from genrec_jax.cli.command import Command
 from genrec_jax.cli.jax_setup import set_up_jax
 from genrec_jax.core.flags import Flag
 from genrec_jax.decoding.beam_search import Decoder, beam_search
-from genrec_jax.decoding.steps import advance_beams, start_beams
 from genrec_jax.evaluation.metrics import metrics
 from genrec_jax.identifiers.token_table import build_token_table
 from genrec_jax.identifiers.tokenizer import Vocabulary
 from genrec_jax.identifiers.trie import Trie, build_trie
+from genrec_jax.models.contract import abstract_model, merge
 from genrec_jax.models.device_trie import DeviceTrie, put_on_device
-from genrec_jax.models.genrec import abstract_model, merge
-from genrec_jax.models.heads import VocabularyHead
-from genrec_jax.models.inputs import append_mask, encoder_input
+from genrec_jax.models.genrec.writer import child_log_probs
 
 EXACT_USERS = 4
 
@@ -76,23 +74,20 @@ def step_times(setup: Setup, trie: Trie, repeats: int) -> StepTimes:
     batch = jax.tree.map(jnp.asarray, setup.plan.pad(bucket, rows))
     users = len(batch.users)
     on_device = put_on_device(trie)
-    items = append_mask(batch.histories, setup.table.mask_row)
-    sentence = encoder_input(setup.table, batch.users, items, bucket.n_tokens)
-    memory = jax.jit(lambda p: merge(graph, p).read(sentence))(setup.params)
-    beginning = (setup.table.eos, *on_device.prefix)
+    model = merge(graph, setup.params)
+    sentence = model.make_inputs(setup.tables, batch, "next_item", bucket.n_tokens).read
+    memory = jax.jit(lambda p: merge(graph, p).encode(setup.tables, sentence))(setup.params)
+    beginning = (table.eos, *on_device.prefix)
     later = on_device.depth - len(beginning)
 
-    start = jax.jit(
-        lambda p: start_beams(VocabularyHead(merge(graph, p)), memory, beginning, BEAMS, later)
-    )
+    def writer(params: Any) -> Any:
+        return merge(graph, params).writer(setup.tables, memory)
+
+    start = jax.jit(lambda p: writer(p).start(beginning, BEAMS, later))
     first, cache = start(setup.params)
     tokens = jnp.broadcast_to(jnp.arange(BEAMS) + 100, (users, BEAMS))
     position = jnp.array(len(beginning))
-    advance = jax.jit(
-        lambda p, c: advance_beams(
-            VocabularyHead(merge(graph, p)), tokens, jnp.zeros_like(tokens), position, c
-        )[0]
-    )
+    advance = jax.jit(lambda p, c: writer(p).extend(tokens, jnp.zeros_like(tokens), position, c)[0])
     decoder = seconds(lambda: advance(setup.params, cache), repeats)
 
     logits = advance(setup.params, cache)
@@ -107,7 +102,7 @@ def step_times(setup: Setup, trie: Trie, repeats: int) -> StepTimes:
             lambda *_: (first, nothing),
             lambda tokens, nodes, position, nothing: (logits + nothing, nothing * 0.5),
             lambda nothing, parents: nothing,
-            VocabularyHead.log_probs,
+            child_log_probs,
         )
         return beam_search(ready, trie, setup.spec()).items
 

@@ -17,7 +17,7 @@ from genrec_jax.data.sequences import (
     pretraining_examples,
 )
 from genrec_jax.decoding.beam_search import SearchSpec
-from genrec_jax.decoding.exhaustive import block_size, make_blocks
+from genrec_jax.decoding.exhaustive import make_blocks
 from genrec_jax.decoding.ranker import unwatched
 from genrec_jax.decoding.ranking import (
     Rank,
@@ -30,15 +30,16 @@ from genrec_jax.decoding.ranking import (
 )
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
-from genrec_jax.identifiers.sentences import plan_batches
+from genrec_jax.identifiers.sentences import plan_batches, token_lengths
 from genrec_jax.identifiers.tokenizer import load_bart_tokenizer
-from genrec_jax.models.bart import BartShape
+from genrec_jax.models.contract import Params, abstract_model, init_params, merge
 from genrec_jax.models.device_trie import DeviceTrie, put_on_device
-from genrec_jax.models.genrec import Params, abstract_model, init_params, merge
-from genrec_jax.models.hub import BART_BASE, checkpoint_folder
-from genrec_jax.models.inputs import DeviceTable, append_mask, encoder_input
-from genrec_jax.models.inputs import put_on_device as put_table_on_device
+from genrec_jax.models.genrec.family import FAMILY
+from genrec_jax.models.genrec.hub import BART_BASE, checkpoint_folder
+from genrec_jax.models.genrec.model import GenRecShape
 from genrec_jax.models.precision import cast_params
+from genrec_jax.models.tables import Tables
+from genrec_jax.models.tables import put_on_device as put_table_on_device
 from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
 from genrec_jax.training.step import make_train_step, start_state
 
@@ -50,14 +51,14 @@ class Setup:
     """What both sides are given."""
 
     catalogue: Catalogue
-    shape: BartShape
+    shape: GenRecShape
     params: Params
-    table: DeviceTable
+    tables: Tables
     trie: DeviceTrie
     plan: BatchPlan
 
     def spec(self, search: Any = "constrained") -> SearchSpec:
-        return SearchSpec(BEAMS, self.table.eos, self.table.pad, search)
+        return SearchSpec(BEAMS, self.catalogue.table.eos, self.catalogue.table.pad, search)
 
     @cached_property
     def graph(self) -> Any:
@@ -71,18 +72,22 @@ class Setup:
 
     def ranker(self, search: str) -> Rank:
         if search == "exhaustive":
-            size = block_size(self.plan.batch_size, self.shape.vocab_size)
-            blocks = make_blocks(self.catalogue.trie, self.table.eos, size)
+            size = FAMILY.block_nodes(self.shape, self.plan.batch_size)
+            blocks = make_blocks(self.catalogue.trie, self.catalogue.table.eos, size)
             find = find_exhaustively(self.spec(), BEAMS)
-            return make_ranker(self.graph, self.table, find, blocks)
+            return make_ranker(self.graph, self.tables, find, blocks, "next_item")
         find = find_by_beams(self.spec(search), BEAMS)
-        return make_ranker(self.graph, self.table, find, self.trie)
+        return make_ranker(self.graph, self.tables, find, self.trie, "next_item")
 
     def head(self, users: int) -> "Setup":
         """The same for the first users alone, in one batch."""
         rows = np.arange(min(users, len(self.plan.examples)))
         plan = plan_batches(
-            self.plan.examples.take(rows), self.catalogue.table, 512, len(rows), 1, "exact"
+            self.plan.examples.take(rows),
+            token_lengths(self.catalogue.table, 512),
+            len(rows),
+            1,
+            "exact",
         )
         return replace(self, plan=plan)
 
@@ -98,25 +103,29 @@ def set_up(args: SimpleNamespace, users: int) -> Setup:
     folder = checkpoint_folder(BART_BASE)
     indexing = make_indexing("random", sequences, args.seed)
     catalogue = Catalogue.build(sequences, indexing, load_bart_tokenizer(folder))
-    shape = BartShape(vocab_size=catalogue.vocabulary.size, dtype=args.dtype)
+    shape = GenRecShape(vocab_size=catalogue.vocabulary.size, dtype=args.dtype, user_dropout=0.5)
     if not args.bart_base:
         small = {"d_model": 256, "encoder_layers": 3, "decoder_layers": 3}
         small |= {"encoder_heads": 4, "decoder_heads": 4}
         small |= {"encoder_ffn_dim": 1024, "decoder_ffn_dim": 1024}
-        shape = BartShape(**{**vars(shape), **small, "init_std": 0.05})
+        shape = GenRecShape(**{**vars(shape), **small, "init_std": 0.05})
     params = init_params(shape, sequences.n_users, sequences.n_items, args.seed)
     params = train_briefly(params, shape, catalogue, sequences, args)
     examples = next_item_examples(sequences, holdout=0)
     by_length = np.argsort(examples.stops - examples.starts, kind="stable")
     rows = by_length[np.linspace(0, len(examples) - 1, users).astype(int)] if users else by_length
     plan = plan_batches(
-        examples.take(np.sort(rows)), catalogue.table, 512, args.batch, args.buckets, "decode"
+        examples.take(np.sort(rows)),
+        token_lengths(catalogue.table, 512),
+        args.batch,
+        args.buckets,
+        "decode",
     )
     return Setup(
         catalogue,
         shape,
         params,
-        put_table_on_device(catalogue.table),
+        Tables(put_table_on_device(catalogue.table)),
         put_on_device(catalogue.trie),
         plan,
     )
@@ -124,7 +133,7 @@ def set_up(args: SimpleNamespace, users: int) -> Setup:
 
 def train_briefly(
     params: Params,
-    shape: BartShape,
+    shape: GenRecShape,
     catalogue: Catalogue,
     sequences: UserSequences,
     args: SimpleNamespace,
@@ -136,9 +145,10 @@ def train_briefly(
     spec = OptimizerSpec(steps, 1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0)
     optimizer = make_optimizer(spec)
     graph, _ = abstract_model(shape, sequences.n_users, sequences.n_items)
-    table = put_table_on_device(catalogue.table)
-    step = make_train_step(graph, table, optimizer, "random_item", 0.5, args.seed)
-    plan = plan_batches(pretraining_examples(sequences), catalogue.table, 64, 64, 1, "training")
+    tables = Tables(put_table_on_device(catalogue.table))
+    step = make_train_step(graph, tables, optimizer, "random_item", args.seed)
+    lengths = token_lengths(catalogue.table, 64)
+    plan = plan_batches(pretraining_examples(sequences), lengths, 64, 1, "training")
     state, loss = start_state(params, optimizer), 0.0
     for bucket, batch in plan.training_batches(args.seed, 0, steps):
         state, sums = step(state, batch, bucket.n_tokens)
@@ -155,7 +165,7 @@ def torch_model(setup: Setup) -> Any:
     import torch
     from transformers import BartConfig, BartForConditionalGeneration
 
-    from genrec_jax.models.names import name_table
+    from genrec_jax.models.genrec.names import name_table
 
     shape = setup.shape
     config = BartConfig(
@@ -207,8 +217,7 @@ def torch_batches(setup: Setup) -> list[tuple[np.ndarray, dict[str, Any]]]:
     @partial(jax.jit, static_argnums=2)
     def embed(params: Params, batch: Batch, n_tokens: int) -> tuple[jax.Array, jax.Array]:
         model = merge(graph, params)
-        items = append_mask(batch.histories, setup.table.mask_row)
-        sentence = encoder_input(setup.table, batch.users, items, n_tokens)
+        sentence = model.make_inputs(setup.tables, batch, "next_item", n_tokens).read
         return model.embed(sentence.tokens) + model.id_vectors(sentence), sentence.mask
 
     batches = []
@@ -229,7 +238,7 @@ def torch_lists(
     import torch
 
     width = setup.trie.depth
-    tokens = np.full((len(setup.plan.examples), BEAMS, width), setup.table.pad)
+    tokens = np.full((len(setup.plan.examples), BEAMS, width), setup.catalogue.table.pad)
     for rows, inputs in batches:
         with torch.no_grad():
             texts = model.generate(
@@ -247,10 +256,10 @@ def torch_lists(
     for item, (name, n) in enumerate(
         zip(setup.catalogue.table.item_tokens, setup.catalogue.table.item_lengths, strict=True)
     ):
-        item_of[(*name[:n].tolist(), setup.table.eos)] = item
+        item_of[(*name[:n].tolist(), setup.catalogue.table.eos)] = item
     lists = np.full(tokens.shape[:2], -1)
     for place in np.ndindex(lists.shape):
-        text = tuple(t for t in tokens[place].tolist() if t != setup.table.pad)
+        text = tuple(t for t in tokens[place].tolist() if t != setup.catalogue.table.pad)
         lists[place] = item_of.get(text, -1)
     return lists
 

@@ -67,7 +67,7 @@ def make_batches(folder: Path) -> None:
     from genrec_jax.data.sequences import next_item_examples
     from genrec_jax.identifiers.catalogue import Catalogue
     from genrec_jax.identifiers.indexing import make_indexing
-    from genrec_jax.identifiers.sentences import plan_batches
+    from genrec_jax.identifiers.sentences import plan_batches, token_lengths
     from genrec_jax.identifiers.tokenizer import train_tokenizer
 
     started = time.perf_counter()
@@ -85,7 +85,7 @@ def make_batches(folder: Path) -> None:
     catalogue = Catalogue.build(sequences, indexing, vocabulary)
     tell("token table and trie built")
     examples = next_item_examples(sequences, 2)
-    plan = plan_batches(examples, catalogue.table, 512, 256, 8, "finetune")
+    plan = plan_batches(examples, token_lengths(catalogue.table, 512), 256, 8, "finetune")
     batches = plan.epoch(0, 0)
     tell("epoch planned")
     rows = 0

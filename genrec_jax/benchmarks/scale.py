@@ -57,9 +57,9 @@ def measure_step(flags: SimpleNamespace) -> Figures:
 
     from genrec_jax.core.devices import Devices
     from genrec_jax.data.batches import Bucket
-    from genrec_jax.models.bart import BartShape
-    from genrec_jax.models.genrec import abstract_model
-    from genrec_jax.models.inputs import DeviceTable
+    from genrec_jax.models.contract import abstract_model
+    from genrec_jax.models.genrec.model import GenRecShape
+    from genrec_jax.models.tables import DeviceTable, Tables
     from genrec_jax.training.calls import Call
     from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
     from genrec_jax.training.resident import DeviceExamples, ResidentTrainer
@@ -71,7 +71,7 @@ def measure_step(flags: SimpleNamespace) -> Figures:
     def whole(*shape: int) -> Any:  # a shape where an array would be
         return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=devices.whole)
 
-    graph, like = abstract_model(BartShape(), users, items)
+    graph, like = abstract_model(GenRecShape(), users, items)
     optimizer = make_optimizer(OptimizerSpec(1000, 1e-5, 1e-5, 0.05, 5.0))
     state = jax.eval_shape(partial(start_state, optimizer=optimizer), devices.like(like))
     state = devices.like(state)._replace(step=whole())
@@ -79,9 +79,9 @@ def measure_step(flags: SimpleNamespace) -> Figures:
     names = DeviceTable(whole(rows, 8), whole(rows), items, 8, 0, 1, 2)
     interactions = whole(ITEMS_A_USER * users)
     examples = DeviceExamples(interactions, *(whole(users) for _ in range(4)))
-    step = make_step(graph, optimizer, "next_item", 0.0)
+    step = make_step(graph, optimizer, "next_item")
     root = devices.put_whole(root_key(0, "next_item"))
-    trainer = ResidentTrainer(step, names, examples, root, devices=devices)
+    trainer = ResidentTrainer(step, Tables(names), examples, root, devices=devices)
     call = Call(Bucket(ITEMS_A_USER, 64), np.zeros((1, flags.batch), np.int32), 0)
     started = time.perf_counter()
     memory = trainer.program(state, call).memory_analysis()

@@ -24,13 +24,13 @@ import psutil
 from genrec_jax.benchmarks.machine import describe_machine
 from genrec_jax.cli.command import Command
 from genrec_jax.core.flags import Flag
+from genrec_jax.models import config_class
 from genrec_jax.reporting.run_report import report_run
 from genrec_jax.runs.config import (
     Config,
     DataConfig,
     EvaluateConfig,
     FinetuneConfig,
-    ModelConfig,
     PhaseConfig,
 )
 from genrec_jax.runs.run_folder import RunFolder
@@ -57,7 +57,7 @@ def soak_config(steps: int) -> Config:
     return Config(
         data=DataConfig(synthetic_users=2000, buckets=1),
         indexing="random",
-        model=ModelConfig(
+        model=config_class("genrec")(
             d_model=16,
             encoder_layers=1,
             decoder_layers=1,

@@ -44,14 +44,14 @@ from genrec_jax.data.datasets import load_named
 from genrec_jax.data.sequences import next_item_examples
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
-from genrec_jax.identifiers.sentences import plan_batches
+from genrec_jax.identifiers.sentences import plan_batches, token_lengths
 from genrec_jax.identifiers.tokenizer import load_bart_tokenizer
-from genrec_jax.models.genrec import Params, abstract_model, merge
-from genrec_jax.models.hub import BART_BASE, checkpoint_folder
+from genrec_jax.models.contract import Params, abstract_model, merge
+from genrec_jax.models.genrec.family import bart_flops
+from genrec_jax.models.genrec.hub import BART_BASE, checkpoint_folder
 from genrec_jax.runs.train_state import TrainState
 from genrec_jax.training.calls import Call, plan_calls
-from genrec_jax.training.flops import device_peak, sequence_flops
-from genrec_jax.training.losses import token_loss
+from genrec_jax.training.flops import device_peak
 
 LOADER_BATCHES = 4  # shuffled batches, at the quantiles 1/8, 3/8, 5/8, 7/8 of their lengths
 
@@ -149,14 +149,15 @@ def compare(ours: Ours, theirs: Theirs | None, turns: int, rates: tuple[float, f
         sides: dict[str, Run] = {"ours": partial(ours.step, call)}
         warm_up: dict[str, Run] = {"ours": partial(ours.step, first)}
         if theirs:
-            batches = [theirs.tensors(*ours.inputs(bucket, rows)) for rows in call.rows]
+            read = [ours.inputs(bucket, rows) for rows in call.rows]
+            batches = [theirs.tensors(one.read, one.answer) for one in read]
             sides["torch"] = partial(theirs.steps, batches)
             warm_up["torch"] = partial(theirs.steps, batches[:1])
         n = len(call.rows)
         times = {name: value / n for name, value in in_turn(sides, turns, warm_up).items()}
         for name, value in times.items():
             spent.setdefault(name, {})[bucket] = value
-        flops = sequence_flops(shape, bucket.n_tokens, ours.n_decoder_tokens)
+        flops = bart_flops(shape, bucket.n_tokens, ours.n_decoder_tokens)
         floor = batch * flops / matmul + update_bytes / memory
         line = (
             f"{bucket.n_tokens:6d} {counts[bucket]:8d} {flops / 1e9:17.2f} "
@@ -202,13 +203,12 @@ def report_parts(ours: Ours) -> None:
     """Forward, backward and update of the most frequent bucket, each jitted by itself."""
     counts = Counter(bucket for bucket, _ in ours.plan.epoch(ours.seed, 0))
     bucket = counts.most_common(1)[0][0]
-    sentence, answer = ours.inputs(bucket, first_calls(ours)[bucket].rows[0])
+    inputs = ours.inputs(bucket, first_calls(ours)[bucket].rows[0])
     table = ours.catalogue.table
     graph, _ = abstract_model(ours.shape, table.n_users, table.n_items)
 
     def loss(params: Params, key: Any) -> jax.Array:
-        logits = merge(graph, params)(sentence, answer.tokens, key)
-        return token_loss(logits, answer.labels, answer.weights)
+        return jnp.sum(merge(graph, params).loss(ours.trainer.tables, inputs, key, False).loss)
 
     @partial(jax.jit, donate_argnums=(0, 1))
     def update(params: Any, opt_state: Any, grads: Any) -> tuple[Any, Any]:
@@ -259,7 +259,9 @@ def run(args: SimpleNamespace) -> None:
     theirs = None
     for batch in (args.batch, 256) if args.large else (args.batch,):
         examples = next_item_examples(sequences, holdout=2)
-        plan = plan_batches(examples, catalogue.table, 512, batch, args.buckets, "train_step")
+        plan = plan_batches(
+            examples, token_lengths(catalogue.table, 512), batch, args.buckets, "train_step"
+        )
         ours = Ours.build(catalogue, plan, args.dtype, args.seed, args.steps)
         if has_torch and not args.ours:
             theirs = theirs or Theirs(ours)

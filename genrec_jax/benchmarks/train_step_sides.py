@@ -9,18 +9,12 @@ import numpy as np
 import optax
 from jaxtyping import Int
 
-from genrec_jax.data.batches import BatchPlan, Bucket
+from genrec_jax.data.batches import Batch, BatchPlan, Bucket
 from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.models.bart import BartShape
-from genrec_jax.models.genrec import abstract_model, init_params
-from genrec_jax.models.inputs import (
-    DecoderInput,
-    EncoderInput,
-    append_mask,
-    decoder_input,
-    encoder_input,
-    put_on_device,
-)
+from genrec_jax.models.contract import Inputs, abstract_model, init_params, merge
+from genrec_jax.models.genrec.inputs import DecoderInput, EncoderInput
+from genrec_jax.models.genrec.model import GenRecShape
+from genrec_jax.models.tables import Tables, put_on_device
 from genrec_jax.runs.train_state import TrainState
 from genrec_jax.training.calls import Call
 from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
@@ -36,7 +30,7 @@ class Ours:
     """Our step on the real data; the state lives here, since every step donates it."""
 
     catalogue: Catalogue
-    shape: BartShape
+    shape: GenRecShape
     plan: BatchPlan
     trainer: ResidentTrainer
     optimizer: optax.GradientTransformation
@@ -47,21 +41,21 @@ class Ours:
     def build(
         cls, catalogue: Catalogue, plan: BatchPlan, dtype: str, seed: int, steps_per_call: int
     ) -> "Ours":
-        shape = BartShape(vocab_size=catalogue.vocabulary.size, dtype=dtype)
+        shape = GenRecShape(vocab_size=catalogue.vocabulary.size, dtype=dtype)
         users, items = catalogue.table.n_users, catalogue.table.n_items
         graph, _ = abstract_model(shape, users, items)
         optimizer = make_optimizer(SPEC)
-        step = make_step(graph, optimizer, "next_item", 0.0)
-        table = put_on_device(catalogue.table)
+        step = make_step(graph, optimizer, "next_item")
+        tables = Tables(put_on_device(catalogue.table))
         root = root_key(seed, "next_item")
         examples = put_examples(plan.examples)
-        trainer = ResidentTrainer(step, table, examples, root, steps_per_call)
+        trainer = ResidentTrainer(step, tables, examples, root, steps_per_call)
         state = start_state(jax.device_put(init_params(shape, users, items, seed)), optimizer)
         return cls(catalogue, shape, plan, trainer, optimizer, state, seed)
 
     @property
     def n_decoder_tokens(self) -> int:
-        return self.trainer.table.item_width + 1
+        return int(self.catalogue.table.item_lengths.max()) + 1
 
     def step(self, call: Call) -> None:
         self.state, metrics = self.trainer.run(self.state, call, self.trainer.put(call))
@@ -77,15 +71,12 @@ class Ours:
         n_items = int((self.plan.examples.stops - self.plan.examples.starts)[fitting].max())
         self.step(Call(Bucket(n_items, width), rows[None].astype(np.int32), 0))
 
-    def inputs(
-        self, bucket: Bucket, rows: Int[np.ndarray, " B"]
-    ) -> tuple[EncoderInput, DecoderInput]:
-        """What both sides read of a batch."""
-        batch = self.plan.pad(bucket, rows)
-        table = self.trainer.table
-        items = append_mask(jnp.asarray(batch.histories), table.mask_row)
-        sentence = encoder_input(table, jnp.asarray(batch.users), items, bucket.n_tokens)
-        return sentence, decoder_input(table, jnp.asarray(batch.targets))
+    def inputs(self, bucket: Bucket, rows: Int[np.ndarray, " B"]) -> Inputs:
+        """What both sides read of a batch, and what they should predict."""
+        batch = Batch(*map(jnp.asarray, self.plan.pad(bucket, rows)))
+        graph, _ = abstract_model(self.shape, self.catalogue.n_users, self.catalogue.n_items)
+        model = merge(graph, self.state.params)
+        return model.make_inputs(self.trainer.tables, batch, "next_item", bucket.n_tokens)
 
     def xla_flops(self, call: Call) -> float:
         cost: Any = self.trainer.program(self.state, call).cost_analysis()
@@ -177,7 +168,7 @@ class Theirs:
         if longest not in self.loaded:  # putting the tokens into tensors is not charged to PyTorch
             n_items = int((plan.examples.stops - plan.examples.starts)[rows].max())
             inputs = self.ours.inputs(Bucket(n_items, longest), rows)
-            self.loaded[longest] = self.tensors(*inputs)
+            self.loaded[longest] = self.tensors(inputs.read, inputs.answer)
         self.step(self.loaded[longest])
 
     def steps(self, batches: list[list[Any]]) -> None:

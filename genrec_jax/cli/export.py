@@ -15,24 +15,25 @@ from genrec_jax.core.flags import Flag
 def run(given: SimpleNamespace) -> None:
     import dataclasses
 
-    from genrec_jax.identifiers.catalogue import Catalogue
-    from genrec_jax.models.export import Origin, write_folder
-    from genrec_jax.models.genrec import abstract_model
+    from genrec_jax.models.contract import StoredRun
     from genrec_jax.runs.checkpoint import Checkpoints
+    from genrec_jax.runs.model import ModelSetup
     from genrec_jax.runs.run_folder import RunFolder
 
     folder = RunFolder(given.workdir)
-    config, shape = folder.read_config(), folder.read_shape()
-    catalogue = Catalogue.load(folder.identifiers)
+    config = folder.read_config()
+    setup = ModelSetup.load(folder, config)
+    catalogue = setup.catalogue
     if catalogue.dataset is None and catalogue.names is None:  # an older run
         known_by = folder.dataset_id(config.data.name)
         catalogue = dataclasses.replace(catalogue, dataset=known_by)
-    _, like = abstract_model(shape, catalogue.table.n_users, catalogue.table.n_items)
+    _, like = setup.graph_and_like
     with Checkpoints(folder.checkpoints) as checkpoints:
         step = checkpoints.best() if given.step is None else given.step
         params = checkpoints.params(step, like)
-    origin = Origin(folder.path.resolve().name, step, config.data.name)
-    write_folder(given.output, catalogue, shape, params, origin)
+    name = folder.path.resolve().name
+    stored = StoredRun(name, step, config.data.name, catalogue, setup.shape, params)
+    setup.family.export(stored, given.output)
 
 
 main = Command(

@@ -23,14 +23,16 @@ def flat(values: Mapping[str, Any], prefix: str = "config") -> dict[str, Any]:
     return result
 
 
-def check_key(key: str, config: Any) -> None:
-    """Raise InputError for a `config.a.b` that does not exist, with those it may stand for.
+def check_key(key: str, *configs: Any) -> None:
+    """Raise InputError for a `config.a.b` that does not exist, with those it may be meant for.
 
     Args:
         key: as a flag names it.
-        config: a config dataclass with the keys that exist.
+        configs: config dataclasses; the keys of each exist.
     """
-    known = flat(dataclasses.asdict(config))
+    known: dict[str, Any] = {}
+    for config in configs:
+        known |= flat(dataclasses.asdict(config))
     if key in known:
         return
     groups = {name.rsplit(".", 1)[0] for name in known} - {"config"}
@@ -51,23 +53,24 @@ def build(config: Any, values: Any) -> Any:
     """
     for key in flat(values) if isinstance(values, Mapping) else ():
         check_key(key, config)
-    return _build(type(config), values, "config")
+    return _build(config, values, "config")
 
 
-def _build(cls: type[Any], values: Any, name: str) -> Any:
+def _build(like: Any, values: Any, name: str) -> Any:
     if not isinstance(values, Mapping):
         raise InputError(f"{name}: found {values!r}, expected a group of keys")
-    fields = {f.name: f.type for f in dataclasses.fields(cls)}
+    fields = {f.name: f.type for f in dataclasses.fields(like)}
     missing = sorted(fields.keys() - values.keys())
     if missing:
         raise InputError(f"{name}: the keys {', '.join(missing)} are missing")
     built = {}
     for key, kind in fields.items():
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            built[key] = _build(kind, values[key], f"{name}.{key}")
+        part = getattr(like, key)
+        if dataclasses.is_dataclass(part):
+            built[key] = _build(part, values[key], f"{name}.{key}")
         else:
             built[key] = _typed(values[key], kind, f"{name}.{key}")
-    return cls(**built)
+    return type(like)(**built)
 
 
 def _typed(value: Any, kind: Any, name: str) -> Any:
@@ -80,3 +83,27 @@ def _typed(value: Any, kind: Any, name: str) -> Any:
     if kind is int and not -LARGEST <= value <= LARGEST:
         raise InputError(f"{name}: found {value}, expected at most {LARGEST}")
     return value
+
+
+def expect_one_of(key: str, found: Any, allowed: tuple[Any, ...], family: str = "") -> None:
+    """Raise InputError if the value of a key is not among those that are allowed.
+
+    Args:
+        key: as `config.a.b`.
+        found: its value.
+        allowed: the values that it may have.
+        family: the model family that allows no others, for the message.
+    """
+    if found not in allowed:
+        of = f" with the model family {family}" if family else ""
+        one_of = "one of " if len(allowed) > 1 else ""
+        words = ", ".join(map(str, allowed))
+        raise InputError(f"{key}: found {found!r}{of}, expected {one_of}{words}")
+
+
+def expect_divisor(key: str, found: int, divisor: int) -> None:
+    """Raise InputError if the value of a key is no multiple of `divisor`."""
+    if found % divisor:
+        raise InputError(
+            f"{key}: found {found}, expected a multiple of {divisor}, which batches are padded to"
+        )

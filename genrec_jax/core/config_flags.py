@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from genrec_jax.core.config_fields import check_key
+from genrec_jax.core.config_fields import check_key, flat
 from genrec_jax.core.errors import InputError
 from genrec_jax.core.flags import Flag, given, plain_message, read_flags
 from genrec_jax.core.moved import moved_hint
@@ -34,12 +34,16 @@ class ConfigSource:
         stored: reads the config that the directory of --workdir holds, as nested mappings; None if
             the command reads none there.
         group: the only keys that may be changed, as "evaluate"; "" if all may.
+        variants: by name, instances like `defaults`, but with other keys in some groups.
+        fixed: keys that no flag may change, and what is expected instead.
     """
 
     defaults: Any
     file: str = ""
     stored: Callable[[Path], Mapping[str, Any]] | None = None
     group: str = ""
+    variants: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def places(self) -> str:
@@ -79,6 +83,7 @@ def parse_config(
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # a config file is code, and may raise anything
+        _check_variant_keys(argv, source, str(error))
         raise InputError(f"--config={file}: {_fault(error)}") from None
     read.config_file = file
     return read
@@ -100,12 +105,38 @@ def _check_keys(argv: Sequence[str], source: ConfigSource) -> None:
                 f"--config.{source.group}.KEY=VALUE"
             )
         if key != "config":
-            check_key(key, source.defaults)
+            check_key(key, source.defaults, *source.variants.values())
+            if key in source.fixed:
+                raise InputError(f"{argument}: cannot be changed, expected {source.fixed[key]}")
             if not has_config:
                 raise InputError(
                     f"{argument}: found no {' and no '.join(source.places.split(' or '))}, whose "
                     "key this would change"
                 )
+
+
+def _check_variant_keys(argv: Sequence[str], source: ConfigSource, error: str) -> None:
+    """Raise InputError if an error is about a key that only other variants of the config have."""
+    for argument in argv[1:]:
+        match = re.match(r"--?(?:no)?(config\.[^=]*)", argument)
+        if match is None or repr(match[1].rsplit(".", 1)[-1]) not in error:
+            continue
+        having = [
+            name
+            for name, config in source.variants.items()
+            if match[1] in flat(dataclasses.asdict(config))
+        ]
+        if 0 < len(having) < len(source.variants):
+            raise InputError(
+                f"{match[1]}: is no key of the config of {' '.join(_given(argv, source))}, but of "
+                f"{' and '.join(having)}"
+            ) from None
+
+
+def _given(argv: Sequence[str], source: ConfigSource) -> list[str]:
+    """The flags of a command line that name its config."""
+    found = [(name, given(argv, name)) for name in source.flag_names]
+    return [f"--{name}={value}" for name, value in found if value is not None][:1]
 
 
 def _define_config(values: flags.FlagValues, argv: Sequence[str], source: ConfigSource) -> None:

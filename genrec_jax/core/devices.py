@@ -193,6 +193,13 @@ def usable_devices() -> list[Any]:
         ) from None
 
 
+def resolve_dtype(name: str) -> str:
+    """The compute dtype of a config: `auto` is float32 on a CPU, else bfloat16."""
+    if name != "auto":
+        return name
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
 def on_host() -> AbstractContextManager[Any]:
     """Within, new arrays lie in the host's memory: an id table may be too large for one device."""
     try:

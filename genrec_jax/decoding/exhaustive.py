@@ -8,7 +8,7 @@ mask "itself and its ancestors".
 
 Cost a user: the inner nodes (about N + N/11 for numbers in BART's tokens, where nearly every item
 has its own last inner node) times one token of the decoder and one softmax. Memory: the logits of
-one block, B * n * V floats, which `block_size` keeps within LOGITS_BYTES, and B * M scores.
+one block, B * n * V floats, which a family bounds by `Family.block_nodes`, and B * M scores.
 
 Axes: B users, N items, M nodes, G blocks, n nodes of a block, E edges out of a block,
 V vocabulary, H items of history.
@@ -24,8 +24,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from genrec_jax.identifiers.trie import Trie
-
-LOGITS_BYTES = 2**28
 
 # (tokens [n], nodes [n], levels [n], visible [n, n]) → states [B, n, …]
 TreeStates = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -61,11 +59,6 @@ class Blocks:
     leaf_levels: Int[Array, " N"]
     # The number of nodes down to each level, the root's included; compiled in.
     level_stops: tuple[int, ...] = field(metadata={"static": True})
-
-
-def block_size(users: int, vocabulary: int) -> int:
-    """Nodes of a block whose logits, for so many users, stay within LOGITS_BYTES."""
-    return int(np.clip(LOGITS_BYTES // (4 * users * vocabulary), 32, 1024))
 
 
 def make_blocks(trie: Trie, eos: int, size: int) -> Blocks:

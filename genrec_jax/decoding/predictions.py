@@ -144,14 +144,16 @@ def _identity(ranker: Ranker, examples: Examples, chunk: int) -> str:
     # In float32 whatever the leaves are: a sum in bfloat16 would have two or three digits.
     leaves = jax.tree.leaves(ranker.params)
     sums = [f"{float(leaf.sum(dtype=np.float32)):.9e}" for leaf in leaves]
-    catalogue = hashlib.sha256(ranker.catalogue.table.tokens.tobytes())
+    identifiers = ranker.catalogue.item_ids.tobytes()
+    if ranker.catalogue.text is not None:
+        identifiers = ranker.catalogue.table.tokens.tobytes()
     asked = hashlib.sha256()
     for array in dataclasses.astuple(examples):
         asked.update(np.ascontiguousarray(array).tobytes())
     return json.dumps(
         {
             "parameters": hashlib.sha256(" ".join(sums).encode()).hexdigest(),
-            "catalogue": catalogue.hexdigest(),
+            "catalogue": hashlib.sha256(identifiers).hexdigest(),
             "examples": asked.hexdigest(),
             "evaluate": dataclasses.asdict(ranker.evaluate),
             "chunk": chunk,

@@ -17,8 +17,9 @@ from genrec_jax.core.jax_settings import pinned, recorded
 from genrec_jax.data.batches import BatchPlan
 from genrec_jax.data.sequences import Examples
 from genrec_jax.decoding.beam_search import SearchSpec
-from genrec_jax.decoding.exhaustive import block_size, make_blocks
+from genrec_jax.decoding.exhaustive import make_blocks
 from genrec_jax.decoding.ranking import (
+    Find,
     Rank,
     RankedLists,
     Watch,
@@ -32,22 +33,21 @@ from genrec_jax.decoding.ranking import (
 )
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.sentences import plan_batches
-from genrec_jax.identifiers.trie import Trie, decided
+from genrec_jax.identifiers.trie import Trie
+from genrec_jax.models.contract import RANKED_AS, Objective, Params
 from genrec_jax.models.device_trie import DeviceTrie
 from genrec_jax.models.device_trie import put_on_device as put_trie_on_device
-from genrec_jax.models.genrec import GenRecShape, Params, abstract_model
-from genrec_jax.models.inputs import DeviceTable, put_on_device
 from genrec_jax.models.precision import cast_params
+from genrec_jax.models.tables import Tables
 from genrec_jax.runs.checkpoint import Checkpoints
 from genrec_jax.runs.config import EvaluateConfig, check_evaluate
+from genrec_jax.runs.model import ModelSetup
 from genrec_jax.runs.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 SCORES = "scores"  # not a search: every item with its score
 SCORE_CHUNK = 1024  # examples whose scores of all items are held at once
-# Where states are vectors, and short names share beginnings, small blocks do the least work.
-TREE_BLOCK = 128
 
 
 def unwatched(batches: Iterable[Any], label: str, total: int) -> Iterable[Any]:
@@ -59,20 +59,22 @@ class Ranker:
 
     def __init__(
         self,
-        catalogue: Catalogue,
-        shape: GenRecShape,
+        setup: ModelSetup,
         evaluate: EvaluateConfig,
-        max_tokens: int,
         buckets: int,
+        objective: Objective,
         params: Params | None = None,
         devices: Devices | None = None,
-        causal: bool = False,
     ):
-        """Without `params`, set them before the first list is asked for (training does).
+        """Prepare to rank; nothing is compiled before the first batch.
 
-        Without `devices`, all of them work. The parameters lie where `Devices.put_params` puts
-        them.
-        `causal` says how an encoder of one vector an item reads (`Config.reads_causally`).
+        Args:
+            setup: the model and its catalogue.
+            evaluate: how to search.
+            buckets: the most padded lengths of batches.
+            objective: that the parameters were last trained with; training sets it for each phase.
+            params: without them, set `params` before the first list is asked for (training does).
+            devices: all if not given. The parameters are where `Devices.put_params` puts them.
 
         Raises:
             InputError: `evaluate` does not fit together, or its batches cannot be split.
@@ -80,14 +82,17 @@ class Ranker:
         check_evaluate(evaluate)
         self.devices = devices or Devices.all()
         self.devices.check_divides("config.evaluate.batch_size", evaluate.batch_size)
-        self.catalogue = catalogue
+        self.setup = setup
         self.evaluate = evaluate
-        self._shape = shape
         self.params = params
-        self._max_tokens = min(max_tokens, shape.longest_input or max_tokens)
+        self.objective: Objective = objective
         self._buckets = buckets
-        self.causal = causal
-        self._rankers: dict[tuple[str, bool], Rank] = {}
+        self._rankers: dict[tuple[str, Objective], Rank] = {}
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The users and items of the run."""
+        return self.setup.catalogue
 
     @property
     def params(self) -> Params | None:
@@ -97,30 +102,26 @@ class Ranker:
 
     @params.setter
     def params(self, params: Params | None) -> None:
-        self._params = None if params is None else cast_params(self._graph, params)
+        graph, _ = self.setup.graph_and_like
+        self._params = None if params is None else cast_params(graph, params)
 
     @cached_property
-    def _graph(self) -> Any:
-        table = self.catalogue.table
-        return abstract_model(self._shape, table.n_users, table.n_items)[0]
-
-    @cached_property
-    def table(self) -> DeviceTable:
-        """The token table on the devices, with the trie for a model that scores its nodes.
+    def tables(self) -> Tables:
+        """What the model reads on the devices.
 
         All rankings share this one copy, and training on the same devices does too.
         """
-        trie = self._device_trie if self._shape.head == "trie" else None
-        return self.devices.put_whole(put_on_device(self.catalogue.table, trie))
+        tables = self.setup.family.tables(self.catalogue, self._device_trie)
+        return self.devices.put_whole(tables)
 
     @cached_property
-    def _trie(self) -> Trie:
-        """What a search walks: whole names where tokens are written, else paths to one item."""
-        trie = self.catalogue.trie
-        return trie if self._shape.head == "vocabulary" else decided(trie)
+    def _trie(self) -> Trie | None:
+        return self.setup.family.search_trie(self.catalogue)
 
     @cached_property
-    def _device_trie(self) -> DeviceTrie:
+    def _device_trie(self) -> DeviceTrie | None:
+        if self._trie is None:
+            return None
         return self.devices.put_whole(put_trie_on_device(self._trie))
 
     @classmethod
@@ -132,12 +133,12 @@ class Ranker:
         evaluate: EvaluateConfig | None = None,
         devices: Devices | None = None,
     ) -> "Ranker":
-        """From a run's folder, which need not have its dataset at hand.
+        """Restore a run's model from its directory; its dataset need not be at hand.
 
         Logs a warning if the run was trained under other settings of JAX that change numbers.
 
         Args:
-            workdir: the run's folder.
+            workdir: the run's directory.
             step: of the checkpoint; the best by validation if not given.
             evaluate: how to search, if not as the run's config says.
             devices: to rank on, not necessarily those of the training; all if not given.
@@ -156,37 +157,26 @@ class Ranker:
                 "last digits, and so may ranks",
                 *(workdir, "; ".join(differing)),
             )
-        shape = folder.read_shape()
-        catalogue = Catalogue.load(folder.identifiers)
-        table = catalogue.table
+        setup = ModelSetup.load(folder, config)
         devices = devices or Devices.all()
-        devices.check_width(shape.d_model)
-        _, like = abstract_model(shape, table.n_users, table.n_items)
+        devices.check_width(setup.shape.width)
+        _, like = setup.graph_and_like
         with Checkpoints(folder.checkpoints) as checkpoints:
             best = checkpoints.best() if step is None else step
             params = checkpoints.params(best, devices.like(like))
-            causal = checkpoints.progress(best).get("causal")
-        return cls(
-            catalogue,
-            shape,
-            config.evaluate,
-            config.model.max_tokens,
-            config.data.buckets,
-            params,
-            devices,
-            config.reads_causally if causal is None else causal,
-        )
+            objective = checkpoints.progress(best)["objective"]
+        return cls(setup, config.evaluate, config.data.buckets, objective, params, devices)
 
     def plan(self, examples: Examples, label: str) -> BatchPlan:
         """The batches that some examples fall into; what is cut from them is logged."""
+        lengths, longest = self.setup.lengths, self.setup.shape.longest_input
         return plan_batches(
             examples,
-            self.catalogue.table,
-            self._max_tokens,
+            lengths,
             self.evaluate.batch_size,
             self._buckets,
             label,
-            self._shape.encoder_unit,
+            min(lengths.most, longest or lengths.most),
         )
 
     def rank(
@@ -245,33 +235,36 @@ class Ranker:
 
     @pinned()
     def _ranker(self, search: str) -> Rank:
-        """Made when it is first asked for."""
-        if (search, self.causal) in self._rankers:
-            return self._rankers[search, self.causal]
-        table = self.catalogue.table
-        beams = self.evaluate.beams
-        if search == "constrained" and beams > len(self.catalogue.item_ids):
-            beams = max(len(self.catalogue.item_ids), self.evaluate.top_k)
-            log.info("%d beams do for %d items", beams, len(self.catalogue.item_ids))
+        """Make the ranker of a search when it is first asked for."""
+        objective = RANKED_AS[self.objective]
+        if (search, objective) not in self._rankers:
+            graph, _ = self.setup.graph_and_like
+            find, where = self._search(search)
+            ranker = make_ranker(graph, self.tables, find, where, objective, self.devices)
+            self._rankers[search, objective] = pinned()(ranker)
+        return self._rankers[search, objective]
+
+    def _search(self, search: str) -> tuple[Find, Any]:
+        """A search and what it searches, on the devices."""
+        evaluate, trie = self.evaluate, self._trie
         spec = SearchSpec(
-            beams=beams,
-            eos=table.eos,
-            pad=table.pad,
+            beams=self._beams(search),
+            eos=0 if trie is None else self.catalogue.table.eos,
+            pad=0 if trie is None else self.catalogue.table.pad,
             search="free" if search == "free" else "constrained",
-            length_penalty=self.evaluate.length_penalty,
+            length_penalty=evaluate.length_penalty,
         )
-        if search in ("exhaustive", SCORES):
-            size = (
-                block_size(self.evaluate.batch_size, self._shape.vocab_size)
-                if self._shape.head == "vocabulary"
-                else TREE_BLOCK
-            )
-            find = score_all if search == SCORES else find_exhaustively(spec, self.evaluate.top_k)
-            where = self.devices.put_whole(make_blocks(self._trie, table.eos, size))
-        else:
-            find = find_by_beams(spec, self.evaluate.top_k)
-            where = self._device_trie
-        ranker = make_ranker(self._graph, self.table, find, where, self.devices, self.causal)
-        ranker = pinned()(ranker)
-        self._rankers[search, self.causal] = ranker
-        return ranker
+        if search not in ("exhaustive", SCORES):
+            return find_by_beams(spec, evaluate.top_k), self._device_trie
+        find = score_all if search == SCORES else find_exhaustively(spec, evaluate.top_k)
+        if trie is None:
+            return find, None
+        size = self.setup.family.block_nodes(self.setup.shape, evaluate.batch_size)
+        return find, self.devices.put_whole(make_blocks(trie, spec.eos, size))
+
+    def _beams(self, search: str) -> int:
+        beams, items = self.evaluate.beams, self.catalogue.n_items
+        if search == "constrained" and beams > items:
+            beams = max(items, self.evaluate.top_k)
+            log.info("%d beams do for %d items", beams, items)
+        return beams

@@ -21,13 +21,9 @@ from genrec_jax.core.processes import count, together
 from genrec_jax.data.batches import Batch, BatchPlan
 from genrec_jax.decoding.beam_search import Decoder, SearchSpec, beam_search
 from genrec_jax.decoding.exhaustive import Blocks, best_items, score_items
-from genrec_jax.decoding.steps import advance_beams, reorder_beams, start_beams, tree_states
-from genrec_jax.models.bart import Memory
+from genrec_jax.models.contract import Objective, Params, Writer, merge
 from genrec_jax.models.device_trie import DeviceTrie
-from genrec_jax.models.genrec import Params, merge
-from genrec_jax.models.heads import Head, ItemHead, head_of
-from genrec_jax.models.inputs import DeviceTable
-from genrec_jax.models.item_inputs import read_history
+from genrec_jax.models.tables import Tables
 
 CHUNK = 16_384  # examples
 
@@ -39,8 +35,9 @@ class RankedLists(NamedTuple):
     scores: Float[np.ndarray, "n k"]  # log-probabilities in nats
 
 
-# (head, what it read, seen items [B, W] or None, the catalogue) → items [B, k], scores [B, k]
-Find = Callable[[Head, Memory, Any, Any], tuple[jax.Array, jax.Array]]
+# (model, its tables, what it has read, seen items [B, W] or None, the catalogue) → items [B, k],
+# scores [B, k]
+Find = Callable[[Any, Tables, Any, Any, Any], tuple[jax.Array, jax.Array]]
 # (params, batch, seen items [B, W] or None, T) → items [B, k], scores [B, k]
 Rank = Callable[[Params, Batch, Any, int], tuple[jax.Array, jax.Array]]
 Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
@@ -50,15 +47,10 @@ def find_by_beams(spec: SearchSpec, top_k: int) -> Find:
     """Beam search over a DeviceTrie."""
 
     def find(
-        head: Head, memory: Memory, seen: Int[Array, "B W"] | None, trie: DeviceTrie
+        model: Any, tables: Tables, memory: Any, seen: Int[Array, "B W"] | None, trie: DeviceTrie
     ) -> tuple[jax.Array, jax.Array]:
-        assert not isinstance(head, ItemHead)
-        decoder = Decoder(
-            start=partial(start_beams, head, memory),
-            advance=partial(advance_beams, head),
-            reorder=reorder_beams,
-            log_probs=head.log_probs,
-        )
+        writer: Writer = model.writer(tables, memory)
+        decoder = Decoder(writer.start, writer.extend, writer.reorder, writer.child_log_probs)
         found = beam_search(decoder, trie, spec, seen)
         return found.items[:, :top_k], found.scores[:, :top_k]
 
@@ -66,53 +58,64 @@ def find_by_beams(spec: SearchSpec, top_k: int) -> Find:
 
 
 def find_exhaustively(spec: SearchSpec, top_k: int) -> Find:
-    """The exact best of all items; the catalogue comes as Blocks. Of `spec` its final scores."""
+    """The exact best of all items, with the final scores of `spec`.
+
+    The catalogue comes as Blocks, or None for a model that writes no identifiers.
+    """
 
     def find(
-        head: Head, memory: Memory, seen: Int[Array, "B W"] | None, blocks: Blocks
+        model: Any,
+        tables: Tables,
+        memory: Any,
+        seen: Int[Array, "B W"] | None,
+        blocks: Blocks | None,
     ) -> tuple[jax.Array, jax.Array]:
-        scores = _score_all(head, memory, blocks)
-        return best_items(spec.final_score(scores, blocks.leaf_levels), top_k, seen)
+        scores = _score_all(model, tables, memory, blocks)
+        if blocks is not None:
+            scores = spec.final_score(scores, blocks.leaf_levels)
+        return best_items(scores, top_k, seen)
 
     return find
 
 
 def score_all(
-    head: Head, memory: Memory, seen: Int[Array, "B W"] | None, blocks: Blocks
+    model: Any, tables: Tables, memory: Any, seen: Any, blocks: Blocks | None
 ) -> tuple[jax.Array, jax.Array]:
     """A Find that ranks nothing: all items in their own order, with their log-probabilities."""
-    scores = _score_all(head, memory, blocks)
+    scores = _score_all(model, tables, memory, blocks)
     items = jnp.arange(scores.shape[1], dtype=jnp.int32)
     return jnp.broadcast_to(items, scores.shape), scores
 
 
-def _score_all(head: Head, memory: Memory, blocks: Blocks) -> Float[Array, "B N"]:
-    if isinstance(head, ItemHead):
-        return head.log_probs()[:, 0]
-    return score_items(partial(tree_states, head, memory), head.edge_log_probs, blocks)
+def _score_all(
+    model: Any, tables: Tables, memory: Any, blocks: Blocks | None
+) -> Float[Array, "B N"]:
+    if blocks is None:
+        return model.item_scores(tables, memory)
+    writer: Writer = model.writer(tables, memory)
+    return score_items(writer.block_states, writer.edge_log_probs, blocks)
 
 
 def make_ranker(
     graph: Any,
-    table: DeviceTable,
+    tables: Tables,
     find: Find,
-    catalogue: DeviceTrie | Blocks,
+    catalogue: DeviceTrie | Blocks | None,
+    objective: Objective,
     devices: Devices | None = None,
-    causal: bool = False,
 ) -> Rank:
-    """`rank(params, batch, seen, n_tokens)`, jitted; each batch shape compiles once.
+    """`rank(params, batch, seen, length)`, jitted; each batch shape compiles once.
 
-    The parameters are those of `model.precision.cast_params`, so that no batch casts them. With
+    The parameters are those of `models.precision.cast_params`, so that no batch casts them. With
     the float32 ones the results are the same, later.
 
     Args:
         graph: of the model.
-        table: the tokens of all names, and the trie for a model that scores its nodes; on the
-            devices, like `catalogue`, which several rankers may share.
+        tables: of the model, on the devices, like `catalogue`, which several rankers may share.
         find: the search.
         catalogue: what `find` searches.
+        objective: how the model is asked for the item after a history, of `RANKED_AS`.
         devices: each ranks its share of a batch, and the lists come together on all; None: all.
-        causal: how an encoder of one vector an item reads (models/item_inputs.py).
     """
     on = devices or Devices.all()
 
@@ -121,32 +124,31 @@ def make_ranker(
         params: Params,
         batch: Batch,
         seen: Int[Array, "B W"] | None,
-        n_tokens: int,
-        table: DeviceTable,
-        catalogue: DeviceTrie | Blocks,
+        length: int,
+        tables: Tables,
+        catalogue: DeviceTrie | Blocks | None,
     ) -> tuple[jax.Array, jax.Array]:
         model = merge(graph, params)
-        unit = model.shape.encoder_unit
-        read = read_history(table, unit, batch.users, batch.histories, n_tokens, causal)
-        memory = model.read(read)
+        read = model.make_inputs(tables, batch, objective, length).read
+        memory = model.encode(tables, read)
 
         def search(params: Params, examples: Any, whole: Any) -> tuple[jax.Array, jax.Array]:
-            (memory, seen), (trie, catalogue) = examples, whole
-            return find(head_of(merge(graph, params), trie, memory), memory, seen, catalogue)
+            (memory, seen), (tables, catalogue) = examples, whole
+            return find(merge(graph, params), tables, memory, seen, catalogue)
 
-        return on.apart(search, params)(params, (memory, seen), (table.trie, catalogue))
+        return on.apart(search, params)(params, (memory, seen), (tables, catalogue))
 
     def rank_on_devices(
-        params: Params, batch: Batch, seen: Any, n_tokens: int
+        params: Params, batch: Batch, seen: Any, length: int
     ) -> tuple[jax.Array, jax.Array]:
         batch, seen = on.put((batch, seen), on.rows())
-        shapes = (batch.histories.shape, n_tokens, None if seen is None else seen.shape)
+        shapes = (batch.histories.shape, length, None if seen is None else seen.shape)
         with jax.set_mesh(on.mesh):
             if count() > 1 and shapes not in ready:  # gloo does not wait for long
-                arguments = (params, batch, seen, n_tokens, table, catalogue)
+                arguments = (params, batch, seen, length, tables, catalogue)
                 together(lambda: rank.lower(*arguments).compile())
                 ready.add(shapes)
-            return rank(params, batch, seen, n_tokens, table, catalogue)
+            return rank(params, batch, seen, length, tables, catalogue)
 
     ready: set[Any] = set()  # what all processes have compiled and find in the cache
     return rank_on_devices

@@ -5,14 +5,12 @@ Statistics, baselines, and two permutation tests (leak.py), which end in one sen
 
 import dataclasses
 import logging
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import try_to_load_from_cache
 from jaxtyping import Bool, Int
 
+from genrec_jax.core.errors import InputError
 from genrec_jax.data.prepared import Names
 from genrec_jax.data.sequences import TEST_HOLDOUT, Examples, UserSequences, next_item_examples
 from genrec_jax.evaluation.leak import (
@@ -32,10 +30,10 @@ from genrec_jax.evaluation.transition_settings import choose_settings
 from genrec_jax.identifiers.codes import deal_codes
 from genrec_jax.identifiers.indexing import TEXT_KINDS, Indexing, writing
 from genrec_jax.identifiers.token_table import TokenTable, build_token_table
+from genrec_jax.models import load_family
 from genrec_jax.models.heuristics.baselines import TRANSITIONS, largest_numbers, reference_lists
 from genrec_jax.models.heuristics.rankings import training_counts
 from genrec_jax.models.heuristics.transitions import TransitionSettings, transition_lists
-from genrec_jax.models.hub import BART_BASE, checkpoint_folder
 from genrec_jax.runs.config import Config, EvaluateConfig
 from genrec_jax.runs.dataset import load_names, load_sequences
 from genrec_jax.runs.identifiers import code_vectors, make_names
@@ -59,8 +57,14 @@ def audit(config: Config) -> dict[str, Any]:
     Raises:
         InputError: a dataset that cannot be read, or a checkpoint that is no folder or hub id.
     """
+    family = load_family(config.model.family)
+    if not family.reads_names:
+        raise InputError(
+            f"config.model.family: found {family.name}, which reads no identifiers that could "
+            "leak, expected a family that writes items"
+        )
     sequences = load_sequences(config.data)
-    folder, source = tokenizer_at_hand(config)
+    folder, source = family.tokenizer_at_hand(config.model)
     names = load_names(config.data)
     indexing, vocabulary = make_names(config, sequences, names, folder)
     table = build_token_table(vocabulary, indexing.item_names(), [])
@@ -68,29 +72,6 @@ def audit(config: Config) -> dict[str, Any]:
     found = audit_numbering(sequences, indexing, table, told)
     found |= {"tokenizer": source, **reached(sequences, indexing, config.evaluate)}
     return found
-
-
-def tokenizer_at_hand(config: Config) -> tuple[Path | None, str]:
-    """The folder of the run's tokenizer, and which one that is; nothing is downloaded for it.
-
-    None for one trained on the names. That takes the place of BART's where its files are not on
-    this machine: the name pieces are others then, the numbers are the same.
-    """
-    pretrained = config.model.pretrained
-    if not pretrained:
-        return None, "trained on the names"
-    if folder := _folder_at_hand(pretrained):
-        return folder, pretrained
-    return None, f"trained on the names, since {pretrained} is not on this machine"
-
-
-def _folder_at_hand(pretrained: str) -> Path | None:
-    given = pretrained == BART_BASE and os.environ.get("GENREC_BART_DIR")
-    is_hub_id = pretrained.count("/") == 1 and not pretrained.startswith((".", "/", "~"))
-    if given or not is_hub_id or Path(pretrained).is_dir():
-        return checkpoint_folder(pretrained)
-    cached = try_to_load_from_cache(pretrained, "vocab.json")
-    return Path(cached).parent if isinstance(cached, str) else None
 
 
 def held_out_tell(

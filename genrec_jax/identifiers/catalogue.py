@@ -26,15 +26,28 @@ TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)
+class Tokenized:
+    """The identifiers of users and items as tokens."""
+
+    vocabulary: Vocabulary
+    table: TokenTable
+    trie: Trie  # of the items
+
+    @classmethod
+    def of_table(cls, vocabulary: Vocabulary, table: TokenTable) -> "Tokenized":
+        """Build the trie of the items of a token table."""
+        trie = build_trie(table.item_tokens, table.item_lengths, table.eos)
+        return cls(vocabulary, table, trie)
+
+
+@dataclass(frozen=True)
 class Catalogue:
     """The users and items of a dataset, how they are written, and their tokens."""
 
     user_ids: np.ndarray  # [U] the dataset's numbers
     item_ids: np.ndarray  # [N]
     indexing: Indexing
-    vocabulary: Vocabulary
-    table: TokenTable
-    trie: Trie
+    text: Tokenized | None  # None: of a model that writes no identifiers
     names: Names | None = None  # the log's own ids and titles, of a prepared dataset
     dataset: DatasetId | None = None  # None: of a run that is older than DatasetId
 
@@ -43,7 +56,7 @@ class Catalogue:
         cls,
         sequences: UserSequences,
         indexing: Indexing,
-        vocabulary: Vocabulary,
+        vocabulary: Vocabulary | None,
         names: Names | None = None,
         dataset: DatasetId | None = None,
     ) -> "Catalogue":
@@ -52,15 +65,48 @@ class Catalogue:
         Args:
             sequences: the dataset, perhaps shortened by `config.data.drop_last`.
             indexing: how its users and items are written.
-            vocabulary: the tokenizer.
+            vocabulary: the tokenizer; None for a model that writes no identifiers.
             names: the log's own ids and titles, of a prepared dataset.
             dataset: the identity of the whole dataset; None: `sequences` are all of it.
         """
-        table = build_token_table(vocabulary, indexing.item_names(), indexing.user_names())
-        trie = build_trie(table.item_tokens, table.item_lengths, table.eos)
+        text = None
+        if vocabulary is not None:
+            table = build_token_table(vocabulary, indexing.item_names(), indexing.user_names())
+            text = Tokenized.of_table(vocabulary, table)
         ids = (sequences.user_ids, sequences.item_ids)
         dataset = dataset or identify(sequences, names)
-        return cls(*ids, indexing, vocabulary, table, trie, names, dataset)
+        return cls(*ids, indexing, text, names, dataset)
+
+    @property
+    def n_users(self) -> int:
+        """U."""
+        return len(self.user_ids)
+
+    @property
+    def n_items(self) -> int:
+        """N."""
+        return len(self.item_ids)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer; only for a model that writes identifiers, as `table` and `trie`."""
+        return self._tokenized.vocabulary
+
+    @property
+    def table(self) -> TokenTable:
+        """The tokens of every identifier."""
+        return self._tokenized.table
+
+    @property
+    def trie(self) -> Trie:
+        """The trie of the items' tokens."""
+        return self._tokenized.trie
+
+    @property
+    def _tokenized(self) -> Tokenized:
+        if self.text is None:
+            raise ValueError("the model of this run writes no identifiers")
+        return self.text
 
     @cached_property
     def users(self) -> LogIds:
@@ -92,7 +138,10 @@ class Catalogue:
         folder.mkdir(parents=True, exist_ok=True)
         if self.names is not None:
             save_names(folder, self.names, self.indexing.item_texts)
-        save_tokenizer(self.vocabulary, folder / TOKENIZER)
+        tokens = {}
+        if self.text is not None:
+            save_tokenizer(self.vocabulary, folder / TOKENIZER)
+            tokens = {"tokens": self.table.tokens, "lengths": self.table.lengths}
         codes = {} if self.indexing.codes is None else {"codes": self.indexing.codes}
         dataset = {}
         if self.dataset is not None:
@@ -103,8 +152,7 @@ class Catalogue:
             "item_ids": self.item_ids,
             "user_numbers": self.indexing.user_numbers,
             "item_numbers": self.indexing.item_numbers,
-            "tokens": self.table.tokens,
-            "lengths": self.table.lengths,
+            **tokens,
             **codes,
             **dataset,
         }
@@ -124,19 +172,23 @@ class Catalogue:
                 saved = {name: arrays[name] for name in arrays.files}
             numbers = (saved["user_numbers"], saved["item_numbers"])
             indexing = Indexing(str(saved["kind"]), *numbers, texts, saved.get("codes"))
-            rows = (saved["tokens"], saved["lengths"], len(saved["item_ids"]))
+            rows = None
+            if "tokens" in saved:
+                rows = (saved["tokens"], saved["lengths"], len(saved["item_ids"]))
             dataset = None
             if "dataset_name" in saved:
                 dataset = DatasetId(str(saved["dataset_name"]), str(saved["dataset_sha256"]))
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(f"{path}: cannot be read as a run's identifiers: {error}") from None
-        vocabulary = read_tokenizer(folder / TOKENIZER)
-        table = TokenTable(*rows, bos=vocabulary.bos, pad=vocabulary.pad, eos=vocabulary.eos)
-        trie = build_trie(table.item_tokens, table.item_lengths, table.eos)
+        text = None
+        if rows is not None:
+            vocabulary = read_tokenizer(folder / TOKENIZER)
+            ends = {"bos": vocabulary.bos, "pad": vocabulary.pad, "eos": vocabulary.eos}
+            text = Tokenized.of_table(vocabulary, TokenTable(*rows, **ends))
         ids = (saved["user_ids"], saved["item_ids"])
         if names and (len(names.user_ids), len(names.item_ids)) != tuple(map(len, ids)):
             raise InputError(f"{path}: found other users or items than in the files beside it")
-        return cls(*ids, indexing, vocabulary, table, trie, names, dataset)
+        return cls(*ids, indexing, text, names, dataset)
 
     def check_same_dataset(self, sequences: UserSequences, names: Names | None = None) -> None:
         """Raises InputError if the run was trained on other users or items.

@@ -1,4 +1,4 @@
-"""How many tokens a history takes as a sentence, what fits, and so the batches it falls into."""
+"""How many encoder positions a history takes, what fits, and so the batches it falls into."""
 
 import logging
 from dataclasses import dataclass
@@ -13,84 +13,94 @@ from genrec_jax.identifiers.token_table import TokenTable
 
 log = logging.getLogger(__name__)
 
-FRAME = 2  # <s> and </s>
-MASK = 1
-BEGINNING = 1  # the slot of the user, where an item is one slot
+FRAME = 3  # <s>, </s> and the mask
+
+
+@dataclass(frozen=True)
+class InputLengths:
+    """The encoder positions that a history takes: the sum of its parts."""
+
+    frame: int  # of what every history has
+    users: Int[np.ndarray, " U"]  # of each user, where the user is known
+    items: Int[np.ndarray, " N"]  # of each item
+    most: int  # that the encoder has
+    key: str  # of the config, which says so
+
+
+def token_lengths(table: TokenTable, most: int) -> InputLengths:
+    """Of sentences: the tokens of the names, with room for the mask.
+
+    Pretraining, where the mask takes an item's place, needs no more than that either.
+    """
+    names = (table.user_lengths, table.item_lengths)
+    return InputLengths(FRAME, *names, most, "config.model.max_tokens")
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """n examples whose histories have been cut to fit, and the encoder tokens of each."""
+    """n examples whose histories have been cut to fit, and the encoder positions of each."""
 
     examples: Examples
     n_tokens: Int[np.ndarray, " n"]
     cut: CutReport
-    least: int  # tokens of the longest user name, the longest item name and the mask
+    least: int  # positions that any user with any one item takes
 
 
-def fit_histories(
-    examples: Examples, table: TokenTable, max_tokens: int, unit: str = "token"
-) -> Fitted:
-    """Cut histories to `max_tokens` encoder tokens by dropping whole items from the oldest end.
+def fit_histories(examples: Examples, lengths: InputLengths, most: int) -> Fitted:
+    """Cut histories to `most` encoder positions by dropping whole items from the oldest end.
 
-    With another unit than `token` the encoder reads one vector an item, after one for the user.
-    An example without a user (-1) has no user's name. Room for the mask is always kept:
-    pretraining, where the mask takes an item's place, needs no more than that either.
+    An example without a user (-1) has nothing of a user.
 
     Raises:
-        InputError: `max_tokens` cannot hold a user's name and one item.
+        InputError: `most` cannot hold a user and one item.
     """
-    if unit == "token":
-        item_lengths = table.item_lengths
-        user_tokens = np.where(examples.users >= 0, table.user_lengths[examples.users], 0)
-        framed: Int[np.ndarray, " n"] = FRAME + MASK + user_tokens
-    else:
-        item_lengths = np.ones_like(table.item_lengths)
-        framed = np.full(len(examples), BEGINNING + MASK)
-    if (least := int(framed.max() + item_lengths.max())) > max_tokens:
+    users = np.where(examples.users >= 0, lengths.users[examples.users], 0)
+    framed: Int[np.ndarray, " n"] = lengths.frame + users
+    if (least := int(framed.max() + lengths.items.max())) > most:
         raise InputError(
-            f"config.model.max_tokens: found {max_tokens}, expected at least {least}, which the "
-            "longest user name, one item and the mask take"
+            f"{lengths.key}: found {most}, expected at least {least}, which the longest user name, "
+            "one item and the mask take"
         )
-    fitting, cut = cut_histories(examples, item_lengths, max_tokens - framed)
-    return Fitted(fitting, framed + history_tokens(fitting, item_lengths), cut, least)
+    fitting, cut = cut_histories(examples, lengths.items, most - framed)
+    n_tokens = np.maximum(framed + history_tokens(fitting, lengths.items), 1)
+    return Fitted(fitting, n_tokens, cut, least)
 
 
-def longest_input(
-    examples: Examples, table: TokenTable, max_tokens: int, unit: str = "token"
-) -> int:
-    """The encoder tokens of the longest example, cut to fit, or of any history of one item.
-
-    Args:
-        examples: histories, which may be longer than `max_tokens`.
-        table: the tokens of every name.
-        max_tokens: of the encoder.
-        unit: what the encoder reads one vector of.
+def longest_input(examples: Examples, lengths: InputLengths) -> int:
+    """The encoder positions of the longest example, cut to fit, or of any history of one item.
 
     Raises:
-        InputError: `max_tokens` cannot hold a user's name and one item.
+        InputError: the encoder's positions cannot hold a user and one item.
     """
-    fitted = fit_histories(examples, table, max_tokens, unit)
+    fitted = fit_histories(examples, lengths, lengths.most)
     return max(int(fitted.n_tokens.max()), fitted.least)
 
 
 def plan_batches(
     examples: Examples,
-    table: TokenTable,
-    max_tokens: int,
+    lengths: InputLengths,
     batch_size: int,
     buckets: int,
     label: str,
-    unit: str = "token",
+    most: int = 0,
 ) -> BatchPlan:
-    """Cut histories to `max_tokens` encoder tokens, and group them into batches by length.
+    """Cut histories to fit the encoder, and group them into batches by length.
 
     See `fit_histories`. What was cut, and the padding, is logged under `label`.
 
+    Args:
+        examples: histories and targets.
+        lengths: the encoder positions that they take.
+        batch_size: examples a batch.
+        buckets: the most padded lengths.
+        label: for the log.
+        most: positions that may be used; 0: all of the encoder's.
+
     Raises:
-        InputError: `max_tokens` cannot hold a user's name and one item.
+        InputError: the encoder's positions cannot hold a user and one item.
     """
-    fitted = fit_histories(examples, table, max_tokens, unit)
+    most = most or lengths.most
+    fitted = fit_histories(examples, lengths, most)
     plan = BatchPlan(fitted.examples, fitted.n_tokens, batch_size, buckets, whole=examples)
     shapes = ", ".join(f"{b.n_tokens}" for b in plan.buckets)
     log.info(
@@ -108,6 +118,6 @@ def plan_batches(
             label,
             fitted.cut.items,
             fitted.cut.histories,
-            max_tokens,
+            most,
         )
     return plan

@@ -5,10 +5,11 @@ Training needs that, since the parameters change at every step. Ranking does not
 before the first batch.
 
 Only a parameter that every use casts anyway is cast here, so that results are bit for bit the same.
-What some use takes in float32 stays float32: tables whose rows are added up (`encoder_unit=item`,
-the mean of the items below a trie node) or made cosines, the bias of the logits, the recency of the
-pointers, the weights of the low-pass filter. tests/models/test_cast_params.py holds the list to
-what the modules do.
+What some use takes in float32 stays float32: tables whose rows are added up (code_genrec's encoder,
+the mean of the items below a trie node) or made cosines, the bias of the logits, the recency of
+copy scores, the weights of the low-pass filter. Of its own parameters a model says so itself
+(`SequenceModel.cast_names`). tests/models/test_cast_params.py compares that with what the modules
+do.
 """
 
 from typing import Any
@@ -16,9 +17,9 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
+from genrec_jax.layers.blocks import Embedding
 from genrec_jax.layers.linear import Linear
-from genrec_jax.models.bart import Embedding
-from genrec_jax.models.genrec import GenRec, GenRecShape, Params, merge, with_string_keys
+from genrec_jax.models.contract import Params, SequenceModel, merge, with_string_keys
 
 # The parameters of a module that it casts at every call.
 CAST: dict[type[nnx.Module], tuple[str, ...]] = {
@@ -39,18 +40,9 @@ def cast_params(graph: Any, params: Params) -> Params:
     model = merge(graph, params)
     dtype = jnp.dtype(model.shape.dtype)
     for _, module in nnx.iter_modules(model):
-        names = _tables(model.shape) if isinstance(module, GenRec) else CAST.get(type(module), ())
+        is_model = isinstance(module, SequenceModel)
+        names = module.cast_names() if is_model else CAST.get(type(module), ())
         for name in names:
             parameter = getattr(module, name)
             parameter.set_value(parameter[...].astype(dtype))
     return with_string_keys(nnx.to_pure_dict(nnx.state(model)))
-
-
-def _tables(shape: GenRecShape) -> tuple[str, ...]:
-    """GenRec's own parameters that are cast after every look-up, and for every product."""
-    names = ["pointer"] if shape.residual == "items" else []
-    if shape.encoder_unit != "item":  # else the encoder adds up their rows
-        names += ["token_embedding", "user_embedding"]
-        if shape.head != "trie" and not shape.temperature:
-            names += ["item_embedding"]
-    return tuple(names)

@@ -80,7 +80,7 @@ class Page:
     name: str
     result: Mapping[str, Any]  # results.json
     lines: Sequence[Mapping[str, Any]]  # metrics.jsonl
-    audit: Mapping[str, Any]
+    audit: Mapping[str, Any] | None  # None: the model reads no identifiers, which could leak
     users: Sequence[SampledUser]
     config: Mapping[str, Any]  # config.a.b → value
 
@@ -94,7 +94,7 @@ def render(page: Page) -> str:
         f"<p class=soft>GenRec on {_text(result['dataset'])}: {counts['users']:,} test users, "
         f"{counts['items']:,} items, {_written(result['indexing'])}, "
         f"{_text(result['search'])} search.</p>",
-        f"<p class=verdict>{_text(page.audit['sentence'])}</p>",
+        *([f"<p class=verdict>{_text(page.audit['sentence'])}</p>"] if page.audit else []),
         "<h2>Results</h2>",
         _results(result),
         "<h2>Against the lines to beat</h2>",
@@ -103,8 +103,7 @@ def render(page: Page) -> str:
         _breakdown(result),
         "<h2>Training</h2>",
         _curves(page.lines),
-        "<h2>Does the numbering leak?</h2>",
-        _audit(page.audit),
+        *(["<h2>Does the numbering leak?</h2>", _audit(page.audit)] if page.audit else []),
         "<h2>Ten users</h2>",
         "<p class=soft>Drawn by the seed, not chosen. The test item is marked where the list has "
         "it.</p>",

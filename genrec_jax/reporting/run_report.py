@@ -59,16 +59,15 @@ def write_page(
     result = folder.read_results()
     if result is None:
         raise InputError(f"{folder.path}: the run is not finished, expected a results.json")
+    audit = None
+    if catalogue.text is not None:
+        tell = held_out_tell(config, sequences, catalogue.names, catalogue.indexing)
+        audit = audit_numbering(sequences, catalogue.indexing, catalogue.table, tell)
     page = Page(
         name=folder.path.resolve().name,
         result=result,
         lines=[json.loads(line) for line in folder.metrics.read_text().splitlines()],
-        audit=audit_numbering(
-            sequences,
-            catalogue.indexing,
-            catalogue.table,
-            held_out_tell(config, sequences, catalogue.names, catalogue.indexing),
-        ),
+        audit=audit,
         users=sampled_users(config, folder, sequences, catalogue),
         config={k: v for k, v in flat(config.to_dict()).items() if not k.endswith(".dir")},
     )

@@ -26,7 +26,7 @@ from orbax.checkpoint import v1 as ocp
 
 from genrec_jax.core.errors import DiskError, InputError, NotFiniteError, Stopped
 from genrec_jax.core.processes import by_the_first, count, is_first, once, together
-from genrec_jax.models.genrec import Params
+from genrec_jax.models.contract import Params
 from genrec_jax.runs.checksums import Sums, check_sums, sums_of
 from genrec_jax.runs.train_state import TrainState
 

@@ -1,7 +1,8 @@
 """Every key of a run's config: its type, its default, what it means; checked as a whole.
 
 The defaults are the paper's recipe (section 7.1) on the synthetic dataset. `configs/*.py` change
-what differs, and `--config.key=value` changes a key for one run.
+what differs, and `--config.key=value` changes a key for one run. The keys of `config.model` depend
+on the model family: the `config.py` of its package in `models/`.
 """
 
 import dataclasses
@@ -10,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from genrec_jax.core.config_fields import build, flat
+from genrec_jax.core.config_fields import build, expect_one_of, flat
 from genrec_jax.core.errors import InputError
 from genrec_jax.identifiers.indexing import KINDS
+from genrec_jax.models import DEFAULT, FAMILIES, config_class
 
 DATASETS = ("synthetic", "beauty", "sports", "yelp", "file")
 INDEXINGS = KINDS
@@ -45,56 +47,6 @@ class CodesConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    pretrained: str = ""  # folder or hub id of a BART checkpoint; "": from scratch
-    # From scratch: tokens of the tokenizer trained on the names. The symbols of codes come on top.
-    vocab_size: int = 512
-    # The shape of a model from scratch. With `pretrained` it is the checkpoint's, whatever that is
-    # (bart-large, a distilled one with fewer decoder layers): a key at its default then says
-    # nothing, and one that was changed must agree with the checkpoint.
-    d_model: int = 768
-    encoder_layers: int = 6
-    decoder_layers: int = 6
-    attention_heads: int = 12
-    ffn_dim: int = 3072
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    activation_dropout: float = 0.1
-    # Share of training examples that lose their user's name and id. 0 in the paper; a model from
-    # scratch otherwise learns by heart which items each user has, and little else.
-    user_dropout: float = 0.0
-    init_std: float = 0.02  # of everything that no checkpoint gives
-    max_tokens: int = 512  # of the encoder; longer histories lose their oldest items
-    dtype: str = "auto"  # float32, bfloat16; auto: bfloat16 on GPU and TPU, float32 on CPU
-    # Beyond the paper. What the encoder reads one vector of: a token; an item, the sum of its
-    # tokens and its id, behind one for the user; an item's id alone, without users.
-    encoder_unit: str = "token"
-    # Where the encoder's positions are counted from. start: as in BART. end, for models from
-    # scratch: the most recent item has the same position however long the history is. With
-    # `pretrained` it is the checkpoint's, as the shape is.
-    count_from: str = "start"
-    # What the decoder scores: the vocabulary, or the children of a trie node (models/trie_head.py).
-    # With `item` there is no decoder: a softmax over all items.
-    head: str = "vocabulary"
-    # Share of a filter that lets the slow part of a history through, in place of attention
-    # (layers/low_pass.py), and how many frequencies are slow; not for encoder_unit token and
-    # targets=every.
-    low_pass: float = 0.0
-    frequencies: int = 3
-    # With head=trie, what of the encoder goes round the decoder too. vector: its vector at the
-    # question. items: the probabilities that this vector alone gives all items, with pointers to
-    # those of the history; for encoder_unit item and id, and not for targets=every. unseen: the
-    # same of the items that are not in the history, where none comes again.
-    residual: str = "none"
-    # With head=item, and residual items or unseen: the encoder scores an item by the cosine of two
-    # vectors over this, and not by their product; 0: by the product. Small ones are sharp.
-    temperature: float = 0.0
-    # What the items' id vectors start from. collaborative: how items stand together in the
-    # training part (identifiers/item_vectors.py), as the codes of `indexing=collaborative` do.
-    item_vectors: str = "random"
-
-
-@dataclass(frozen=True)
 class PhaseConfig:
     epochs: int = 10
     max_steps: int = 0  # stop the phase (and its schedule) after so many steps; 0: no limit
@@ -118,11 +70,9 @@ class FinetuneConfig(PhaseConfig):
     # Items hidden at the end of each sequence; the last of the rest is the target. 2: the last
     # item of the training part. 1: the validation target, as the paper's text also allows.
     holdout: int = 2
-    # last: the one target, at a mask (the paper). prefixes: each item of the sequence but the
-    # first, by those before it as a sequence of their own. every: the same in one pass over the
-    # whole sequence, for encoder_unit item and id with head trie and item. With these prefixes and
-    # every have no mask: the encoder looks back only, and the last item's vector is asked for what
-    # follows.
+    # last: the one target, at a mask (the paper). Beyond the paper, without a mask, by an encoder
+    # that looks back only: prefixes: each item of the sequence but the first, by those before it
+    # as a sequence of their own; every: the same in one pass over the whole sequence.
     targets: str = "last"
 
 
@@ -133,7 +83,7 @@ class EvaluateConfig:
     search: str = "constrained"
     beams: int = 20
     top_k: int = 20
-    # Scores are divided by (tokens of the name) ** this; for model.head=vocabulary.
+    # Scores are divided by (tokens of the name) ** this; for the family genrec.
     length_penalty: float = 0.0
     exclude_history: bool = False  # leave out the items of the user's history; the paper does not
     exact_users: int = 0  # of so many of the users, what beam search misses of the exact lists
@@ -152,7 +102,7 @@ class Config:
     # items of the same name apart comes on top.
     title_tokens: int = 12
     codes: CodesConfig = field(default_factory=CodesConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: Any = field(default_factory=config_class(DEFAULT))  # of the family in its key `family`
     pretrain: PhaseConfig = field(default_factory=PhaseConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -179,13 +129,18 @@ class Config:
     keep_checkpoints: int = 2
 
     @classmethod
+    def of_family(cls, family: str) -> "Config":
+        """The defaults with a family's keys of `model`."""
+        return cls(model=config_class(family)())
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
         """From nested mappings that hold every key, checked as a whole.
 
         Raises:
             InputError: an unknown, missing or ill-typed key, or values that do not fit together.
         """
-        config = build(cls(), values)
+        config = build(cls.of_family(family_of(values)), values)
         _check(config)
         return config
 
@@ -195,26 +150,24 @@ class Config:
         _check(config)
         return config
 
-    @property
-    def by_slot(self) -> bool:
-        """Whether the encoder's vectors are of items, and the output reads single ones."""
-        return self.model.encoder_unit != "token" and self.model.head != "vocabulary"
-
-    @property
-    def asks_at_the_last_item(self) -> bool:
-        """And not at a mask behind it, in finetuning."""
-        return self.by_slot and self.finetune.targets != "last"
-
-    @property
-    def reads_causally(self) -> bool:
-        """How the trained model reads a history: as its last phase did."""
-        return self.asks_at_the_last_item and self.finetune.epochs > 0
-
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2) + "\n"
+
+
+def family_of(values: Mapping[str, Any]) -> str:
+    """The model family that nested mappings are the config of.
+
+    Raises:
+        InputError: they name none, or one that does not exist.
+    """
+    model = values.get("model")
+    if not isinstance(model, Mapping) or "family" not in model:
+        raise InputError("config.model.family: found none, expected one of " + _words(FAMILIES))
+    expect_one_of("config.model.family", model["family"], FAMILIES)
+    return model["family"]
 
 
 def check_variant(found: str, expected: tuple[str, ...]) -> None:
@@ -228,13 +181,7 @@ def _check(config: Config) -> None:
     one_of = {
         "config.data.name": (config.data.name, DATASETS),
         "config.indexing": (config.indexing, INDEXINGS),
-        "config.model.dtype": (config.model.dtype, ("auto", "float32", "bfloat16")),
         "config.evaluate.search": (config.evaluate.search, SEARCHES),
-        "config.model.encoder_unit": (config.model.encoder_unit, ("token", "item", "id")),
-        "config.model.residual": (config.model.residual, ("none", "vector", "items", "unseen")),
-        "config.model.item_vectors": (config.model.item_vectors, ("random", "collaborative")),
-        "config.model.count_from": (config.model.count_from, ("start", "end")),
-        "config.model.head": (config.model.head, ("vocabulary", "trie", "item")),
         "config.finetune.holdout": (config.finetune.holdout, (1, 2)),
         "config.finetune.targets": (config.finetune.targets, ("last", "prefixes", "every")),
         "config.steps_per_call": (config.steps_per_call, (1, 2, 3, 4, 5, 6, 7, 8)),
@@ -244,8 +191,7 @@ def _check(config: Config) -> None:
         },
     }
     for key, (found, allowed) in one_of.items():
-        if found not in allowed:
-            raise InputError(f"{key}: found {found!r}, expected one of {_words(allowed)}")
+        expect_one_of(key, found, allowed)
     for key, value in flat(config.to_dict()).items():
         word = key.rsplit(".", 1)[-1]
         if word in _AT_LEAST and value < _AT_LEAST[word]:
@@ -263,7 +209,8 @@ _AT_LEAST = {
         ("synthetic_users", "buckets", "d_model", "encoder_layers", "decoder_layers", "window"), 1
     ),
     **dict.fromkeys(
-        ("attention_heads", "ffn_dim", "batch_size", "beams", "top_k", "log_every_steps"), 1
+        ("layers", "attention_heads", "ffn_dim", "batch_size", "beams", "top_k", "log_every_steps"),
+        1,
     ),
     **dict.fromkeys(("epochs", "max_steps", "validate_every_epochs", "validate_every_steps"), 0),
     **dict.fromkeys(("users", "validation_users", "exact_users", "drop_last"), 0),
@@ -278,6 +225,7 @@ _AT_LEAST = {
     "title_tokens": 8,
     "dims": 2,
     "max_tokens": 16,
+    "max_items": 8,
     "vocab_size": 32,
 }
 _SHARES = (
@@ -293,25 +241,15 @@ _POSITIVE = ("learning_rate", "clip_norm", "init_std")
 
 
 def _check_together(config: Config) -> None:
-    model, evaluate, data = config.model, config.evaluate, config.data
+    evaluate, data = config.evaluate, config.data
+    config.model.check_run(config)
     check_evaluate(evaluate)
-    _check_head(config)
-    if not model.pretrained and model.d_model % model.attention_heads:
-        raise InputError(
-            f"config.model.attention_heads: found {model.attention_heads}, expected a divisor of "
-            f"config.model.d_model = {model.d_model}"
-        )
     for name, phase in (("pretrain", config.pretrain), ("finetune", config.finetune)):
         if phase.batch_size % phase.accumulate:
             raise InputError(
                 f"config.{name}.accumulate: found {phase.accumulate}, expected a divisor of "
                 f"config.{name}.batch_size = {phase.batch_size}"
             )
-    if model.max_tokens % 8:
-        raise InputError(
-            f"config.model.max_tokens: found {model.max_tokens}, expected a multiple of 8, which "
-            "batches are padded to"
-        )
     if evaluate.top_k < 10:
         raise InputError(
             f"config.evaluate.top_k: found {evaluate.top_k}, expected at least 10, since the best "
@@ -333,87 +271,9 @@ def _check_together(config: Config) -> None:
         raise InputError("config.finetune.epochs: found 0 in both phases, expected one to train")
 
 
-def _check_head(config: Config) -> None:
-    """What goes beyond the paper fits together."""
-    model, evaluate = config.model, config.evaluate
-    if model.pretrained and (model.encoder_unit, model.head) != ("token", "vocabulary"):
-        raise InputError(
-            f"config.model.pretrained: found {model.pretrained!r} with model.encoder_unit="
-            f"{model.encoder_unit!r} and model.head={model.head!r}, expected '' (from scratch), "
-            "or token and vocabulary"
-        )
-    one_question = model.encoder_unit != "token" and config.finetune.targets != "every"
-    for key, found in (
-        ("low_pass", model.low_pass != 0.0),
-        ("residual", model.head == "trie" and model.residual in ("items", "unseen")),
-    ):
-        if found and not one_question:
-            raise InputError(
-                f"config.model.{key}: found {getattr(model, key)!r} with model.encoder_unit="
-                f"{model.encoder_unit!r} and finetune.targets={config.finetune.targets!r}, "
-                "expected encoder_unit item or id, targets last or prefixes"
-            )
-    if config.finetune.targets == "every" and not config.by_slot:
-        raise InputError(
-            "config.finetune.targets: found 'every' with model.encoder_unit="
-            f"{model.encoder_unit!r} and model.head={model.head!r}, expected encoder_unit item or "
-            "id, head trie or item"
-        )
-    if model.count_from == "end" and config.finetune.targets == "every":
-        raise InputError(
-            "config.model.count_from: found 'end' with finetune.targets='every', where every "
-            "position of a sequence is the end of another history, expected 'start', or targets "
-            "last or prefixes"
-        )
-    if model.residual != "none" and model.head != "trie":
-        raise InputError(
-            f"config.model.residual: found {model.residual!r} with model.head={model.head!r}, "
-            "expected 'trie'"
-        )
-    if model.temperature and not (model.head == "item" or model.residual in ("items", "unseen")):
-        raise InputError(
-            f"config.model.temperature: found {model.temperature} with model.head={model.head!r} "
-            f"and model.residual={model.residual!r}, where the encoder scores no items, expected "
-            "head='item', residual='items' or 'unseen', or temperature=0"
-        )
-    if model.residual == "unseen" and not evaluate.exclude_history:
-        raise InputError(
-            "config.evaluate.exclude_history: found False with model.residual='unseen', which "
-            "gives no probability to the items of the history, expected True"
-        )
-    if model.head == "item" and evaluate.search != "exhaustive":
-        raise InputError(
-            f"config.evaluate.search: found {evaluate.search!r} with model.head='item', which "
-            "writes no names, expected 'exhaustive'"
-        )
-    if model.head == "trie" and evaluate.search == "free":
-        raise InputError(
-            "config.evaluate.search: found 'free' with model.head='trie', which knows no other "
-            "names than the catalogue's, expected 'constrained' or 'exhaustive'"
-        )
-    if model.head != "vocabulary" and evaluate.length_penalty:
-        raise InputError(
-            f"config.evaluate.length_penalty: found {evaluate.length_penalty} with model.head="
-            f"{model.head!r}, whose names are as long as the trie is deep there, expected 0"
-        )
-    if model.low_pass and 2 * model.frequencies > model.max_tokens:
-        raise InputError(
-            f"config.model.frequencies: found {model.frequencies}, expected at most half of "
-            f"config.model.max_tokens = {model.max_tokens}, the shortest waves that slots can show"
-        )
-    if model.head != "vocabulary" and config.model_parallel > 1:
-        raise InputError(
-            f"config.model_parallel: found {config.model_parallel} with model.head={model.head!r}, "
-            "whose output is the item table, expected 1"
-        )
-
-
 def check_evaluate(evaluate: EvaluateConfig) -> None:
     """Raises InputError for a search that does not exist or cannot give such lists."""
-    if evaluate.search not in SEARCHES:
-        raise InputError(
-            f"config.evaluate.search: found {evaluate.search!r}, expected one of {_words(SEARCHES)}"
-        )
+    expect_one_of("config.evaluate.search", evaluate.search, SEARCHES)
     if evaluate.search != "exhaustive" and evaluate.top_k > evaluate.beams:
         raise InputError(
             f"config.evaluate.top_k: found {evaluate.top_k}, expected at most "

@@ -6,6 +6,7 @@ from typing import Any
 
 from genrec_jax.core.config_flags import ConfigSource, parse_config
 from genrec_jax.core.flags import Flag
+from genrec_jax.models import FAMILIES
 from genrec_jax.runs.config import Config
 from genrec_jax.runs.stored_config import read_config
 
@@ -17,7 +18,12 @@ def stored_config(workdir: Path) -> Mapping[str, Any]:
     return read_config(workdir).to_dict()
 
 
-NEW_RUN = ConfigSource(Config(), FILE, stored_config)
+VARIANTS = {f"the family {family}": Config.of_family(family) for family in FAMILIES}
+FIXED = {
+    "config.model.family": "a config file of that family, as --config=configs/NAME.py for genrec, "
+    "configs/NAME.py:best for code_genrec, configs/sasrec.py for sasrec"
+}
+NEW_RUN = ConfigSource(Config(), FILE, stored_config, variants=VARIANTS, fixed=FIXED)
 # A run that exists, of which only how it ranks may be changed.
 STORED_RUN = ConfigSource(Config(), stored=stored_config, group="evaluate")
 

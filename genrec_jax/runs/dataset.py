@@ -9,10 +9,10 @@ from genrec_jax.data.prepared import RECORD, Names, is_prepared, read_names, rea
 from genrec_jax.data.sequences import (
     UserSequences,
     read_sequence_file,
-    repeats,
     without_last,
 )
 from genrec_jax.data.synthetic import SyntheticSpec, synthetic_sequences
+from genrec_jax.models import load_family
 from genrec_jax.runs.config import Config, DataConfig
 
 log = logging.getLogger(__name__)
@@ -99,9 +99,4 @@ def check_answers(config: Config, sequences: UserSequences) -> None:
             f"more than {sequences.lengths.max()} items, expected 'last', or some with "
             f"{holdout + 2}: one to read, one to answer, {holdout} held out"
         )
-    again = repeats(sequences, holdout)
-    if config.model.residual == "unseen" and again:
-        raise InputError(
-            f"config.model.residual: found 'unseen' with {sequences.name}, where {again} "
-            "interactions to learn from are with an item that the user had before, expected 'items'"
-        )
+    load_family(config.model.family).check_data(config.model, sequences, holdout)

@@ -13,12 +13,16 @@ def of_dataset(sequences: UserSequences) -> dict[str, str]:
 
 
 def of_run(sequences: UserSequences, catalogue: Catalogue) -> dict[str, str]:
-    """The same of all that a run must find again."""
-    indexing, table = catalogue.indexing, catalogue.table
+    """By name, the sha256 of the dataset and of all that its identifiers are made of."""
+    indexing = catalogue.indexing
+    numbering = hash_integers(indexing.user_numbers, indexing.item_numbers)
+    found = {**of_dataset(sequences), "numbering": numbering}
+    if catalogue.text is None:
+        return found
+    table = catalogue.table
     tokenizer = catalogue.vocabulary.tokenizer.to_str().encode()
     return {
-        **of_dataset(sequences),
-        "numbering": hash_integers(indexing.user_numbers, indexing.item_numbers),
+        **found,
         "tokenizer": hashlib.sha256(tokenizer).hexdigest(),
         "token table": hash_integers(table.tokens, table.lengths),
     }

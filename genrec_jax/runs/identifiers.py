@@ -13,20 +13,17 @@ from genrec_jax.data.datasets import named_attributes
 from genrec_jax.data.identity import identify
 from genrec_jax.data.prepared import Names
 from genrec_jax.data.sequences import UserSequences
-from genrec_jax.identifiers.catalogue import TOKENIZER, Catalogue
+from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.codes import code_symbols, likeness
 from genrec_jax.identifiers.indexing import CODE_KINDS, Indexing, coded_indexing, make_indexing
 from genrec_jax.identifiers.item_vectors import collaborative_vectors, side_by_side, text_vectors
 from genrec_jax.identifiers.titles import clean_title, title_names
 from genrec_jax.identifiers.tokenizer import (
     Vocabulary,
-    load_bart_tokenizer,
-    read_tokenizer,
     train_tokenizer,
     with_symbols,
 )
-from genrec_jax.models.convert import is_export
-from genrec_jax.models.id_tables import FILE as ID_TABLES
+from genrec_jax.models import load_family
 from genrec_jax.runs.config import Config
 from genrec_jax.runs.dataset import load_names, whole_sequences
 
@@ -39,10 +36,15 @@ def build_catalogue(config: Config, sequences: UserSequences, pretrained: Path |
     Args:
         config: of the run.
         sequences: its dataset.
-        pretrained: the folder of BART's tokenizer; None: train one on the names.
+        pretrained: the folder of a pretrained model's tokenizer; None: train one on the names, if
+            the model writes any.
     """
     names = load_names(config.data)
-    indexing, vocabulary = make_names(config, sequences, names, pretrained)
+    if load_family(config.model.family).reads_names:
+        indexing, vocabulary = make_names(config, sequences, names, pretrained)
+    else:
+        indexing = make_indexing(config.indexing, sequences, config.indexing_seed)
+        vocabulary = None
     # Whose ids these are does not depend on how much of every user's history is used.
     whole = whole_sequences(config.data) if config.data.drop_last else sequences
     return Catalogue.build(sequences, indexing, vocabulary, names, identify(whole, names))
@@ -69,7 +71,7 @@ def make_names(
                 "prepared dataset with some (python -m genrec_jax prepare)"
             )
     if pretrained is not None:
-        vocabulary = load_vocabulary(pretrained)
+        vocabulary = load_family(config.model.family).vocabulary(pretrained)
     else:
         written = indexing.item_names()
         written = [title or name for title, name in zip(titles or written, written, strict=True)]
@@ -92,7 +94,7 @@ def make_codes(
     vocabulary = (
         train_tokenizer(indexing.user_names(), config.model.vocab_size)
         if pretrained is None
-        else load_vocabulary(pretrained)
+        else load_family(config.model.family).vocabulary(pretrained)
     )
     if vectors is not None and indexing.codes is not None:
         like = [likeness(vectors, indexing.codes, symbols) for symbols in (0, 1, 2)]
@@ -146,19 +148,3 @@ def item_texts(
             "prepare), or the file of a named dataset's attributes beside it"
         )
     return titles, attributes
-
-
-def load_vocabulary(pretrained: Path) -> Vocabulary:
-    """BART's tokenizer, or that of the run which a folder was exported from.
-
-    The latter is taken as it stands: BartTokenizer would build it anew from its merges, and split
-    names before it merges.
-    """
-    if (pretrained / ID_TABLES).is_file():
-        return read_tokenizer(pretrained / TOKENIZER)
-    if (pretrained / "config.json").is_file() and is_export(pretrained):
-        raise InputError(
-            f"{pretrained}: was exported by genrec_jax, but lacks {ID_TABLES}, expected the whole "
-            "folder"
-        )
-    return load_bart_tokenizer(pretrained)

@@ -25,8 +25,8 @@ from genrec_jax.core.errors import InputError
 from genrec_jax.core.jax_settings import differences
 from genrec_jax.core.processes import by_the_first, is_first
 from genrec_jax.data.identity import DatasetId
-from genrec_jax.models.bart import BartShape
-from genrec_jax.models.genrec import GenRecShape
+from genrec_jax.models import load_family
+from genrec_jax.models.contract import ModelShape
 from genrec_jax.runs.config import Config
 from genrec_jax.runs.stored_config import CONFIG, read_config, read_object
 
@@ -97,7 +97,7 @@ class RunFolder:
             )
 
     @by_the_first
-    def create(self, config: Config, shape: GenRecShape) -> None:
+    def create(self, config: Config, shape: ModelShape) -> None:
         """The config comes first: with it the folder is a run's.
 
         Raises:
@@ -189,14 +189,19 @@ class RunFolder:
         """The run's config. A key that is younger than the run stands at its default."""
         return read_config(self.path)
 
-    def read_shape(self) -> GenRecShape:
-        """Of a run that is older than GenRecShape: the paper's model."""
-        like = dataclasses.asdict(GenRecShape())
-        older = {name: like[name] for name in like.keys() - dataclasses.asdict(BartShape()).keys()}
-        values = {**older, **read_object(self._shape)}
-        if {k: type(v) for k, v in values.items()} != {k: type(v) for k, v in like.items()}:
+    def read_shape(self) -> ModelShape:
+        """The shape of the run's model.
+
+        Raises:
+            InputError: there is no run, or its model.json is not of its family.
+        """
+        kind = load_family(self.read_config().model.family).shape
+        assert dataclasses.is_dataclass(kind)
+        values, plain = read_object(self._shape), (int, float)
+        expected = {f.name: f.type if f.type in plain else str for f in dataclasses.fields(kind)}
+        if {name: type(value) for name, value in values.items()} != expected:
             raise InputError(f"{self._shape}: found {values}, expected the shape of a model")
-        return GenRecShape(**values)
+        return kind(**values)
 
     def read_results(self) -> dict[str, Any] | None:
         return read_object(self._results) if self._results.is_file() else None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from genrec_jax.core.errors import InputError
-from genrec_jax.runs.config import Config
+from genrec_jax.runs.config import Config, family_of
 
 CONFIG = "config.json"
 
@@ -16,7 +16,14 @@ def read_config(workdir: Path) -> Config:
     Raises:
         InputError: the directory holds no run, or its config cannot be read or is not valid.
     """
-    return Config.from_dict(_overlay(Config().to_dict(), read_object(workdir / CONFIG)))
+    values = read_object(workdir / CONFIG)
+    if isinstance(values.get("model"), dict) and "family" not in values["model"]:
+        raise InputError(
+            f"--workdir={workdir}: found a run of a genrec_jax before 0.2.0, expected one of 0.2.0 "
+            "or later"
+        )
+    defaults = Config.of_family(family_of(values)).to_dict()
+    return Config.from_dict(_overlay(defaults, values))
 
 
 def read_object(path: Path) -> dict[str, Any]:

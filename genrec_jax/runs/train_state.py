@@ -5,7 +5,7 @@ from typing import NamedTuple
 import optax
 from jaxtyping import Array, Int
 
-from genrec_jax.models.genrec import Params
+from genrec_jax.models.contract import Params
 
 
 class TrainState(NamedTuple):

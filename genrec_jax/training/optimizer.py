@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from genrec_jax.models.genrec import Params
+from genrec_jax.models.contract import Params
 
 TORCH_EPSILON = 1e-6  # of torch.nn.utils.clip_grad_norm_
 

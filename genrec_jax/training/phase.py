@@ -32,17 +32,17 @@ from genrec_jax.data.sequences import (
 from genrec_jax.decoding.ranker import Ranker
 from genrec_jax.evaluation.evaluate import split_examples
 from genrec_jax.evaluation.metrics import metrics
-from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.identifiers.sentences import plan_batches
-from genrec_jax.models.genrec import GenRecShape, Params, abstract_model
+from genrec_jax.identifiers.sentences import InputLengths, plan_batches
+from genrec_jax.models import load_family
+from genrec_jax.models.contract import Objective, Params
 from genrec_jax.runs.checkpoint import Checkpoints
 from genrec_jax.runs.config import Config, FinetuneConfig, PhaseConfig
+from genrec_jax.runs.model import ModelSetup
 from genrec_jax.runs.run_folder import METRIC, VALIDATION, MetricsWriter
 from genrec_jax.runs.train_state import TrainState
 from genrec_jax.training.calls import Call, plan_calls
-from genrec_jax.training.cloze import CAUSAL, Objective
 from genrec_jax.training.figures import FigureLog
-from genrec_jax.training.flops import device_peak, sequence_flops
+from genrec_jax.training.flops import device_peak
 from genrec_jax.training.optimizer import OptimizerSpec, learning_rate_schedule, make_optimizer
 from genrec_jax.training.resident import ResidentTrainer, Rows, put_examples
 from genrec_jax.training.step import StepMetrics, make_step, root_key, start_state
@@ -72,25 +72,23 @@ class Phase:
         return steps or self.config.validate_every_epochs * self.plan.steps_per_epoch or self.steps
 
 
-def make_phases(config: Config, sequences: UserSequences, catalogue: Catalogue) -> Iterator[Phase]:
+def make_phases(config: Config, sequences: UserSequences, lengths: InputLengths) -> Iterator[Phase]:
     """Pretraining and finetuning, or the one of them that has epochs."""
     first_step = 0
     finetuning = finetuning_examples(sequences, config.finetune)
     objectives: list[tuple[str, Objective, PhaseConfig, Examples]] = [
         ("pretrain", "random_item", config.pretrain, pretraining_examples(sequences)),
-        ("finetune", objective_of(config), config.finetune, finetuning),
+        ("finetune", finetuning_objective(config), config.finetune, finetuning),
     ]
     for name, objective, phase, examples in objectives:
         if phase.epochs == 0:
             continue
         plan = plan_batches(
             examples,
-            catalogue.table,
-            config.model.max_tokens,
+            lengths,
             phase.batch_size,
             config.data.buckets,
             name,
-            config.model.encoder_unit,
         )
         steps = phase.epochs * plan.steps_per_epoch
         steps = min(steps, phase.max_steps) if phase.max_steps else steps
@@ -104,11 +102,15 @@ def finetuning_examples(sequences: UserSequences, finetune: FinetuneConfig) -> E
     return split(sequences, finetune.holdout)
 
 
-def objective_of(config: Config) -> Objective:
-    """Of finetuning."""
-    if not config.asks_at_the_last_item:
-        return "next_item"
-    return "every_item" if config.finetune.targets == "every" else "following_item"
+def finetuning_objective(config: Config) -> Objective:
+    """What finetuning asks the model to predict."""
+    family = load_family(config.model.family)
+    return family.objective(config.model, config.finetune.targets)
+
+
+def last_objective(config: Config) -> Objective:
+    """The objective of the last phase that has epochs, which the trained model answers to."""
+    return finetuning_objective(config) if config.finetune.epochs else "random_item"
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,7 @@ class Progress:
     best_score: float = -1.0
     seconds: float = 0.0  # of training and validation so far
     validation_due: bool = False  # that of `step` is not through
-    # How the encoder reads in this phase (models/item_inputs.py); None: of an older version.
-    causal: bool | None = None
+    objective: Objective = "random_item"  # of this phase: ranking asks the model accordingly
     # The StepMetrics of the steps that no line of metrics.jsonl has told yet.
     pending: dict[str, list[float]] = field(default_factory=dict)
 
@@ -133,8 +134,7 @@ class PhaseRunner:
         self,
         config: Config,
         phase: Phase,
-        catalogue: Catalogue,
-        shape: GenRecShape,
+        setup: ModelSetup,
         sequences: UserSequences,
         ranker: Ranker,
         checkpoints: Checkpoints,
@@ -143,7 +143,7 @@ class PhaseRunner:
     ):
         self.config = config
         self.phase = phase
-        self.catalogue = catalogue
+        self.setup = setup
         self.ranker = ranker
         self.checkpoints = checkpoints
         self.writer = writer
@@ -161,38 +161,23 @@ class PhaseRunner:
         self.learning_rate = learning_rate_schedule(spec)
         self.optimizer = make_optimizer(spec)
         self.devices = ranker.devices
-        graph, like = abstract_model(shape, catalogue.table.n_users, catalogue.table.n_items)
+        graph, like = setup.graph_and_like
         self.like = self.devices.like(like)
         step = make_step(
             graph,
             self.optimizer,
             phase.objective,
-            config.model.user_dropout,
             phase.config.accumulate,
             config.rematerialise,
         )
-        table = ranker.table
         examples = self.devices.put_whole(put_examples(phase.plan.examples))
         root = self.devices.put_whole(root_key(config.seed, phase.objective))
         steps_per_call = min(config.steps_per_call, config.log_every_steps)
         self.trainer = ResidentTrainer(
-            step, table, examples, root, steps_per_call, phase.name, self.devices
+            step, ranker.tables, examples, root, steps_per_call, phase.name, self.devices
         )
         self.save_request = Agreement()
-        self.shape = shape
-        decoder_tokens, scored = table.item_width + 1, None
-        if table.trie is not None:
-            decoder_tokens, scored = table.trie.depth, sum(table.trie.widths)
-            scored += table.n_items if shape.residual in ("items", "unseen") else 0
-        elif shape.head == "item":
-            decoder_tokens, scored = 0, table.n_items
-        self.flops = partial(
-            sequence_flops,
-            shape,
-            n_decoder_tokens=decoder_tokens,
-            scored=scored,
-            every=phase.objective == "every_item",
-        )
+        self.flops = setup.sequence_flops(phase.objective)
 
     def run(
         self, params: Params | None, progress: Progress, traces: Path | None
@@ -272,7 +257,7 @@ class PhaseRunner:
             every=self.config.log_every_steps,
             learning_rate=self.learning_rate,
             flops=self.flops,
-            peak=device_peak(self.shape.dtype),
+            peak=device_peak(self.setup.shape.dtype),
             write=self.writer.write,
             written=done - n,
             waiting=[(n, pending)],
@@ -302,7 +287,7 @@ class PhaseRunner:
             step=self.phase.first_step + done,
             seconds=started - self.started,
             validation_due=validates,
-            causal=self.phase.objective in CAUSAL,
+            objective=self.phase.objective,
             pending={name: column.tolist() for name, column in pending.items()},
         )
         self.checkpoints.save(self.progress.step, state, vars(self.progress))
@@ -331,7 +316,7 @@ class PhaseRunner:
 
         step = self.progress.step
         self.ranker.params = params
-        self.ranker.causal = self.phase.objective in CAUSAL
+        self.ranker.objective = self.phase.objective
         lists = self.ranker.rank(self.validation, VALIDATION, watch)
         self.ranker.params = None  # the next step donates them
         found = metrics(lists.items, self.validation.examples.targets)
@@ -369,7 +354,7 @@ class PhaseRunner:
         """Whose sequences the batch of a step holds, by the dataset's ids."""
         call = next(plan_calls(self.phase.plan, self.config.seed, step, step + 1, 1, step + 1))
         rows = call.rows[0][call.rows[0] >= 0]
-        users = self.catalogue.user_ids[self.phase.plan.examples.users[rows]]
+        users = self.setup.catalogue.user_ids[self.phase.plan.examples.users[rows]]
         named = ", ".join(map(str, users[:NAMED_USERS]))
         more = f" and {len(users) - NAMED_USERS} more" if len(users) > NAMED_USERS else ""
         return f"its batch has the users {named}{more}"

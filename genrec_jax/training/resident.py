@@ -33,7 +33,7 @@ from genrec_jax.core.errors import InputError
 from genrec_jax.core.processes import together
 from genrec_jax.data.batches import Batch, Bucket
 from genrec_jax.data.sequences import Examples
-from genrec_jax.models.inputs import DeviceTable
+from genrec_jax.models.tables import Tables
 from genrec_jax.runs.train_state import TrainState
 from genrec_jax.training.calls import Call
 from genrec_jax.training.step import Step, StepMetrics
@@ -80,7 +80,7 @@ def gather_batch(examples: DeviceExamples, rows: Int[Array, " B"], n_items: int)
 
 
 def make_resident_step(step: Step, devices: Devices | None = None) -> Any:
-    """`call(state, table, examples, root, rows [k, B], n, bucket)`, jitted, the state donated.
+    """`call(state, tables, examples, root, rows [k, B], n, bucket)`, jitted, the state donated.
 
     It gives the state after the first n rows and their metrics, [k] with zeros after the n-th.
 
@@ -92,7 +92,7 @@ def make_resident_step(step: Step, devices: Devices | None = None) -> Any:
     @partial(jax.jit, static_argnums=6, donate_argnums=0)
     def call(
         state: TrainState,
-        table: DeviceTable,
+        tables: Tables,
         examples: DeviceExamples,
         root: jax.Array,
         rows: Int[Array, "k B"],
@@ -101,7 +101,7 @@ def make_resident_step(step: Step, devices: Devices | None = None) -> Any:
     ) -> tuple[TrainState, StepMetrics]:
         def one(state: TrainState, rows: Int[Array, " B"]) -> tuple[TrainState, StepMetrics]:
             batch = gather_batch(examples, rows, bucket.n_items)
-            return step(state, table, batch, root, bucket.n_tokens)
+            return step(state, tables, batch, root, bucket.n_tokens)
 
         def body(i: Int[Array, ""], carried: Any) -> Any:
             state, so_far = carried
@@ -128,7 +128,7 @@ class ResidentTrainer:
     """Runs calls; each bucket is compiled once, when it first comes."""
 
     step: Step
-    table: DeviceTable
+    tables: Tables
     examples: DeviceExamples
     root: jax.Array  # key of all random numbers, see `step.root_key`
     steps_per_call: int = 1  # k: the most that a call may hold
@@ -154,7 +154,7 @@ class ResidentTrainer:
         """
         program = self.program(state, call)
         with jax.transfer_guard("disallow"):
-            return program(state, self.table, self.examples, self.root, *put)
+            return program(state, self.tables, self.examples, self.root, *put)
 
     def program(self, state: TrainState, call: Call) -> Any:
         """The compiled step of a call's bucket."""
@@ -164,7 +164,7 @@ class ResidentTrainer:
             shape = (self.steps_per_call, batch)
             rows = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self.devices.rows(axis=1))
             n = jax.ShapeDtypeStruct((), jnp.int32, sharding=self.devices.whole)
-            arguments = (state, self.table, self.examples, self.root, rows, n, call.bucket)
+            arguments = (state, self.tables, self.examples, self.root, rows, n, call.bucket)
             with jax.set_mesh(self.devices.mesh):
                 program = together(lambda: self._jitted.lower(*arguments).compile())
             self.programs[call.bucket] = program

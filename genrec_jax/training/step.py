@@ -1,8 +1,8 @@
 """The whole training step as one function, the same for both phases.
 
-Integers go in; masking, token look-up, encoder and decoder input, forward, backward, clipping,
+Integers go in; the model's `make_inputs` (masking, token look-up), forward, backward, clipping,
 AdamW and its schedule happen inside. `make_step` gives the function, `make_train_step` jits it for
-batches from the host, resident.py for a dataset that lies on the device. What differs between two
+batches from the host, resident.py for a dataset that is on the device. What differs between two
 seeds of a run is an argument, so that the runs of a sweep share their compiled programs.
 """
 
@@ -20,20 +20,17 @@ from genrec_jax.core.devices import Devices, split_rows
 from genrec_jax.core.jax_settings import KEY_IMPL, random_key
 from genrec_jax.data.batches import Batch
 from genrec_jax.layers.dropout import Key
-from genrec_jax.models.genrec import Params, merge
-from genrec_jax.models.inputs import DeviceTable
-from genrec_jax.models.item_inputs import Sentence, sentence_input, targets_by_slot
+from genrec_jax.models.contract import InputKeys, Inputs, Objective, Params, merge
+from genrec_jax.models.tables import Tables
 from genrec_jax.runs.train_state import TrainState
-from genrec_jax.training.cloze import CAUSAL, Objective, drop_users, mask_items
-from genrec_jax.training.losses import Answer, answer_losses, right_answer
 
 
 class StepMetrics(NamedTuple):
     """Sums, so that they add up over batches, devices and hosts; [n] each for n steps."""
 
     loss_sum: Float[Array, "*n"]  # nats, over `tokens`
-    tokens: Int[Array, "*n"]  # weighted decoder tokens, decisions on paths, or items
-    exact: Int[Array, "*n"]  # targets whose every token had the highest logit
+    tokens: Int[Array, "*n"]  # predictions that count: decoder tokens, steps of paths, or items
+    exact: Int[Array, "*n"]  # targets whose every prediction was correct
     targets: Int[Array, "*n"]
     gradient_norm: Float[Array, "*n"]
 
@@ -50,8 +47,8 @@ class Sums(NamedTuple):
     exact: Int[Array, ""]
 
 
-Step = Callable[[TrainState, DeviceTable, Batch, jax.Array, int], tuple[TrainState, StepMetrics]]
-# (params, sentence, answer, key) → the gradient of the loss by the params, and the sums
+Step = Callable[[TrainState, Tables, Batch, jax.Array, int], tuple[TrainState, StepMetrics]]
+# (params, inputs, key) → the gradient of the loss by the params, and the sums
 Gradient = Callable[..., tuple[Params, Sums]]
 
 
@@ -76,64 +73,51 @@ def make_step(
     graph: Any,
     optimizer: optax.GradientTransformation,
     objective: Objective,
-    user_dropout: float,
     accumulate: int = 1,
     rematerialise: bool = False,
 ) -> Step:
-    """`step(state, table, batch, root, n_tokens)`, to be jitted.
+    """`step(state, tables, batch, root, length)`, to be jitted.
 
     The random numbers of a step follow from (root, state.step) alone; see `root_key`.
 
     Args:
         graph: of the model.
         optimizer: as `make_optimizer` makes it.
-        objective: which item is masked.
-        user_dropout: share of the examples that lose their user.
+        objective: what the model is asked to predict.
         accumulate: parts that a batch is computed in, one after the other; divides the batch.
             Which items are masked and which users dropped does not depend on it, dropout does.
         rematerialise: keep only the layers' inputs for the backward pass.
     """
 
     def step(
-        state: TrainState, table: DeviceTable, batch: Batch, root: jax.Array, n_tokens: int
+        state: TrainState, tables: Tables, batch: Batch, root: jax.Array, length: int
     ) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(root, impl=KEY_IMPL), state.step)
         mask_key, user_key, dropout_key = jax.random.split(key, 3)
-        items, targets = mask_items(
-            objective, mask_key, batch.histories, batch.targets, table.mask_row
-        )
-        users = drop_users(user_key, batch.users, user_dropout)
-        shape = merge(graph, state.params).shape
-        every = objective == "every_item"
-        sentence = sentence_input(
-            table, shape.encoder_unit, users, items, n_tokens, objective in CAUSAL, every
-        )
-        if every:
-            targets = targets_by_slot(shape.encoder_unit, targets, n_tokens)
-        answer = right_answer(shape.head, table, targets)
-        tokens = jnp.sum(answer.weights)
+        keys = InputKeys(mask_key, user_key)
+        model = merge(graph, state.params)
+        inputs: Inputs = model.make_inputs(tables, batch, objective, length, keys)
+        predictions = jnp.sum(inputs.weights)
 
-        def loss_of(
-            params: Params, sentence: Sentence, answer: Answer, key: Key
-        ) -> tuple[jax.Array, Sums]:
-            model = merge(graph, params)
-            losses = answer_losses(model, table, sentence, answer, key, rematerialise)
-            loss_sum = jnp.sum(losses.nats)
-            exact = jnp.sum(jnp.all(losses.right, axis=-1) & answer.has_target)
-            # Over the tokens of the whole batch, so that the parts' gradients add up.
-            return loss_sum / jnp.maximum(tokens, 1), Sums(loss_sum, exact)
+        def loss_of(params: Params, inputs: Inputs, key: Key) -> tuple[jax.Array, Sums]:
+            terms = merge(graph, params).loss(tables, inputs, key, rematerialise)
+            loss_sum = jnp.sum(terms.loss)
+            has_target = jnp.any(inputs.weights, axis=-1)
+            exact = jnp.sum(jnp.all(terms.correct, axis=-1) & has_target)
+            # Over the predictions of the whole batch, so that the parts' gradients add up.
+            return loss_sum / jnp.maximum(predictions, 1), Sums(loss_sum, exact)
 
         gradient: Gradient = jax.grad(loss_of, has_aux=True)
         if accumulate > 1:
             gradient = partial(_accumulated, gradient, accumulate)
-        grads, sums = gradient(state.params, sentence, answer, dropout_key)
+        grads, sums = gradient(state.params, inputs, dropout_key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         metrics = StepMetrics(
             loss_sum=sums.loss_sum,
-            tokens=tokens,
+            tokens=predictions,
             exact=sums.exact,
-            targets=jnp.sum(targets >= 0),
+            targets=jnp.sum(jnp.any(inputs.weights, axis=-1)),
             gradient_norm=optax.tree.norm(grads),
         )
         return TrainState(state.step + 1, params, opt_state), metrics
@@ -143,41 +127,33 @@ def make_step(
 
 def make_train_step(
     graph: Any,
-    table: DeviceTable,
+    tables: Tables,
     optimizer: optax.GradientTransformation,
     objective: Objective,
-    user_dropout: float,
     seed: int,
 ) -> Callable[[TrainState, Batch, int], tuple[TrainState, StepMetrics]]:
-    """`step(state, batch, n_tokens)`, jitted, the state donated; each (H, n_tokens) compiles once.
+    """`step(state, batch, length)`, jitted, the state donated; each (H, length) compiles once.
 
     The arguments are those of `make_step`.
     """
-    step = make_step(graph, optimizer, objective, user_dropout)
+    step = make_step(graph, optimizer, objective)
     root = root_key(seed, objective)
     jitted = jax.jit(step, static_argnums=4, donate_argnums=0)
-    return lambda state, batch, n_tokens: jitted(state, table, batch, root, n_tokens)
+    return lambda state, batch, length: jitted(state, tables, batch, root, length)
 
 
 def _accumulated(
-    gradient: Gradient,
-    parts: int,
-    params: Params,
-    sentence: Sentence,
-    answer: Answer,
-    key: jax.Array,
+    gradient: Gradient, parts: int, params: Params, inputs: Inputs, key: jax.Array
 ) -> tuple[Params, Sums]:
     """The gradient of a batch as the sum over its parts; the memory of one part's forward pass."""
     # Integers that change places, so that each device has its share of every part.
-    split = jax.tree.map(
-        lambda x: split_rows(x.reshape(parts, -1, *x.shape[1:]), axis=1), (sentence, answer)
-    )
+    split = jax.tree.map(lambda x: split_rows(x.reshape(parts, -1, *x.shape[1:]), axis=1), inputs)
     keys = jax.random.split(key, parts)
 
     def add(total: Any, part: Any) -> tuple[Any, None]:
-        fed, part_key = part
-        return jax.tree.map(jnp.add, total, gradient(params, *fed, part_key)), None
+        inputs, part_key = part
+        return jax.tree.map(jnp.add, total, gradient(params, inputs, part_key)), None
 
-    like = jax.eval_shape(gradient, params, *jax.tree.map(lambda x: x[0], split), keys[0])
+    like = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], split), keys[0])
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
     return jax.lax.scan(add, zeros, (split, keys))[0]

@@ -17,22 +17,15 @@ from genrec_jax.data.sequences import UserSequences
 from genrec_jax.decoding.ranker import Ranker
 from genrec_jax.evaluation.evaluate import evaluate_split
 from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.models.genrec import GenRecShape, abstract_model
+from genrec_jax.models import load_family
 from genrec_jax.runs import fingerprints
 from genrec_jax.runs.checkpoint import Checkpoints
 from genrec_jax.runs.config import Config
 from genrec_jax.runs.dataset import check_answers, load_sequences, log_statistics
 from genrec_jax.runs.identifiers import build_catalogue
-from genrec_jax.runs.model import (
-    log_parameters,
-    longest_trained,
-    model_shape,
-    pretrained_folder,
-    start_params,
-    start_vectors,
-)
+from genrec_jax.runs.model import ModelSetup, log_parameters
 from genrec_jax.runs.run_folder import METRIC, SAME_RESULT, MetricsWriter, RunFolder
-from genrec_jax.training.phase import PhaseRunner, Progress, make_phases
+from genrec_jax.training.phase import PhaseRunner, Progress, last_objective, make_phases
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +73,9 @@ def train(config: Config, folder: RunFolder, report: Report) -> None:
     ):
         # ------------------------------------------------------------ data and identifiers
         load = partial(load_all, config, devices)
-        sequences, pretrained, catalogue, shape = processes.together(load)
+        sequences, pretrained, setup = processes.together(load)
         stop.heed()
-        found = fingerprints.of_run(sequences, catalogue)
+        found = fingerprints.of_run(sequences, setup.catalogue)
         processes.check_same(repr(found), "dataset, numbering or tokenizer")
         settings = jax_settings.recorded()
         processes.check_same(repr(settings), "setting of JAX or XLA")
@@ -93,26 +86,19 @@ def train(config: Config, folder: RunFolder, report: Report) -> None:
             params = None
         else:
             with on_host():
-                params = processes.together(
-                    lambda: start_params(
-                        shape,
-                        catalogue,
-                        pretrained,
-                        config.seed,
-                        start_vectors(config, sequences),
-                    )
-                )
+                start = partial(setup.start_params, config, sequences, pretrained)
+                params = processes.together(start)
             params = devices.put_params(params)
         stop.heed()
-        folder.create(config, shape)
+        folder.create(config, setup.shape)
         folder.open_log(lines)
         if not goes_on:
-            catalogue.save(folder.identifiers)
+            setup.catalogue.save(folder.identifiers)
             folder.write_fingerprints(found)
             folder.write_jax_settings(settings)
         log_statistics(sequences)
-        _, like = abstract_model(shape, catalogue.table.n_users, catalogue.table.n_items)
-        log_parameters(like, shape.dtype)
+        _, like = setup.graph_and_like
+        log_parameters(like, setup.shape.dtype)
         if devices.count > 1:
             log.info("%s", devices)
 
@@ -126,17 +112,12 @@ def train(config: Config, folder: RunFolder, report: Report) -> None:
 
         # ------------------------------------------------------------ pretrain, finetune
         ranker = Ranker(
-            catalogue,
-            shape,
-            config.evaluate,
-            config.model.max_tokens,
-            config.data.buckets,
-            devices=devices,
+            setup, config.evaluate, config.data.buckets, last_objective(config), devices=devices
         )
-        work = (catalogue, shape, sequences, ranker, checkpoints)
+        work = (setup, sequences, ranker, checkpoints)
         traces = folder.path / "profile" if config.profile else None
         with contextlib.closing(MetricsWriter(folder)) as writer:
-            for phase in make_phases(config, sequences, catalogue):
+            for phase in make_phases(config, sequences, setup.lengths):
                 runner = PhaseRunner(config, phase, *work, writer, stop)
                 params, progress = runner.run(params, progress, traces)
         del params
@@ -144,28 +125,25 @@ def train(config: Config, folder: RunFolder, report: Report) -> None:
         # ------------------------------------------------------------ test the best
         stop.heed()
         ranker.params = checkpoints.params(best_step(progress), devices.like(like))
-        ranker.causal = config.reads_causally
+        ranker.objective = last_objective(config)
         result = test(config, folder, sequences, ranker, progress, stop)
         stop.heed()  # rerunning the command makes the report of a run with a result
-        report(FinishedRun(config, folder, result, True, lambda: (sequences, catalogue)))
+        report(FinishedRun(config, folder, result, True, lambda: (sequences, setup.catalogue)))
 
 
 def _load_finished(config: Config, folder: RunFolder) -> tuple[UserSequences, Catalogue]:
     return load_sequences(config.data), Catalogue.load(folder.identifiers)
 
 
-def load_all(
-    config: Config, devices: Devices
-) -> tuple[UserSequences, Path | None, Catalogue, GenRecShape]:
-    """The dataset, the folder of the pretrained weights, the catalogue and the model's shape."""
+def load_all(config: Config, devices: Devices) -> tuple[UserSequences, Path | None, ModelSetup]:
+    """The dataset, the folder of the pretrained weights, and the model without parameters."""
     sequences = load_sequences(config.data)
     check_answers(config, sequences)
-    pretrained = pretrained_folder(config.model)
+    pretrained = load_family(config.model.family).pretrained(config.model)
     catalogue = build_catalogue(config, sequences, pretrained)
-    longest = longest_trained(config, sequences, catalogue.table)
-    shape = model_shape(config.model, catalogue, pretrained, longest)
-    devices.check_width(shape.d_model)
-    return sequences, pretrained, catalogue, shape
+    setup = ModelSetup.new(config, catalogue, sequences, pretrained)
+    devices.check_width(setup.shape.width)
+    return sequences, pretrained, setup
 
 
 def check_batches(config: Config, devices: Devices) -> None:

@@ -13,7 +13,7 @@ from genrec_jax.cli.launch import by_mode, by_name
 from genrec_jax.cli.names import COMMANDS, MODES, RENAMED
 from genrec_jax.cli.renamed import module_of, refuse_module
 
-STORED = ROOT / "docs" / "results" / "before_redesign" / "quickstart"
+STORED = ROOT / "docs" / "results" / "families" / "sasrec"
 AUDITED = "--config=configs/quickstart.py --config.data.synthetic_users=80"
 QUICKSTART = f"--config={ROOT / 'configs' / 'quickstart.py'}"
 
@@ -94,7 +94,7 @@ def test_runs_of_one_name_are_not_one_row(
 ) -> None:
     runs = [shutil.copytree(STORED, tmp_path / name / "run") for name in ("a", "b")]
     assert command("report", str(runs[0]), str(runs[1])) == 2
-    assert "found two runs named run on synthetic" in the_error(capsys)
+    assert "found two runs named run on beauty" in the_error(capsys)
 
 
 def test_a_command_where_a_mode_is_expected(capsys: pytest.CaptureFixture[str]) -> None:

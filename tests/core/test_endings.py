@@ -34,7 +34,7 @@ from genrec_jax.data import datasets
 from genrec_jax.data.prepare import prepare
 from genrec_jax.decoding.predictions import MARKER, check_writable
 from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.models import hub
+from genrec_jax.models.genrec import hub
 from genrec_jax.runs.run_folder import MetricsWriter, RunFolder
 from genrec_jax.sweeps.search import StudyFile
 

@@ -13,7 +13,7 @@ from genrec_jax.core.errors import InputError
 from genrec_jax.data.datasets import load_named
 from genrec_jax.evaluation import evaluate
 from genrec_jax.main import main
-from genrec_jax.models.hub import checkpoint_folder
+from genrec_jax.models.genrec.hub import checkpoint_folder
 from genrec_jax.sweeps.ablation import ablation_trials
 from genrec_jax.sweeps.spec import Ablation, load_sweep
 

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +17,12 @@ from genrec_jax.decoding.exhaustive import best_items, make_blocks, score_items
 from genrec_jax.decoding.seen import find_items, seen_nodes
 from genrec_jax.identifiers.trie import Trie, build_trie
 from genrec_jax.models.device_trie import put_on_device
-from genrec_jax.models.heads import VocabularyHead
+from genrec_jax.models.genrec.writer import VocabularyWriter, child_log_probs
 
 PAD, EOS, V, LONGEST = 1, 2, 9, 3
 LETTERS = range(3, V)
+NO_WRITER: Any = None  # states are logits, which here come from a table
+edge_log_probs = partial(VocabularyWriter.edge_log_probs, NO_WRITER)
 COMPILE_FAST = {"xla_backend_optimization_level": 0}  # every random trie is another program
 
 
@@ -43,7 +47,7 @@ def fake_logits(seed: int, users: int) -> tuple[np.ndarray, Decoder]:
     def reorder(cache, parents):
         return jnp.take_along_axis(cache, parents, axis=1)
 
-    return table.astype(np.float32), Decoder(start, advance, reorder, VocabularyHead.log_probs)
+    return table.astype(np.float32), Decoder(start, advance, reorder, child_log_probs)
 
 
 def fake_tree(table: np.ndarray):
@@ -72,7 +76,7 @@ def spell(prefix: tuple[int, ...]) -> int:
 
 
 def score(table: np.ndarray, name: tuple[int, ...]) -> float:
-    """The log-probability of a name and of the `</s>` behind it."""
+    """The log-probability of a name and of the `</s>` after it."""
     return sum(log_probs(table[spell(name[:i])])[token] for i, token in enumerate((*name, EOS)))
 
 
@@ -143,7 +147,7 @@ def random_seen(seed: int, users: int, n_items: int) -> tuple[list[set[int]], ja
 
 
 def assert_is(found_items, found_scores, expected: list[tuple[int, float]]) -> None:
-    """The list holds what is expected, in that order, and nothing behind it."""
+    """The list holds what is expected, in that order, and nothing after it."""
     items, scores = [i for i, _ in expected], [s for _, s in expected]
     n = min(len(items), len(found_items))
     np.testing.assert_array_equal(found_items[:n], items[:n])
@@ -172,7 +176,7 @@ def test_exhaustive_scores_are_brute_force_however_the_trie_is_cut(
     table, _ = fake_logits(seed, users)
     blocks = make_blocks(trie_of(names), EOS, size)
     run = jax.jit(score_items, static_argnums=(0, 1), compiler_options=COMPILE_FAST)
-    scores = run(fake_tree(table), VocabularyHead.edge_log_probs, blocks)
+    scores = run(fake_tree(table), edge_log_probs, blocks)
     scores = SearchSpec(1, EOS, PAD, length_penalty=penalty).final_score(scores, blocks.leaf_levels)
     gone, rows = random_seen(seed, users, len(names))
     for seen, left_out in ((None, [set()] * users), (rows, gone)):

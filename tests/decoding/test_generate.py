@@ -10,14 +10,14 @@ import torch
 from oracle import save, small_bart
 
 from genrec_jax.decoding.beam_search import Decoder, SearchSpec, beam_search
-from genrec_jax.decoding.exhaustive import best_items, make_blocks, score_items
-from genrec_jax.decoding.steps import advance_beams, reorder_beams, start_beams, tree_states
+from genrec_jax.decoding.exhaustive import Blocks, best_items, make_blocks, score_items
 from genrec_jax.identifiers.trie import Trie, build_trie
-from genrec_jax.models.convert import load_params, read_shape
+from genrec_jax.models.contract import abstract_model, init_params, merge
 from genrec_jax.models.device_trie import put_on_device
-from genrec_jax.models.genrec import GenRec, abstract_model, init_params, merge
-from genrec_jax.models.heads import VocabularyHead
-from genrec_jax.models.inputs import EncoderInput
+from genrec_jax.models.genrec.convert import load_params, read_shape
+from genrec_jax.models.genrec.inputs import EncoderInput
+from genrec_jax.models.genrec.model import GenRec
+from genrec_jax.models.tables import Tables
 
 USERS, ITEMS, B, H, T = 5, 7, 4, 3, 12
 PAD, EOS, V = 1, 2, 60
@@ -53,7 +53,6 @@ def sentence() -> EncoderInput:
         users=jnp.array([0, 4, 2, -1]),
         items=jnp.array([[0, 6, 3], [1, 1, -1], [5, -1, -1], [-1, -1, -1]]),
         mask=jnp.asarray(np.arange(T) < np.array([[12], [9], [5], [2]])),
-        questions=jnp.zeros((B, 1), jnp.int32),
     )
 
 
@@ -86,7 +85,7 @@ def trie(names) -> Trie:
 
 
 def torch_log_probs(bart, torch_inputs, names: list[tuple[int, ...]]) -> np.ndarray:
-    """[B, names]: of each name and the `</s>` behind it, one full pass of the decoder a name."""
+    """[B, names]: of each name and the `</s>` after it, one full pass of the decoder a name."""
     scores = np.zeros((B, len(names)))
     for column, name in enumerate(names):
         decoder_tokens = torch.tensor([[EOS, *name]] * B)
@@ -99,14 +98,8 @@ def torch_log_probs(bart, torch_inputs, names: list[tuple[int, ...]]) -> np.ndar
 
 
 def decoder_of(model: GenRec, sentence: EncoderInput) -> Decoder:
-    memory = model.read(sentence)
-    head = VocabularyHead(model)
-    return Decoder(
-        partial(start_beams, head, memory),
-        partial(advance_beams, head),
-        reorder_beams,
-        head.log_probs,
-    )
+    writer = model.writer(Tables(), model.encode(Tables(), sentence))
+    return Decoder(writer.start, writer.extend, writer.reorder, writer.child_log_probs)
 
 
 def test_beams_step_by_step_give_the_logits_of_the_whole_decoder(model, sentence) -> None:
@@ -173,10 +166,12 @@ def test_exhaustive_search_is_one_pass_of_torch_a_name(
     bart, model, sentence, torch_inputs, names, trie
 ) -> None:
     expected = torch_log_probs(bart, torch_inputs, names)
-    head = VocabularyHead(model)
-    score = compiled(
-        lambda s, b: score_items(partial(tree_states, head, model.read(s)), head.edge_log_probs, b)
-    )
+
+    @compiled
+    def score(sentence: EncoderInput, blocks: Blocks) -> jax.Array:
+        writer = model.writer(Tables(), model.encode(Tables(), sentence))
+        return score_items(writer.block_states, writer.edge_log_probs, blocks)
+
     for size in (5, 1000):
         blocks = make_blocks(trie, EOS, size)
         scores = score(sentence, blocks)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from setups import genrec_setup
 
 from genrec_jax.core.errors import InputError
 from genrec_jax.data.sequences import Examples, UserSequences, next_item_examples
@@ -17,7 +18,8 @@ from genrec_jax.decoding.predictions import _identity, check_writable, rank_to_f
 from genrec_jax.decoding.ranker import Ranker, unwatched
 from genrec_jax.decoding.ranking import RankedLists, join
 from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.models.genrec import GenRecShape, init_params
+from genrec_jax.models.contract import init_params
+from genrec_jax.models.genrec.model import GenRecShape
 from genrec_jax.runs.config import EvaluateConfig
 
 CHUNK = 13  # 60 users: four chunks and a rest
@@ -45,7 +47,8 @@ def a_ranker(
 ) -> Ranker:
     params = init_params(shape, catalogue.table.n_users, catalogue.table.n_items, seed)
     evaluate = dataclasses.replace(EVALUATE, **changes)
-    return Ranker(catalogue, shape, evaluate, max_tokens, buckets=2, params=params)
+    setup = genrec_setup(catalogue, shape, max_tokens)
+    return Ranker(setup, evaluate, 2, "next_item", params)
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ def test_a_file_without_the_checkpoint_at_hand(
         )
     )
     monkeypatch.delenv("GENREC_BART_DIR", raising=False)
-    monkeypatch.setattr("genrec_jax.evaluation.audit.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     own = ["--config.data.name=file", f"--config.data.file={path}", "--config.indexing=published"]
     arguments = [*SYNTHETIC, *own, "--config.model.pretrained=facebook/bart-base"]
     lines = printed(capsys, *arguments)

@@ -12,10 +12,12 @@ from genrec_jax.data.datasets import load_named
 from genrec_jax.data.sequences import next_item_examples
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
-from genrec_jax.identifiers.sentences import plan_batches
+from genrec_jax.identifiers.sentences import plan_batches, token_lengths
 from genrec_jax.identifiers.token_table import build_token_table
 from genrec_jax.identifiers.tokenizer import load_bart_tokenizer
-from genrec_jax.models.inputs import append_mask, encoder_input, put_on_device
+from genrec_jax.models.genrec.inputs import encoder_input
+from genrec_jax.models.masking import append_mask
+from genrec_jax.models.tables import put_on_device
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def test_sentences_are_what_transformers_makes_of_the_text(beauty, tokenizer) ->
     users, items = catalogue.indexing.user_names(), catalogue.indexing.item_names()
     rows = np.argsort(sequences.lengths, kind="stable")[:: sequences.n_users // 63]
     examples = next_item_examples(sequences, holdout=0).take(rows)
-    plan = plan_batches(examples, catalogue.table, 512, len(rows), buckets=1, label="test")
+    plan = plan_batches(examples, token_lengths(catalogue.table, 512), len(rows), 1, "test")
     (bucket, order), *rest = plan.in_order()
     assert not rest
     batch = plan.pad(bucket, order)

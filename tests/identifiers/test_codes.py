@@ -19,14 +19,16 @@ from genrec_jax.identifiers.code_tree import _even_prices, _within_room, balance
 from genrec_jax.identifiers.codes import alphabet_size, code_symbols, deal_codes, likeness
 from genrec_jax.identifiers.indexing import Indexing, coded_indexing, make_indexing
 from genrec_jax.identifiers.item_vectors import collaborative_vectors
-from genrec_jax.identifiers.sentences import plan_batches
+from genrec_jax.identifiers.sentences import plan_batches, token_lengths
 from genrec_jax.identifiers.tokenizer import Vocabulary, train_tokenizer, with_symbols
-from genrec_jax.models.convert import load_params, read_shape
-from genrec_jax.models.export import Origin, write_folder
-from genrec_jax.models.genrec import abstract_model, init_params, merge
-from genrec_jax.models.inputs import append_mask, encoder_input, put_on_device
-from genrec_jax.runs.config import ModelConfig
-from genrec_jax.runs.model import model_shape, start_params
+from genrec_jax.models.contract import abstract_model, init_params, merge
+from genrec_jax.models.genrec.config import ModelConfig
+from genrec_jax.models.genrec.convert import load_params, read_shape
+from genrec_jax.models.genrec.export import Origin, write_folder
+from genrec_jax.models.genrec.family import FAMILY
+from genrec_jax.models.genrec.inputs import encoder_input
+from genrec_jax.models.masking import append_mask
+from genrec_jax.models.tables import put_on_device
 
 
 def unit(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -222,6 +224,10 @@ def test_barts_own_tokenizer_keeps_its_tokens(sequences: UserSequences, bart_dir
 # ------------------------------------------------------------------------------------ the model
 
 
+def no_vectors(most: int) -> np.ndarray:
+    raise AssertionError("the paper's model starts no items from vectors")
+
+
 @pytest.mark.parametrize("rows", [0, 3])
 def test_a_checkpoints_tokens_keep_their_logits(
     rows: int, sequences: UserSequences, tmp_path: Path
@@ -232,9 +238,10 @@ def test_a_checkpoints_tokens_keep_their_logits(
     catalogue = Catalogue.build(sequences, indexing, vocabulary)
     bart = small_bart(vocabulary.n_words + rows, encoder_layers=1, decoder_layers=1)
     folder = save(bart, tmp_path / "bart")
-    shape = model_shape(ModelConfig(max_tokens=64), catalogue, folder)
+    settings = ModelConfig(max_tokens=64)
+    shape = FAMILY.make_shape(settings, catalogue, folder, 0)
     assert shape.vocab_size == max(vocabulary.size, vocabulary.n_words + rows)
-    params = start_params(shape, catalogue, folder, seed=0)
+    params = FAMILY.start_params(settings, shape, catalogue, folder, 0, no_vectors)
     graph, like = abstract_model(shape, sequences.n_users, sequences.n_items)
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, like)
 
@@ -245,7 +252,9 @@ def test_a_checkpoints_tokens_keep_their_logits(
     known = load_params(folder, theirs, start)
 
     users = plan_batches(
-        next_item_examples(sequences, 2).take(np.arange(6)), catalogue.table, 64, 6, 1, "test"
+        next_item_examples(sequences, 2).take(np.arange(6)),
+        token_lengths(catalogue.table, 64),
+        *(6, 1, "test"),
     )
     ((bucket, order),) = users.in_order()
     batch, table = users.pad(bucket, order), put_on_device(catalogue.table)
@@ -271,7 +280,8 @@ def test_a_checkpoints_tokens_keep_their_logits(
 
 
 def test_an_export_is_refused(coded_catalogue: Catalogue, tmp_path: Path) -> None:
-    shape = model_shape(ModelConfig(d_model=16, attention_heads=2), coded_catalogue, None)
+    settings = ModelConfig(d_model=16, attention_heads=2)
+    shape = FAMILY.make_shape(settings, coded_catalogue, None, 0)
     with pytest.raises(InputError, match=r"written by codes \(config\.indexing=collaborative\)"):
         write_folder(tmp_path / "out", coded_catalogue, shape, {}, Origin("run", 1, "synthetic"))
     assert not (tmp_path / "out").exists()

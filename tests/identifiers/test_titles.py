@@ -1,10 +1,11 @@
-"""Titles as names: unique, short enough, told apart by any tokenizer, found by the search."""
+"""Titles as names: unique, short enough, distinct to any tokenizer, found by the search."""
 
 import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+from setups import genrec_setup
 from titled import titles, write_titled
 
 from genrec_jax.data.prepared import Names, read_names, read_prepared
@@ -14,7 +15,8 @@ from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
 from genrec_jax.identifiers.titles import TitleNames, clean_title, title_names
 from genrec_jax.identifiers.tokenizer import Vocabulary, load_bart_tokenizer, train_tokenizer
-from genrec_jax.models.genrec import GenRecShape, init_params
+from genrec_jax.models.contract import init_params
+from genrec_jax.models.genrec.model import GenRecShape
 from genrec_jax.runs.config import EvaluateConfig
 
 LIMIT = 12
@@ -175,7 +177,7 @@ def a_ranker(catalogue: Catalogue, evaluate: EvaluateConfig) -> Ranker:
         init_std=0.3,
     )
     params = init_params(shape, catalogue.table.n_users, catalogue.table.n_items, seed=0)
-    return Ranker(catalogue, shape, evaluate, 256, buckets=1, params=params)
+    return Ranker(genrec_setup(catalogue, shape), evaluate, 1, "next_item", params)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_what_it_copies_is_enough(tmp_path: Path) -> None:
     code = (
         "import genrec_jax, pathlib, sys; from genrec_jax.main import main; "
         f"assert pathlib.Path(genrec_jax.__file__).is_relative_to({str(tmp_path)!r}); "
-        "from genrec_jax.data import datasets; from genrec_jax.models import hub; "
+        "from genrec_jax.data import datasets; from genrec_jax.models.genrec import hub; "
         "sys.exit(main(['main', '--config=configs/beauty.py', '--help']))"
     )
     done = subprocess.run(

@@ -1,6 +1,4 @@
-"""The encoder's filter against NumPy's Fourier transform of the history behind zeros."""
-
-import dataclasses
+"""The encoder's filter against NumPy's Fourier transform of the history after zeros."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from genrec_jax.layers.blocks import BlockShape
+from genrec_jax.layers.encoder import Encoder, FilterShape
 from genrec_jax.layers.low_pass import LowPass, make_waves
-from genrec_jax.models.bart import BartShape, Encoder
 
 PERIOD, WIDTH = 12, 4
 
@@ -25,7 +24,7 @@ def test_slow_is_what_the_lowest_frequencies_hold(length: int, frequencies: int)
     slow = np.fft.irfft(spectrum, PERIOD, axis=0)[PERIOD - length :]
     x = signal[PERIOD - length :]
 
-    slots = 8 if length < 8 else PERIOD  # padded behind
+    slots = 8 if length < 8 else PERIOD  # padded at the end
     padded = jnp.pad(jnp.asarray(x)[None], ((0, 0), (0, slots - length), (0, 0)))
     positions = jnp.maximum(length - 1 - jnp.arange(slots), 0)[None]
     waves = make_waves(positions, jnp.arange(slots)[None] < length, PERIOD, frequencies)
@@ -41,19 +40,10 @@ def test_slow_is_what_the_lowest_frequencies_hold(length: int, frequencies: int)
 
 
 def test_an_encoder_that_filters() -> None:
-    """It does something, whatever stands in the padding; its share is taken from attention."""
-    shape = BartShape(
-        vocab_size=32,
-        d_model=8,
-        encoder_layers=2,
-        encoder_heads=2,
-        encoder_ffn_dim=16,
-        max_positions=PERIOD,
-        init_std=0.5,
-        low_pass=0.7,
-    )
-    plain = Encoder(dataclasses.replace(shape, low_pass=0.0), nnx.Rngs(0))
-    encoder = Encoder(shape, nnx.Rngs(0))
+    """It does something, whatever is in the padding; its share is taken from attention."""
+    shape = BlockShape(width=8, heads=2, ffn_dim=16, init_std=0.5)
+    plain = Encoder(shape, 2, PERIOD, nnx.Rngs(0))
+    encoder = Encoder(shape, 2, PERIOD, nnx.Rngs(0), low_pass=FilterShape(0.7, 3))
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
     there = jnp.arange(6) < jnp.array([[6], [4]])

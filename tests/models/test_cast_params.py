@@ -13,37 +13,38 @@ from genrec_jax.data.sequences import UserSequences, next_item_examples
 from genrec_jax.decoding.ranker import Ranker
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.trie import decided
-from genrec_jax.models.genrec import GenRecShape, Params, abstract_model, init_params
+from genrec_jax.models import config_class
+from genrec_jax.models.code_genrec import family as code_genrec
+from genrec_jax.models.contract import Params, init_params
+from genrec_jax.models.genrec import family as genrec
+from genrec_jax.models.sasrec import family as sasrec
 from genrec_jax.runs.config import EvaluateConfig
+from genrec_jax.runs.model import ModelSetup
 
 # Odd sizes, so that no activation has the shape of a parameter.
-SIZES = {
-    "d_model": 26,
-    "encoder_layers": 1,
-    "decoder_layers": 1,
-    "encoder_heads": 2,
-    "decoder_heads": 2,
-    "encoder_ffn_dim": 38,
-    "decoder_ffn_dim": 42,
-    "max_positions": 83,
-    "init_std": 0.5,
-}
-TRIE = {"head": "trie", "encoder_unit": "item", "count_from": "end"}
-MODELS: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "sasrec": {"head": "item", "encoder_unit": "id", "count_from": "end"},
-    "cosines": {"head": "item", "encoder_unit": "id", "temperature": 0.1},
-    "unseen": {**TRIE, "residual": "unseen", "temperature": 0.1, "low_pass": 0.5},
-    "items": {**TRIE, "residual": "items", "encoder_unit": "id"},
+COMMON = {"d_model": 26, "init_std": 0.5, "dtype": "bfloat16"}
+STACKS = {"encoder_layers": 1, "decoder_layers": 1, "max_positions": 83}
+GENREC = {"encoder_heads": 2, "decoder_heads": 2, "encoder_ffn_dim": 38, "decoder_ffn_dim": 42}
+CODES = {**COMMON, **STACKS, "heads": 2, "ffn_dim": 38, "count_from": "end"}
+SASREC = {**COMMON, "layers": 1, "heads": 2, "ffn_dim": 38, "max_items": 83}
+MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "paper": (genrec.FAMILY, {**COMMON, **STACKS, **GENREC}),
+    "sasrec": (sasrec.FAMILY, SASREC),
+    "vector": (code_genrec.FAMILY, {**CODES, "residual": "vector"}),
+    "unseen": (
+        code_genrec.FAMILY,
+        {**CODES, "residual": "unseen", "temperature": 0.1, "low_pass": 0.5},
+    ),
+    "items": (code_genrec.FAMILY, {**CODES, "residual": "items"}),
 }
 # What the model adds up, or makes cosines of, in float32.
 TABLES = {"token_embedding", "user_embedding", "item_embedding", "node_embedding"}
 FLOAT32 = {
     "paper": {"final_logits_bias"},
     "sasrec": set(),
-    "cosines": {"item_embedding"},
+    "vector": TABLES,
     "unseen": {*TABLES, "fast"},
-    "items": {"item_embedding", "node_embedding", "pointer_recency"},
+    "items": {*TABLES, "pointer_recency"},
 }
 
 
@@ -60,26 +61,27 @@ class Case:
 
     def __init__(self, name: str, sequences: UserSequences, catalogue: Catalogue):
         self.float32 = FLOAT32[name]
-        inner = int((decided(catalogue.trie).items < 0).sum())
-        changes = {**SIZES, **MODELS[name]}
-        if changes.get("head") == "trie":
-            changes["inner_nodes"] = inner
-        self.shape = GenRecShape(
-            **changes, vocab_size=catalogue.vocabulary.size + 7, dtype="bfloat16"
-        )
-        sizes = (catalogue.table.n_users, catalogue.table.n_items)
-        self.graph, _ = abstract_model(self.shape, *sizes)
-        self.params = drawn(init_params(self.shape, *sizes, seed=0))
+        family, changes = MODELS[name]
+        trie = decided(catalogue.trie)
+        if family is code_genrec.FAMILY:
+            changes = changes | {"inner_nodes": int((trie.items < 0).sum())}
+            changes["path_length"] = trie.depth
+        if family is not sasrec.FAMILY:
+            changes = changes | {"vocab_size": catalogue.vocabulary.size + 7}
+        shape = family.shape(**changes)
+        most = {"max_items": 80} if family is sasrec.FAMILY else {"max_tokens": 80}
+        setup = ModelSetup(family, config_class(family.name)(**most), shape, catalogue)
+        self.graph, _ = setup.graph_and_like
+        self.params = drawn(init_params(shape, catalogue.n_users, catalogue.n_items, seed=0))
         evaluate = EvaluateConfig(
             users=0,
             batch_size=16,
-            search="exhaustive" if self.shape.head == "item" else "constrained",
+            search="exhaustive" if family is sasrec.FAMILY else "constrained",
             beams=20,
             exclude_history=True,
         )
-        self.ranker = Ranker(
-            catalogue, self.shape, evaluate, 80, buckets=1, causal=self.shape.head != "vocabulary"
-        )
+        is_papers = family is genrec.FAMILY
+        self.ranker = Ranker(setup, evaluate, 1, "next_item" if is_papers else "following_item")
         self.rank_batch = self.ranker._ranker(evaluate.search)
         examples = next_item_examples(sequences, holdout=0).take(np.arange(16))
         self.plan = self.ranker.plan(examples, "test")

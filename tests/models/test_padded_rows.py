@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from oracle import Case, leaves, relative_distances, small_case, zero_by_mathematics
 
-from genrec_jax.models.genrec import Params
+from genrec_jax.models.contract import Params
 
 FILL = 5  # the row of the case that only fills its batch
 

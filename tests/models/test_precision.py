@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from genrec_jax.layers.blocks import Attention, BlockShape, KeyValue
 from genrec_jax.layers.low_pass import LowPass, make_waves
-from genrec_jax.models.bart import Attention, BartShape, KeyValue
 
 BF16 = 2.0**-8  # the largest relative error of one rounding
 
@@ -32,7 +32,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 @pytest.fixture
 def attention() -> Attention:
     """Two heads of 16 columns, whose scale of 1/4 is a bfloat16 number; nothing after the heads."""
-    attention = Attention(BartShape(d_model=32, dtype="bfloat16", init_std=0.5), 2, nnx.Rngs(0))
+    attention = Attention(BlockShape(32, 2, 32, dtype="bfloat16", init_std=0.5), nnx.Rngs(0))
     attention.out.kernel[...] = jnp.eye(32)
     return attention
 

@@ -10,14 +10,12 @@ import optax
 
 from genrec_jax.data.batches import Batch
 from genrec_jax.decoding.exhaustive import make_blocks, score_items
-from genrec_jax.decoding.steps import tree_states
 from genrec_jax.identifiers.token_table import TokenTable
 from genrec_jax.identifiers.trie import build_trie, decided
+from genrec_jax.models.code_genrec.model import CodeGenRecShape
+from genrec_jax.models.contract import Params, abstract_model, init_params, merge
 from genrec_jax.models.device_trie import put_on_device as put_trie_on_device
-from genrec_jax.models.genrec import GenRecShape, Params, abstract_model, init_params, merge
-from genrec_jax.models.heads import TrieHead, head_of
-from genrec_jax.models.inputs import put_on_device
-from genrec_jax.models.item_inputs import read_history
+from genrec_jax.models.tables import Tables, put_on_device
 from genrec_jax.training.step import StepMetrics, make_train_step, start_state
 
 BOS, PAD, EOS, MASK, W, A, X, ONE = 0, 1, 2, 4, 5, 6, 9, 11
@@ -46,40 +44,36 @@ def step_on(targets: list[int]) -> Found:
     tokens = np.array([*NAMES, (MASK, PAD, PAD, PAD), *users], np.int32)
     table = TokenTable(tokens, (tokens != PAD).sum(1).astype(np.int32), n_items, BOS, PAD, EOS)
     trie = decided(build_trie(table.item_tokens, table.item_lengths, EOS))
-    shape = GenRecShape(
+    shape = CodeGenRecShape(
         vocab_size=ONE + 4,
         d_model=16,
         encoder_layers=1,
         decoder_layers=1,
-        encoder_heads=2,
-        decoder_heads=2,
-        encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
+        heads=2,
+        ffn_dim=16,
         max_positions=16,
+        path_length=trie.depth,
         dropout=0.0,
         attention_dropout=0.0,
         activation_dropout=0.0,
         init_std=0.5,
-        encoder_unit="item",
-        head="trie",
         residual="vector",
         inner_nodes=int((trie.items < 0).sum()),
     )
     graph, _ = abstract_model(shape, len(USERS), n_items)
     params = init_params(shape, len(USERS), n_items, seed=0)
-    on_device = put_on_device(table, put_trie_on_device(trie))
+    tables = Tables(put_on_device(table), put_trie_on_device(trie))
     blocks = make_blocks(trie, EOS, 99)
 
     def log_probs(params: Params) -> jax.Array:
         model = merge(graph, params)
-        read = read_history(on_device, "item", jnp.asarray(USERS), jnp.asarray(HISTORIES), 4, False)
-        memory = model.read(read)
-        head = head_of(model, on_device.trie, memory)
-        assert isinstance(head, TrieHead)
-        return score_items(partial(tree_states, head, memory), head.edge_log_probs, blocks)
+        batch = Batch(jnp.asarray(USERS), jnp.asarray(HISTORIES), jnp.full(len(USERS), -1))
+        read = model.make_inputs(tables, batch, "next_item", 4).read
+        writer = model.writer(tables, model.encode(tables, read))
+        return score_items(writer.block_states, writer.edge_log_probs, blocks)
 
     # One step of plain descent at a rate of 1: what it takes off is the gradient.
-    step = make_train_step(graph, on_device, optax.sgd(1.0), "next_item", 0.0, 0)
+    step = make_train_step(graph, tables, optax.sgd(1.0), "next_item", 0)
     start = start_state(jax.tree.map(jnp.copy, params), optax.sgd(1.0))
     batch = Batch(USERS, HISTORIES, np.array(targets))
     state, metrics = step(start, batch, 4)

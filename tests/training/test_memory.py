@@ -10,8 +10,7 @@ import optax
 import pytest
 from small_training import SPEC, Small
 
-from genrec_jax.models.genrec import abstract_model, merge
-from genrec_jax.models.inputs import decoder_input, encoder_input
+from genrec_jax.models.contract import abstract_model, merge
 from genrec_jax.runs.train_state import TrainState
 from genrec_jax.training.optimizer import make_optimizer
 from genrec_jax.training.step import root_key
@@ -36,7 +35,7 @@ def first_step(small: Small, **changes: Any) -> tuple[TrainState, Any]:
     call = next(call for call in small.calls(100) if (call.rows < 0).any())
     batch = small.plan.pad(call.bucket, call.rows[0][call.rows[0] >= 0])
     root = root_key(0, "random_item")
-    return step(small.start(spec), small.table, batch, root, call.bucket.n_tokens)
+    return step(small.start(spec), small.tables, batch, root, call.bucket.n_tokens)
 
 
 def test_a_batch_in_parts_is_the_batch(still: Small) -> None:
@@ -67,13 +66,14 @@ def test_rematerialisation_keeps_less_for_the_backward_pass(small: Small) -> Non
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), like)
     call = small.calls(1)[0]
     batch = jax.tree.map(jnp.asarray, small.plan.pad(call.bucket, call.rows[0]))
-    sentence = encoder_input(small.table, batch.users, batch.histories, call.bucket.n_tokens)
-    answer = decoder_input(small.table, jnp.zeros(len(batch.users), jnp.int32))
+    batch = batch._replace(targets=jnp.zeros(len(batch.users), jnp.int32))
+    model = merge(graph, params)
+    inputs = model.make_inputs(small.tables, batch, "next_item", call.bucket.n_tokens)
 
     def kept(rematerialise: bool) -> int:
         def run(params: Any) -> jax.Array:
             model = merge(graph, params)
-            return model(sentence, answer.tokens, jax.random.key(0), rematerialise)
+            return model.loss(small.tables, inputs, jax.random.key(0), rematerialise).loss
 
         _, backward = jax.eval_shape(lambda p: jax.vjp(run, p), params)
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(backward))

@@ -25,7 +25,8 @@ from oracle import (
 from transformers import get_linear_schedule_with_warmup
 
 from genrec_jax.data.batches import Batch
-from genrec_jax.models.genrec import Params, abstract_model
+from genrec_jax.models.contract import Params, abstract_model
+from genrec_jax.models.tables import Tables
 from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
 from genrec_jax.training.step import make_train_step, start_state
 
@@ -72,7 +73,7 @@ def run_ours(start: Params, model: TorchGenRec, names: Names, batches: list[Batc
     shape = shape_of(model.bart.config, **off)
     graph, _ = abstract_model(shape, len(names.users), len(names.items))
     optimizer = make_optimizer(SPEC)
-    step = make_train_step(graph, names.table(), optimizer, "next_item", 0.0, seed=0)
+    step = make_train_step(graph, Tables(names.table()), optimizer, "next_item", seed=0)
     state = start_state(jax.tree.map(jnp.array, start), optimizer)  # a copy: it is donated
     losses, norms = [], []
     for batch in batches:
@@ -139,11 +140,11 @@ def test_parameters_after_ten_steps(runs: Runs) -> None:
 
 
 def test_parameters_that_only_noise_moves(runs: Runs) -> None:
-    """The keys' biases: their gradient is zero by mathematics (tests/models/test_parity.py).
+    """The keys' biases: their gradient is zero by mathematics (tests/models/genrec/test_parity.py).
 
     Adam divides a gradient by its own size, so it makes steps of rounding noise: of up to the
     learning rate, less what epsilon (1e-8) holds back. float64's noise, 1e-17, is far below
-    epsilon: there they stand still. In float32 no entry can have moved further than Adam's
+    epsilon: there they do not move. In float32 no entry can have moved further than Adam's
     `longest_way`, and ours strayed no more than PyTorch's did (measured: 0.5 to 1.2 times as far).
     It changes nothing that the model computes.
     """

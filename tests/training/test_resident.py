@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_training import SPEC, Small
 
-from genrec_jax.models.genrec import abstract_model
+from genrec_jax.models.contract import abstract_model
 from genrec_jax.runs.train_state import TrainState
 from genrec_jax.training.optimizer import make_optimizer
 from genrec_jax.training.resident import ResidentTrainer, gather_batch, put_examples
@@ -100,7 +100,7 @@ def test_the_step_for_batches_from_the_host_is_the_same(
     batch = small.plan.pad(call.bucket, call.rows[0])
     sizes = (small.catalogue.table.n_users, small.catalogue.table.n_items)
     graph, _ = abstract_model(small.shape, *sizes)
-    step = make_train_step(graph, small.table, make_optimizer(SPEC), "random_item", 0.5, seed=0)
+    step = make_train_step(graph, small.tables, make_optimizer(SPEC), "random_item", seed=0)
     state, metrics = step(small.start(), batch, call.bucket.n_tokens)
     _, losses = small.train(trainer, 1)
     np.testing.assert_allclose(metrics.loss_sum / metrics.tokens, losses[0], rtol=1e-6)

@@ -58,7 +58,7 @@ class MetadataConfig(FileConfig):
 @dataclass(frozen=True)
 class PrepareConfig:
     # Of the dataset; "": the name of the log's first file without its suffix. Ids without a letter
-    # in them mean the same users and items only in logs of one name (models/id_tables.py).
+    # in them mean the same users and items only in logs of one name (models/genrec/id_tables.py).
     name: str = ""
     log: LogConfig = field(default_factory=LogConfig)
     metadata: MetadataConfig = field(default_factory=MetadataConfig)

@@ -1,0 +1,52 @@
+"""The paper's output as searches use it: a softmax over all tokens. A state is the logits.
+
+Axes: B users, Q nodes of a user, W children of the widest node of a level, E edges, V vocabulary,
+D width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from genrec_jax.models.decoder_writer import DecoderWriter
+from genrec_jax.models.device_trie import Children
+
+
+def child_log_probs(
+    logits: Float[Array, "B Q V"], nodes: Int[Array, "B Q"], found: Children
+) -> Float[Array, "B Q W"]:
+    """Log-probabilities of the children of some nodes under the full softmax."""
+    chosen = jnp.take_along_axis(logits, found.tokens, axis=2)
+    return chosen - jax.nn.logsumexp(logits, axis=2, keepdims=True)
+
+
+@dataclass(frozen=True)
+class VocabularyWriter(DecoderWriter):
+    """Writes an item's name and `</s>` token by token under the full softmax."""
+
+    embed_tokens: Callable[[jax.Array], jax.Array]  # of GenRec
+    logits: Callable[[jax.Array], jax.Array]
+
+    def embed(self, tokens: Int[Array, "B Q"], nodes: Int[Array, "B Q"]) -> Float[Array, "B Q D"]:
+        return self.embed_tokens(tokens)
+
+    def states(self, x: Float[Array, "B Q D"]) -> Float[Array, "B Q V"]:
+        return self.logits(x)
+
+    def child_log_probs(
+        self, states: Float[Array, "B Q V"], nodes: Int[Array, "B Q"], found: Children
+    ) -> Float[Array, "B Q W"]:
+        return child_log_probs(states, nodes, found)
+
+    def edge_log_probs(
+        self,
+        states: Float[Array, "B n V"],
+        nodes: Int[Array, " n"],
+        slots: Int[Array, " E"],
+        ends: Int[Array, " E"],
+        tokens: Int[Array, " E"],
+    ) -> Float[Array, "B E"]:
+        return states[:, slots, tokens] - jax.nn.logsumexp(states, axis=2)[:, slots]

@@ -1,0 +1,1 @@
+"""SASRec, the baseline of causal self-attention over items."""

@@ -1,0 +1,64 @@
+"""The record of SASRec: how it is built and what it reads."""
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from genrec_jax.core.devices import resolve_dtype
+from genrec_jax.identifiers.catalogue import Catalogue
+from genrec_jax.identifiers.sentences import InputLengths
+from genrec_jax.layers.flops import TRAINING, encoder_flops
+from genrec_jax.models.contract import Family, Objective
+from genrec_jax.models.sasrec.config import ModelConfig
+from genrec_jax.models.sasrec.model import CountFrom, SASRecShape
+
+
+class SASRecFamily(Family):
+    """Items alone: no users, no tokenizer, no trie."""
+
+    name = "sasrec"
+    title = "SASRec"
+    shape = SASRecShape
+    reads_names = False
+
+    def objective(self, settings: ModelConfig, targets: str) -> Objective:
+        return "every_item" if targets == "every" else "following_item"
+
+    def input_lengths(self, settings: ModelConfig, catalogue: Catalogue) -> InputLengths:
+        return InputLengths(
+            0,
+            np.zeros(catalogue.n_users, np.int64),
+            np.ones(catalogue.n_items, np.int64),
+            settings.max_items,
+            "config.model.max_items",
+        )
+
+    def make_shape(
+        self, settings: ModelConfig, catalogue: Catalogue, pretrained: Path | None, longest: int
+    ) -> SASRecShape:
+        return SASRecShape(
+            d_model=settings.d_model,
+            layers=settings.layers,
+            heads=settings.attention_heads,
+            ffn_dim=settings.ffn_dim,
+            max_items=settings.max_items,
+            dropout=settings.dropout,
+            attention_dropout=settings.attention_dropout,
+            activation_dropout=settings.activation_dropout,
+            init_std=settings.init_std,
+            dtype=resolve_dtype(settings.dtype),
+            count_from=cast(CountFrom, settings.count_from),
+            longest_input=longest,
+        )
+
+    def sequence_flops(
+        self, shape: SASRecShape, catalogue: Catalogue, length: int, objective: Objective
+    ) -> float:
+        """The layers, and the products of a query with all items."""
+        queries = length if objective == "every_item" else 1
+        output = 2 * queries * shape.d_model * catalogue.n_items
+        return TRAINING * float(encoder_flops(shape.blocks, shape.layers, length) + output)
+
+
+FAMILY = SASRecFamily()
