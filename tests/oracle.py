@@ -251,7 +251,7 @@ OUR_WORDS = {
 
 
 def our_path(torch_name: str) -> list[str]:
-    """Where we keep what PyTorch calls so; written apart from the table in convert.py."""
+    """Where we keep what PyTorch calls so; written apart from the table in genrec/names.py."""
     name = torch_name
     for theirs, ours in OUR_WORDS.items():
         name = name.replace(theirs, ours)

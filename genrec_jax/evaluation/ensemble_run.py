@@ -22,7 +22,7 @@ from genrec_jax.decoding.ranker import Ranker
 from genrec_jax.decoding.ranking import RankedLists
 from genrec_jax.evaluation import ensembles
 from genrec_jax.evaluation.ensembles import Mix, ScoreChunks, choose_mix, mixed_lists
-from genrec_jax.evaluation.evaluate import MODEL, split_examples
+from genrec_jax.evaluation.evaluate import split_examples
 from genrec_jax.evaluation.summary import findings
 from genrec_jax.evaluation.transition_settings import CHOSEN_BY, choose_settings
 from genrec_jax.models.heuristics.baselines import reference_lists
@@ -40,7 +40,6 @@ FREE_OF_CHOOSER = (
     *(*SAME_RESULT, MACHINE_KEY),
     *("config.seed", "config.indexing_seed", "config.evaluate.", "config.log_every_steps"),
 )
-MIXED = f"{MODEL} + kNN"
 
 
 def mix_run(config: Config, folder: RunFolder, chooser: RunFolder | None = None) -> dict[str, Any]:
@@ -90,6 +89,7 @@ def mix_run(config: Config, folder: RunFolder, chooser: RunFolder | None = None)
     )
     seconds = time.monotonic() - started
     result = {
+        "model": ranker.setup.family.title,
         "dataset": sequences.name,
         "indexing": config.indexing,
         "split": "test",
@@ -138,9 +138,9 @@ def _check_chooser(config: Config, chooser: RunFolder) -> None:
     found = flat(chooser.read_config().to_dict())
     expected = flat(config.to_dict()) | {"config.data.drop_last": config.data.drop_last + 1}
     differing = [
-        f"{key}={found[key]!r}, expected {value!r}"
+        f"{key}={found.get(key)!r}, expected {value!r}"
         for key, value in expected.items()
-        if found[key] != value and not key.startswith(FREE_OF_CHOOSER)
+        if found.get(key) != value and not key.startswith(FREE_OF_CHOOSER)
     ]
     if differing:
         raise InputError(f"--chooser={chooser.path}: found {'; '.join(differing)}")
@@ -164,4 +164,4 @@ def _findings(
     beat = reference_lists(
         *(sequences, examples, numbers, settings, ours.shape[1], exclude_history)
     )
-    return findings(sequences, examples, ours, {MODEL: alone} | beat)
+    return findings(sequences, examples, ours, {ranker.setup.family.title: alone} | beat)

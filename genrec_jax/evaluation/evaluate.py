@@ -38,7 +38,6 @@ from genrec_jax.runs.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 Split = Literal["validation", "test"]
-MODEL = "GenRec"
 ORACLE = "oracle"  # of the synthetic dataset: no recommender can expect more
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -80,6 +79,7 @@ def evaluate_split(
         references[ORACLE] = oracle_lists(spec, examples, top_k, exclude)
     heed()
     result = {
+        "model": ranker.setup.family.title,
         "dataset": sequences.name,
         "indexing": config.indexing,
         "indexing_seed": config.indexing_seed,

@@ -91,9 +91,9 @@ def render(page: Page) -> str:
     counts = result["counts"]
     sections = [
         f"<h1>{_text(page.name)}</h1>",
-        f"<p class=soft>GenRec on {_text(result['dataset'])}: {counts['users']:,} test users, "
-        f"{counts['items']:,} items, {_written(result['indexing'])}, "
-        f"{_text(result['search'])} search.</p>",
+        f"<p class=soft>{_text(result['model'])} on {_text(result['dataset'])}: "
+        f"{counts['users']:,} test users, {counts['items']:,} items, "
+        f"{_written(result['indexing'])}, {_text(result['search'])} search.</p>",
         *([f"<p class=verdict>{_text(page.audit['sentence'])}</p>"] if page.audit else []),
         "<h2>Results</h2>",
         _results(result),
@@ -126,8 +126,9 @@ def _results(result: Mapping[str, Any]) -> str:
     doubt = result["intervals"]
     others = dict(result["references"])
     if "without_history" in result:
-        others = {"GenRec, its history struck out": result["without_history"], **others}
-    rows = ['<tr class="ours"><td>GenRec</td>']
+        struck_out = f"{result['model']}, its history struck out"
+        others = {struck_out: result["without_history"], **others}
+    rows = [f'<tr class="ours"><td>{_text(result["model"])}</td>']
     for name, value in result["metrics"].items():
         shown = f"{value:.4f}<small>± {_half(doubt[name]):.4f}</small>"
         rows.append(f"<td{_extra(name)}>{shown}</td>")
@@ -155,13 +156,13 @@ def _differences(result: Mapping[str, Any]) -> str:
             cells.append(f"{difference:+.4f}<small>± {_half((low, high)):.4f}</small>")
         spread = result["spread"][name]
         rows.append(_row(_text(name), [*cells, *_spread(spread)], ""))
-    ours = _row("GenRec", ["", "", *_spread(result["spread"]["model"])], "ours")
+    ours = _row(_text(result["model"]), ["", "", *_spread(result["spread"]["model"])], "ours")
     heads = _head("", *(f"Δ {metric}" for metric in METRICS), "coverage", "top 1 %")
     return (
         f"<div class=wide><table>{heads}{ours}{''.join(rows)}</table></div>"
-        "<p class=soft>Δ: GenRec less each line, paired by user, ± half of the 95 % interval "
-        "of the difference. Coverage: share of the catalogue in any first ten places. Top "
-        "1 %: share of those places that the most popular 1 % of the items take.</p>"
+        f"<p class=soft>Δ: {_text(result['model'])} less each line, paired by user, ± half of the "
+        "95 % interval of the difference. Coverage: share of the catalogue in any first ten "
+        "places. Top 1 %: share of those places that the most popular 1 % of the items take.</p>"
     )
 
 

@@ -4,9 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from genrec_jax.evaluation.ensemble_run import MIXED
 from genrec_jax.evaluation.ensembles import Mix
-from genrec_jax.evaluation.evaluate import MODEL, ORACLE
+from genrec_jax.evaluation.evaluate import ORACLE
 from genrec_jax.evaluation.leak import LABELS, PERMUTATIONS
 from genrec_jax.evaluation.transition_settings import CHOSEN_BY
 from genrec_jax.identifiers.indexing import writing
@@ -33,7 +32,7 @@ def result_table(result: dict[str, Any]) -> str:
     """What training and evaluation both print."""
     counts = result["counts"]
     title = f"{result['dataset']}, {result['split']}, {counts['users']} users"
-    rows = {MODEL: result["metrics"]}
+    rows = {result["model"]: result["metrics"]}
     if doubt := result.get("intervals"):  # not in the results of older versions
         rows["  ± half of the 95 % interval"] = {
             metric: (high - low) / 2 for metric, (low, high) in doubt.items()
@@ -91,7 +90,7 @@ def mixed_table(result: dict[str, Any]) -> str:
     """What the command prints."""
     title = f"{result['dataset']}, {result['split']}, {result['counts']['users']} users"
     doubt = {metric: (high - low) / 2 for metric, (low, high) in result["intervals"].items()}
-    rows = {MIXED: result["metrics"], "  ± half of the 95 % interval": doubt}
+    rows = {f"{result['model']} + kNN": result["metrics"], "  ± half of the 95 % interval": doubt}
     curve = result["validation"]["curve"]
     by = f" by {result['chooser']}" if result["chooser"] else ""
     lines = [

@@ -1,8 +1,9 @@
 """The model that a config describes, and the parameters that training starts from."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,10 @@ class ModelSetup:
             self.settings, self.shape, self.catalogue, pretrained, config.seed, item_vectors
         )
 
-    def sequence_flops(self, objective: Objective) -> Any:
-        """Operations of a training sequence by its encoder positions, as a function."""
-        return partial(self.family.sequence_flops, self.shape, self.catalogue, objective=objective)
+    def sequence_flops(self, objective: Objective) -> Callable[[int], float]:
+        """Operations of a training sequence as a function of its encoder positions."""
+        flops = self.family.sequence_flops
+        return cache(partial(flops, self.shape, self.catalogue, objective=objective))
 
 
 def longest_trained(config: Config, sequences: UserSequences, lengths: InputLengths) -> int:

@@ -1,4 +1,4 @@
-"""The docstring of models/genrec/inputs.py, held to BART's own tokenizer, for each of the three stages.
+"""The docstring of genrec/inputs.py, held to BART's own tokenizer, for all three stages.
 
 What it states is read out of it and compared with what is written out here.
 """
