@@ -90,11 +90,10 @@ class SequenceModel(nnx.Module):
         length: int,
         keys: InputKeys | None = None,
     ) -> Inputs:
-        """Turn a batch of integers into what the model reads and predicts, for training and
-        ranking.
+        """Turn a batch into what the model reads and should predict, when training and ranking.
 
         Args:
-            tables: of the family.
+            tables: as `Family.tables` made them.
             batch: users [B], histories [B, H] and targets [B], -1 for none (when ranking).
             objective: what is asked for.
             length: padded positions of the encoder, compiled in.
@@ -111,11 +110,23 @@ class SequenceModel(nnx.Module):
         raise NotImplementedError
 
     def encode(self, tables: Tables, read: Any) -> Any:
-        """Read histories once; returns a pytree whose arrays have the axis B first."""
+        """Read histories once.
+
+        Args:
+            tables: as `Family.tables` made them.
+            read: `Inputs.read` of a batch.
+
+        Returns:
+            A pytree whose arrays have the axis B first, so that devices can rank their own users.
+        """
         raise NotImplementedError
 
     def item_scores(self, tables: Tables, memory: Any) -> Float[Array, "B N"]:
-        """Score every item: log-probabilities where the model defines a distribution."""
+        """Score every item: log-probabilities where the model defines a distribution.
+
+        Searches call this for families without a `Family.search_trie`; others are scored by their
+        `writer`. `memory` is what `encode` returned.
+        """
         raise NotImplementedError
 
     def cast_names(self) -> tuple[str, ...]:
@@ -136,9 +147,8 @@ class Writer(ABC):
         """Read the tokens that all identifiers begin with.
 
         Args:
-            beginning: the P tokens, the decoder's start token first; the trie's nodes on the way
-            have
-                the numbers 0 … P - 1.
+            beginning: the P tokens, the decoder's start token first. The trie's nodes on the way
+                have the numbers 0 … P - 1.
             beams: K.
             later: tokens that may follow, for which the cache needs room.
 

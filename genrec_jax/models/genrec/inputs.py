@@ -13,7 +13,7 @@ the leading space that byte-level BPE folds into a word:
 
 The masked item is one `<mask>` however many tokens it had; in finetuning and in decoding it is the
 item that comes next. Decoding starts from `</s>`, as BART was trained to, writes an item's name and
-ends it with `</s>`, whose probability counts; the decoder never sees or writes `<s>`. Behind a
+ends it with `</s>`, whose probability counts; the decoder never sees or writes `<s>`. After a
 label of `</s>` there is no loss. A user left out (-1) leaves no token, and `<s>` is followed by the
 first item. The encoder never looks at `<pad>`.
 
