@@ -103,7 +103,8 @@ def test_a_sweep_and_the_configs_of_its_settings_are_found(elsewhere: Path) -> N
     trials = ablation_trials(sweep, "configs/beauty.py:best", (), elsewhere / "runs")
     # Trials keep the name, since what is recorded of them must not depend on the installation.
     names = {trial.flags[0] for trial in trials}
-    assert names == {"--config=configs/beauty.py:best", "--config=configs/sasrec.py:beauty"}
+    configs = ("beauty.py:best", "beauty.py:small", "sasrec.py:beauty")
+    assert names == {f"--config=configs/{config}" for config in configs}
 
 
 def test_a_missing_sweep_is_told_with_those_that_there_are() -> None:
