@@ -212,7 +212,7 @@ def test_two_processes_go_on_from_four_devices(on_one: Path, cache: Path, tmp_pa
 
 @pytest.mark.slow
 def test_a_process_that_dies_takes_the_other_with_it(cache: Path, tmp_path: Path) -> None:
-    """By JAX's heartbeat, or by the connection that breaks; the run goes on from its checkpoint."""
+    """By JAX's heartbeat, or by the connection that breaks; the run resumes from its checkpoint."""
     folder = tmp_path / "run"
     first, second = start_two(folder, cache, code=SLOW_STEPS)
     for line in first.stdout:

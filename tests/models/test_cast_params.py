@@ -30,6 +30,7 @@ SASREC = {**COMMON, "layers": 1, "heads": 2, "ffn_dim": 38, "max_items": 83}
 MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
     "paper": (genrec.FAMILY, {**COMMON, **STACKS, **GENREC}),
     "sasrec": (sasrec.FAMILY, SASREC),
+    "none": (code_genrec.FAMILY, {**CODES, "residual": "none"}),
     "vector": (code_genrec.FAMILY, {**CODES, "residual": "vector"}),
     "unseen": (
         code_genrec.FAMILY,
@@ -42,6 +43,7 @@ TABLES = {"token_embedding", "user_embedding", "item_embedding", "node_embedding
 FLOAT32 = {
     "paper": {"final_logits_bias"},
     "sasrec": set(),
+    "none": TABLES,
     "vector": TABLES,
     "unseen": {*TABLES, "fast"},
     "items": {*TABLES, "pointer_recency"},
@@ -53,6 +55,16 @@ def drawn(like: Params) -> Params:
     rng = np.random.default_rng(1)
     return jax.tree.map(
         lambda leaf: jnp.asarray(leaf + 0.1 * rng.standard_normal(leaf.shape), jnp.float32), like
+    )
+
+
+def rounded(params: Params, name: str) -> Params:
+    """Float32 still, but those of this name rounded to bfloat16."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: (
+            leaf.astype(jnp.bfloat16).astype(jnp.float32) if path[-1].key == name else leaf
+        ),
+        params,
     )
 
 
@@ -141,3 +153,6 @@ def test_lists_and_scores_are_those_of_the_float32_parameters(case: Case) -> Non
     np.testing.assert_array_equal(cast_items, items)
     np.testing.assert_array_equal(cast_scores, scores)
     assert np.isfinite(scores).all()
+    for name in case.float32:  # none more could be cast: rounding any of these changes scores
+        _, rounded_scores = rank(rounded(case.params, name))
+        assert not np.array_equal(rounded_scores, scores), name

@@ -57,7 +57,7 @@ def test_calls_hold_the_same_steps_however_many_they_take(
         assert max(len(call.rows) for call in calls) <= steps_per_call
         assert [call.start for call in calls] == [start, *(call.stop for call in calls[:-1])]
         assert calls[-1].stop == stop
-        for call in calls:  # the first and the last step lie between the same borders
+        for call in calls:  # the first and the last step are between the same borders
             assert call.start // border == (call.stop - 1) // border
         return [(call.bucket, tuple(rows)) for call in calls for rows in call.rows.tolist()]
 

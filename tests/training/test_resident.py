@@ -38,7 +38,7 @@ def test_batches_are_those_that_the_host_makes(small: Small) -> None:
 def test_fifty_steps_are_the_same_again_and_in_eights(
     small: Small, trainer: ResidentTrainer, of_eights: ResidentTrainer
 ) -> None:
-    """Parameters and optimizer bit for bit; so is training that stopped and went on."""
+    """Parameters and optimizer bit for bit; so is training that stopped and resumed."""
     single, losses = small.train(trainer, STEPS)
     again, same_losses = small.train(trainer, STEPS)
     assert losses == same_losses
@@ -55,7 +55,7 @@ def test_fifty_steps_are_the_same_again_and_in_eights(
 
 
 def test_one_program_a_bucket(small: Small, caplog: pytest.LogCaptureFixture) -> None:
-    """Compiled when it first comes, told with its seconds, and never again."""
+    """Compiled when it first comes, logged with its seconds, and never again."""
     trainer = small.trainer(2)
     with caplog.at_level("INFO", logger="genrec_jax.training.resident"):
         small.train(trainer, 2 * small.plan.steps_per_epoch)

@@ -118,7 +118,7 @@ def test_a_node_of_its_own_adds_to_what_is_below(with_pointers: bool) -> None:
     parents, leaves = np.asarray(trie.parents), np.asarray(trie.leaves)
     masses = np.full((B, len(parents)), -np.inf)
     masses[:, leaves] = of_items
-    for node in range(len(parents) - 1, 0, -1):  # children stand after their parents
+    for node in range(len(parents) - 1, 0, -1):  # children come after their parents
         np.logaddexp(masses[:, parents[node]], masses[:, node], out=masses[:, parents[node]])
     scores = masses + own
     for user, item in np.ndindex(B, N):

@@ -35,7 +35,7 @@ TARGETS = np.array([5, 22, 0, 11])
 
 
 def token_table(codes: bool) -> TokenTable:
-    """Names of three symbols, or numbers of unequal length behind a word that all share."""
+    """Names of three symbols, or numbers of unequal length after a word that all share."""
     if codes:
         names = [(WORDS + i // 9, WORDS + 3 + i // 3 % 3, WORDS + 6 + i % 3) for i in range(N)]
     else:
@@ -303,7 +303,7 @@ def test_what_a_silent_decoder_does_not_correct(
                 continue
             pointer = np.asarray(params["pointer"])
             product = asked @ pointer @ encoded[user, 1 + place] / np.sqrt(len(asked))
-            since = n - 1 - place + (0 if causal else 1)  # the mask stands behind the last
+            since = n - 1 - place + (0 if causal else 1)  # the mask comes after the last
             masses[history[place]] += np.exp(product + params["pointer_recency"][since])
         never = np.isin(np.arange(N), history) & (residual == "unseen")
         assert (found[user, never] < -60).all()
@@ -342,6 +342,8 @@ def test_every_item_in_one_pass_is_one_pass_an_item() -> None:
     loss = np.asarray(every.sum(-1))
     for user, history in enumerate(HISTORIES):
         whole = [*history[history >= 0], TARGETS[user]]
+        asked_for = paths(tables.trie, jnp.array([whole]))[0]
+        np.testing.assert_array_equal(inputs.answer[user, : len(whole)], asked_for)
         assert (loss[user, len(whole) :] == 0).all()
         assert not inputs.weights[user, len(whole) :].any()
         for n in range(len(whole)):

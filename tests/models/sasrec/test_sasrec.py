@@ -87,12 +87,43 @@ def test_scores_are_log_probabilities_whatever_the_padding(count_from: str) -> N
         memory = model.encode(NOTHING, read)
         scores = np.asarray(model.item_scores(NOTHING, memory))
         table = np.asarray(params["item_embedding"])
+        assert np.isfinite(scores).all()
         np.testing.assert_allclose(
             scores, log_softmax(np.asarray(memory)[:, 0] @ table.T), atol=2e-5
         )
         found.append(scores)
     np.testing.assert_allclose(found[0], found[1], atol=2e-5)
     np.testing.assert_allclose(np.exp(found[0]).sum(1), 1.0, rtol=1e-5)
+
+
+def test_no_position_sees_later_items() -> None:
+    """Another item at a place changes what comes from there on, and nothing before."""
+    model, _ = small("start")
+    encoded = jax.jit(
+        lambda histories: model.encode(
+            NOTHING,
+            model.make_inputs(NOTHING, BATCH._replace(histories=histories), "every_item", T).read,
+        )
+    )
+    known = np.asarray(encoded(BATCH.histories))
+    for place in range(HISTORIES.shape[1]):
+        changed = np.where(np.arange(HISTORIES.shape[1]) == place, (HISTORIES + 1) % N, HISTORIES)
+        changed = np.where(HISTORIES >= 0, changed, -1)
+        found = np.asarray(encoded(jnp.asarray(changed)))
+        np.testing.assert_array_equal(found[:, :place], known[:, :place])
+        for row in np.flatnonzero(HISTORIES[:, place] >= 0):
+            gaps = np.abs(found[row, place:] - known[row, place:]).max(axis=-1)
+            assert (gaps > 1e-3).all()
+
+
+def test_users_and_names_are_not_read() -> None:
+    """What the encoder gets is the items alone; there are no tables of names to look at."""
+    model, _ = small()
+    for objective in ("following_item", "every_item"):
+        known = model.make_inputs(NOTHING, BATCH, objective, T)
+        nobody = BATCH._replace(users=jnp.full_like(BATCH.users, -1))
+        found = model.make_inputs(NOTHING, nobody, objective, T)
+        jax.tree.map(np.testing.assert_array_equal, found, known)
 
 
 def test_positions_counted_from_the_end() -> None:
