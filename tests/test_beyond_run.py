@@ -62,6 +62,9 @@ def test_sasrec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not (run / "identifiers" / "tokenizer.json").exists()
     assert "Does the numbering leak?" not in (run / "report.html").read_text()
     capsys.readouterr()
+    assert command(CODES, *SMALL, f"--workdir={run}") == 2
+    expected = "holds a run of the model family sasrec, and this config is of code_genrec"
+    assert expected in capsys.readouterr().err
     assert command("--mode=evaluate", f"--workdir={run}") == 0
     trained = json.loads((run / "results.json").read_text())["metrics"]
     printed = capsys.readouterr().out

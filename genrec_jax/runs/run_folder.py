@@ -84,7 +84,13 @@ class RunFolder:
             raise InputError(f"--workdir={self.path}: found a file, expected a folder")
         if not self.exists:
             return
-        ours, theirs = flat(config.to_dict()), flat(self.read_config().to_dict())
+        stored = self.read_config()
+        if config.model.family != stored.model.family:
+            raise InputError(
+                f"--workdir={self.path}: holds a run of the model family {stored.model.family}, "
+                f"and this config is of {config.model.family}; give another folder"
+            )
+        ours, theirs = flat(config.to_dict()), flat(stored.to_dict())
         differing = [
             f"{key} is {theirs[key]!r} there and {value!r} here"
             for key, value in ours.items()
