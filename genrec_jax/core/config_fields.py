@@ -101,7 +101,16 @@ def expect_one_of(key: str, found: Any, allowed: tuple[Any, ...], family: str = 
         raise InputError(f"{key}: found {found!r}{of}, expected {one_of}{words}")
 
 
-def expect_divisor(key: str, found: int, divisor: int) -> None:
+def expect_heads(heads: int, d_model: int) -> None:
+    """Raise InputError if attention heads cannot share the width of a model evenly."""
+    if d_model % max(heads, 1):
+        raise InputError(
+            f"config.model.attention_heads: found {heads}, expected a divisor of "
+            f"config.model.d_model = {d_model}"
+        )
+
+
+def expect_multiple(key: str, found: int, divisor: int) -> None:
     """Raise InputError if the value of a key is no multiple of `divisor`."""
     if found % divisor:
         raise InputError(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from genrec_jax.core.config_fields import expect_divisor, expect_one_of
+from genrec_jax.core.config_fields import expect_heads, expect_multiple, expect_one_of
 from genrec_jax.core.errors import InputError
 
 
@@ -56,12 +56,8 @@ class ModelConfig:
         expect_one_of("config.model.residual", self.residual, residuals)
         vectors = ("random", "collaborative")
         expect_one_of("config.model.item_vectors", self.item_vectors, vectors)
-        expect_divisor("config.model.max_tokens", self.max_tokens, 8)
-        if self.d_model % max(self.attention_heads, 1):
-            raise InputError(
-                f"config.model.attention_heads: found {self.attention_heads}, expected a divisor "
-                f"of config.model.d_model = {self.d_model}"
-            )
+        expect_multiple("config.model.max_tokens", self.max_tokens, 8)
+        expect_heads(self.attention_heads, self.d_model)
         if self.temperature and self.residual not in ("items", "unseen"):
             raise InputError(
                 f"config.model.temperature: found {self.temperature} with model.residual="

@@ -24,7 +24,7 @@ from genrec_jax.models.tables import DeviceTable
 
 
 class ItemInput(NamedTuple):
-    """A row of positions a user; -1 stands for nothing throughout."""
+    """The positions of each user's row; -1 means that there is nothing."""
 
     user_tokens: Int[Array, "B P_user"]  # added up at position 0
     item_tokens: Int[Array, "B T-1 P_item"]  # added up at the positions after it

@@ -78,7 +78,7 @@ def encoder_input(
     rows = jnp.concatenate([users[:, None] + table.n_items + 1, items], axis=1)  # [B, 1+H]
     present = jnp.concatenate([users[:, None], items], axis=1) >= 0
     lengths = jnp.where(present, table.lengths[rows], 0)
-    ends = 1 + jnp.cumsum(lengths, axis=1)  # position after each name; <s> stands at 0
+    ends = 1 + jnp.cumsum(lengths, axis=1)  # position after each name; <s> is at 0
     starts = ends - lengths
 
     position = jnp.arange(n_tokens)
@@ -104,7 +104,7 @@ def encoder_input(
 
 
 def decoder_input(table: DeviceTable, targets: Int[Array, " B"]) -> DecoderInput:
-    """Labels `name </s>` and the same shifted right behind `</s>`; S = longest item name + 1."""
+    """Labels `name </s>` and the same shifted right after `</s>`; S = longest item name + 1."""
     names = table.tokens[targets, : table.item_width]  # [B, P]
     lengths = table.lengths[targets][:, None]
     labels = jnp.pad(names, ((0, 0), (0, 1)), constant_values=table.pad)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from genrec_jax.core.config_fields import expect_divisor, expect_one_of
+from genrec_jax.core.config_fields import expect_heads, expect_multiple, expect_one_of
 from genrec_jax.core.errors import InputError
 
 
@@ -30,12 +30,8 @@ class ModelConfig:
         expect_one_of("config.model.family", self.family, ("sasrec",))
         expect_one_of("config.model.dtype", self.dtype, ("auto", "float32", "bfloat16"))
         expect_one_of("config.model.count_from", self.count_from, ("start", "end"))
-        expect_divisor("config.model.max_items", self.max_items, 8)
-        if self.d_model % max(self.attention_heads, 1):
-            raise InputError(
-                f"config.model.attention_heads: found {self.attention_heads}, expected a divisor "
-                f"of config.model.d_model = {self.d_model}"
-            )
+        expect_multiple("config.model.max_items", self.max_items, 8)
+        expect_heads(self.attention_heads, self.d_model)
 
     def check_run(self, config: Any) -> None:
         """Raise InputError for keys of the whole config that do not fit this model."""
