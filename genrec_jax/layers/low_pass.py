@@ -7,8 +7,8 @@ the F lowest frequencies, the mean among them, are the user's lasting taste, the
     LowPass(x) = LayerNorm(x + Dropout(slow + (1/2 + b) (x - slow)))
 
 with b learned, a number a column. The waves have the period of the longest history, and are 0 where
-no slot is, as if the history stood at the end of zeros. A slot's sum goes over all slots, those
-behind it too: for one question a history, not for targets=every.
+no slot is, as if the history came at the end of zeros. A slot's sum goes over all slots, those
+after it too: for one prediction a history, not for one at every position.
 
 Axes: B batch, T slots, D width, W = 2 F - 1 waves.
 """
