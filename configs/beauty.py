@@ -32,55 +32,27 @@ These are of the code before the model families; since then 20 beams have HR@10 
 
 from ml_collections import ConfigDict
 
-from genrec_jax.runs.config import Config, check_variant
+from genrec_jax.core.shipped import load_shipped
+from genrec_jax.runs.config import check_variant
+
+common = load_shipped("_common.py")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    check_variant(variant, ("leakfree", "nopretrain", "small", "best"))
+    check_variant(variant, (*common.PAPER_VARIANTS, "small", "best"))
     if variant == "best":
-        return best()
-    config = ConfigDict(Config().to_dict())  # the paper's recipe, section 7.1
-    config.data.name = "beauty"
-    config.model.pretrained = "facebook/bart-base"
-    if variant == "leakfree":
-        config.indexing = "random"
-    if variant == "nopretrain":
-        config.pretrain.epochs = 0
-    if variant == "small":
-        small(config)
-    return config
+        return common.best("beauty")
+    return small() if variant == "small" else common.paper("beauty", variant)
 
 
-def best() -> ConfigDict:
-    """Beyond the paper: the family over item codes, every prefix as an example."""
-    config = ConfigDict(Config.of_family("code_genrec").to_dict())
-    config.data.name = "beauty"
-    config.data.buckets = 4
-    config.indexing = "collaborative"
-    config.model.residual = "unseen"
-
-    config.pretrain.epochs = 0
-    config.finetune.targets = "prefixes"
-    config.finetune.epochs = 8
-    config.finetune.batch_size = 256
-    config.finetune.learning_rate = 1e-3
-    config.finetune.weight_decay = 0.0
-    config.finetune.validate_every_epochs = 4
-
-    config.evaluate.exclude_history = True
-    config.evaluate.batch_size = 128
-    config.evaluate.validation_users = 0
-    config.log_every_steps = 200
-    return config
-
-
-def small(config: ConfigDict) -> None:
+def small() -> ConfigDict:
     """5.0 M parameters from scratch, minutes on a CPU."""
+    config = common.paper("beauty")
     config.indexing = "random"
     config.data.buckets = 3
 
     config.model.pretrained = ""
-    config.model.count_from = "end"
+    config.model.reversed_positions = True
     config.model.vocab_size = 800
     config.model.d_model = 128
     config.model.encoder_layers = 1
@@ -104,3 +76,4 @@ def small(config: ConfigDict) -> None:
 
     config.evaluate.batch_size = 128
     config.log_every_steps = 175
+    return config

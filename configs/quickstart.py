@@ -12,18 +12,21 @@
 
 from ml_collections import ConfigDict
 
-from genrec_jax.runs.config import Config, check_variant
+from genrec_jax.core.shipped import load_shipped
+from genrec_jax.runs.config import check_variant
+
+common = load_shipped("_common.py")
 
 
 def get_config(variant: str = "") -> ConfigDict:
     check_variant(variant, ("codes", "sasrec"))
     if variant:
         return other_family({"codes": "code_genrec", "sasrec": "sasrec"}[variant])
-    config = ConfigDict(Config().to_dict())
+    config = common.of_family("genrec")
     config.indexing = "random"
     config.data.buckets = 1  # a second shape would take longer to compile than it saves
 
-    config.model.count_from = "end"
+    config.model.reversed_positions = True
     config.model.d_model = 64
     config.model.encoder_layers = 1
     config.model.decoder_layers = 1
@@ -51,24 +54,15 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def other_family(family: str) -> ConfigDict:
     """Another model family in the same harness: every prefix of a sequence is an example."""
-    config = ConfigDict(Config.of_family(family).to_dict())
+    config = common.of_family(family)
     config.data.buckets = 1
-    config.indexing = "random"
     config.model.dropout = config.model.attention_dropout = 0.2
     if family == "code_genrec":
-        config.indexing = "collaborative"
         config.codes.dims = 16
-        config.evaluate.batch_size = 128
-    else:
-        config.evaluate.search = "exhaustive"
-        config.evaluate.batch_size = 256
 
-    config.pretrain.epochs = 0
-    config.finetune.targets = "prefixes"
     config.finetune.epochs = 2
-    config.finetune.batch_size = 256
     config.finetune.learning_rate = 2e-3
-    config.finetune.weight_decay = 0.0
+    config.finetune.validate_every_epochs = 1
 
     config.evaluate.users = 2000
     config.evaluate.validation_users = 500

@@ -14,27 +14,12 @@ HR@5 .0692  NDCG@5 .0499  HR@10 .0948  NDCG@10 .0580
 
 from ml_collections import ConfigDict
 
-from genrec_jax.runs.config import Config, check_variant
+from genrec_jax.core.shipped import load_shipped
+from genrec_jax.runs.config import check_variant
+
+common = load_shipped("_common.py")
 
 
 def get_config(variant: str = "") -> ConfigDict:
     check_variant(variant, ("beauty", "sports", "yelp"))
-    config = ConfigDict(Config.of_family("sasrec").to_dict())
-    config.data.name = variant or "beauty"
-    config.data.buckets = 4
-    config.indexing = "random"
-
-    config.pretrain.epochs = 0
-    config.finetune.targets = "prefixes"
-    config.finetune.epochs = 20
-    config.finetune.batch_size = 256
-    config.finetune.learning_rate = 1e-3
-    config.finetune.weight_decay = 0.0
-    config.finetune.validate_every_epochs = 5
-
-    config.evaluate.search = "exhaustive"
-    config.evaluate.exclude_history = config.data.name != "yelp"
-    config.evaluate.batch_size = 256
-    config.evaluate.validation_users = 0
-    config.log_every_steps = 200
-    return config
+    return common.beyond_the_paper("sasrec", variant or "beauty")

@@ -23,41 +23,12 @@ users, repeats allowed, one seed; the mix is `python -m genrec_jax ensemble --wo
 
 from ml_collections import ConfigDict
 
-from genrec_jax.runs.config import Config, check_variant
+from genrec_jax.core.shipped import load_shipped
+from genrec_jax.runs.config import check_variant
+
+common = load_shipped("_common.py")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    check_variant(variant, ("leakfree", "nopretrain", "best"))
-    if variant == "best":
-        return best()
-    config = ConfigDict(Config().to_dict())  # the paper's recipe, section 7.1
-    config.data.name = "yelp"
-    config.model.pretrained = "facebook/bart-base"
-    if variant == "leakfree":
-        config.indexing = "random"
-    if variant == "nopretrain":
-        config.pretrain.epochs = 0
-    return config
-
-
-def best() -> ConfigDict:
-    """Beyond the paper: the family over item codes, every prefix as an example."""
-    config = ConfigDict(Config.of_family("code_genrec").to_dict())
-    config.data.name = "yelp"
-    config.data.buckets = 4
-    config.indexing = "collaborative"
-    config.model.residual = "items"
-
-    config.pretrain.epochs = 0
-    config.finetune.targets = "prefixes"
-    config.finetune.epochs = 8
-    config.finetune.batch_size = 256
-    config.finetune.learning_rate = 1e-3
-    config.finetune.weight_decay = 0.0
-    config.finetune.validate_every_epochs = 4
-
-    config.evaluate.exclude_history = False  # items come again
-    config.evaluate.batch_size = 128
-    config.evaluate.validation_users = 0
-    config.log_every_steps = 200
-    return config
+    check_variant(variant, (*common.PAPER_VARIANTS, "best"))
+    return common.best("yelp") if variant == "best" else common.paper("yelp", variant)

@@ -62,13 +62,18 @@ def test_the_architecture_page_names_every_module() -> None:
     rows = {row.split("`")[1]: row for row in page.splitlines() if row.startswith("| `")}
     for parts in FILES:
         if len(parts) > 1 and parts[-1] != "__init__":
-            row = rows["/".join(parts[:-1]) + "/"]
-            assert f"`{parts[-1]}.py`" in row, "/".join(parts)
+            row = rows.get("/".join(parts[:-1]) + "/", "")
+            assert f"`{parts[-1]}.py`" in row, f"{'/'.join(parts)} is not on the page"
     for package, row in rows.items():
         if package.split("/")[0] in ORDER:
             parts = tuple(package.rstrip("/").split("/"))
             assert {(*parts, name) for name in re.findall(r"`(\w+)\.py`", row)} <= set(FILES)
     assert {name.rstrip("/").split("/")[0] for name in rows} >= set(ORDER)
+
+
+def test_every_folder_with_a_family_is_listed() -> None:
+    folders = {path.parent.name for path in (ROOT / "genrec_jax" / "models").glob("*/family.py")}
+    assert folders == set(FAMILIES)
 
 
 def test_libraries_stay_in_their_places() -> None:

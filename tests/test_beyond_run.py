@@ -13,7 +13,7 @@ from genrec_jax.cli.export import main as export
 from genrec_jax.identifiers.item_vectors import collaborative_vectors
 from genrec_jax.models.code_genrec.family import FAMILY as CODE_GENREC
 from genrec_jax.models.contract import RANKED_AS
-from genrec_jax.runs.config import Config, FinetuneConfig
+from genrec_jax.runs.config import config_from_dict, default_config
 from genrec_jax.runs.dataset import load_sequences
 from genrec_jax.runs.identifiers import build_catalogue
 from genrec_jax.serving.recommender import Recommender
@@ -21,10 +21,10 @@ from genrec_jax.training.phase import finetuning_objective, last_objective
 
 CONFIG = f"--config={ROOT / 'configs' / 'quickstart.py'}"
 CODES, SASREC = f"{CONFIG}:codes", f"{CONFIG}:sasrec"
-SMALL_SASREC = [flag for flag in SMALL if "vocab_size" not in flag]
+SMALL_SASREC = [flag for flag in SMALL if "vocab_size" not in flag and "pretrain" not in flag]
 PLAIN = ["--config.model.low_pass=0", "--config.model.temperature=0"]
-PLAIN += ["--config.model.item_vectors=random", "--config.model.count_from=start"]
-EVERY = [*PLAIN, "--config.model.residual=vector", "--config.finetune.targets=every"]
+PLAIN += ["--config.model.item_init=random", "--config.model.reversed_positions=False"]
+EVERY = [*PLAIN, "--config.model.encoder_prior=state", "--config.finetune.targets=all_positions"]
 
 
 def test_a_run_that_scores_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,7 +35,7 @@ def test_a_run_that_scores_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[s
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {line["phase"] for line in lines} >= {"pretrain", "finetune", "validation"}
     shape = json.loads((run / "model.json").read_text())
-    assert shape["residual"] == "vector"
+    assert shape["encoder_prior"] == "state"
     trained = json.loads((run / "results.json").read_text())["metrics"]
     capsys.readouterr()
     assert command("--mode=evaluate", f"--workdir={run}") == 0
@@ -76,7 +76,7 @@ def test_sasrec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "expected a run of the family genrec" in capsys.readouterr().err
 
 
-UNSEEN = ["--config.model.residual=unseen", "--config.evaluate.exclude_history=True"]
+UNSEEN = ["--config.model.encoder_prior=new_items", "--config.evaluate.exclude_history=True"]
 
 
 def test_answers_that_were_not_seen(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_answers_that_were_not_seen(tmp_path: Path) -> None:
 def test_a_log_where_items_come_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(CODES, *SMALL, *UNSEEN, f"--workdir={tmp_path / 'run'}") == 2
     error = capsys.readouterr().err
-    assert "config.model.residual: found 'unseen' with synthetic, where " in error
+    assert "config.model.encoder_prior: found 'new_items' with synthetic, where " in error
     assert error.count("\n") == 1
 
 
@@ -108,26 +108,25 @@ def test_a_log_with_nothing_to_learn_from(
     data = ["--config.data.name=file", f"--config.data.file={log}"]
     assert command(SASREC, *SMALL_SASREC, *data, f"--workdir={tmp_path / 'run'}") == 2
     error = capsys.readouterr().err
-    assert "found 'prefixes' with short, where no user has more than 3 items" in error
+    assert "short: found no user with more than 3 items, expected some with 4 for finetune" in error
     assert error.count("\n") == 1
 
 
 def test_item_vectors_start_where_items_are_together() -> None:
     """As long as random ones; an item of which nothing is known keeps its random row."""
-    values = Config.of_family("code_genrec").to_dict()
+    values = default_config("code_genrec").to_dict()
     values["model"] |= {"d_model": 16, "attention_heads": 2}
-    config = Config.from_dict(values)
+    config = config_from_dict(values)
     sequences = load_sequences(config.data)
     vectors = collaborative_vectors(sequences, 8, 5, 0)
     vectors[3] = 0.0
     catalogue = build_catalogue(config, sequences, None)
-    shape = CODE_GENREC.make_shape(config.model, catalogue, None, 0)
+    shape = CODE_GENREC.make_shape(config, catalogue, None, 0)
 
-    def start(item_vectors: str) -> np.ndarray:
-        settings = dataclasses.replace(config.model, item_vectors=item_vectors)
-        started = CODE_GENREC.start_params(
-            settings, shape, catalogue, None, 0, lambda most: vectors
-        )
+    def start(item_init: str) -> np.ndarray:
+        model = dataclasses.replace(config.model, item_init=item_init)
+        changed = dataclasses.replace(config, model=model)
+        started = CODE_GENREC.start_params(changed, shape, catalogue, None, lambda *_: vectors)
         return np.asarray(started["item_embedding"])
 
     random, found = start("random"), start("collaborative")
@@ -142,54 +141,81 @@ def test_item_vectors_start_where_items_are_together() -> None:
 @pytest.mark.parametrize(
     ("family", "targets", "objective"),
     [
-        ("genrec", "last", "next_item"),
-        ("code_genrec", "last", "next_item"),
-        ("code_genrec", "prefixes", "following_item"),
-        ("code_genrec", "every", "every_item"),
-        ("sasrec", "prefixes", "following_item"),
-        ("sasrec", "every", "every_item"),
+        ("genrec", None, "next_item"),
+        ("code_genrec", "last_only", "next_item"),
+        ("code_genrec", "prefix_augmentation", "following_item"),
+        ("code_genrec", "all_positions", "every_item"),
+        ("sasrec", "prefix_augmentation", "following_item"),
+        ("sasrec", "all_positions", "every_item"),
     ],
 )
-def test_ranking_asks_as_finetuning_asked(family: str, targets: str, objective: str) -> None:
+def test_ranking_asks_as_finetuning_asked(family: str, targets: str | None, objective: str) -> None:
     """In place of `every_item`, which asks at all positions, ranking asks at the last."""
-    config = Config.of_family(family)
-    config = dataclasses.replace(config, finetune=FinetuneConfig(targets=targets))
+    config = default_config(family)
+    changes = {} if targets is None else {"targets": targets}
+    config = dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, **changes))
     assert finetuning_objective(config) == last_objective(config) == objective
     ranked = RANKED_AS[finetuning_objective(config)]
-    assert ranked == ("next_item" if targets == "last" else "following_item")
+    assert ranked == ("next_item" if objective == "next_item" else "following_item")
 
 
 @pytest.mark.parametrize(
     ("config", "changes", "expected"),
     [
+        (CODES, ["evaluate.search=free"], "config.evaluate.search: found 'free', expected one of"),
+        (SASREC, ["evaluate.search=constrained"], "config.evaluate.search: is not a key of sasrec"),
+        (CODES, ["model.encoder_prior=True"], "config.model.encoder_prior: found 'True', expec"),
+        (CODES, ["model.encoder_prior=items"], "found 'items', expected 'copying', as it is cal"),
         (
             CODES,
-            ["evaluate.search=free"],
-            "config.evaluate.search: found 'free' with the model fami",
+            ["model.encoder_prior=new_items"],
+            "config.evaluate.exclude_history: found False with model.encoder_prior='new_items'",
         ),
-        (SASREC, ["evaluate.search=constrained"], "config.evaluate.search: found 'constrained' w"),
-        (CODES, ["model.residual=True"], "config.model.residual: found 'True', expected one of"),
-        (CODES, ["model.residual=unseen"], "config.evaluate.exclude_history: found False with mod"),
-        (CODES, ["model.item_vectors=x"], "config.model.item_vectors: found 'x', expected one of"),
-        (CONFIG, ["finetune.targets=every"], "config.finetune.targets: found 'every' with the mod"),
-        (SASREC, ["finetune.targets=last"], "config.finetune.targets: found 'last' with the model"),
-        (SASREC, ["finetune.targets=every"], "config.model.count_from: found 'end' with finetune."),
-        (CODES, ["finetune.targets=every"], "config.model.low_pass: found 0.5 with finetune.targe"),
+        (CODES, ["model.item_init=x"], "config.model.item_init: found 'x', expected one of ran"),
+        (
+            CONFIG,
+            ["finetune.targets=all_positions"],
+            "config.finetune.targets: is not a key of genrec",
+        ),
+        (SASREC, ["finetune.targets=last_only"], "config.finetune.targets: found 'last_only', ex"),
+        (SASREC, ["finetune.targets=every"], "found 'every', expected 'all_positions', as it is "),
+        (
+            SASREC,
+            ["finetune.targets=all_positions"],
+            "config.model.reversed_positions: found True with finetune.targets=all_positions",
+        ),
         (
             CODES,
-            ["finetune.targets=every", "model.low_pass=0"],
-            "config.model.residual: found 'items' with finetune.targets='every'",
+            ["finetune.targets=all_positions"],
+            "config.model.low_pass: found 0.5 with finetune.targets=all_positions",
+        ),
+        (
+            CODES,
+            ["finetune.targets=all_positions", "model.low_pass=0"],
+            "config.model.encoder_prior: found 'copying' with finetune.targets=all_positions",
         ),
         (CODES, ["model.low_pass=1.0"], "config.model.low_pass: found 1.0, expected a share from"),
-        (CODES, ["model.residual=none"], "config.model.temperature: found 0.07 with model.residu"),
-        (CODES, ["model.count_from=0"], "config.model.count_from: found '0', expected one of sta"),
-        (CODES, ["model.pretrained=x"], "config.model.pretrained: is no key of the config of --co"),
-        (SASREC, ["model.user_dropout=.1"], "config.model.user_dropout: is no key of the config o"),
-        (CODES, ["model_parallel=2"], "config.model_parallel: found 2 with the family code_genr"),
-        (SASREC, ["model_parallel=2"], "config.model_parallel: found 2 with the model family sas"),
-        (SASREC, ["pretrain.epochs=1"], "config.pretrain.epochs: found 1 with the model family sa"),
-        (SASREC, ["indexing=title"], "config.indexing: found 'title' with the model family sasr"),
-        (CODES, ["evaluate.length_penalty=1"], "config.evaluate.length_penalty: found 1.0 with t"),
+        (
+            CODES,
+            ["model.encoder_prior=none"],
+            "config.model.temperature: found 0.07 with model.encoder_prior='none'",
+        ),
+        (CODES, ["model.reversed_positions=x"], "config.model.reversed_positions=x: expected tr"),
+        (CODES, ["model.pretrained=x"], "config.model.pretrained: is not a key of code_genrec"),
+        (SASREC, ["model.user_dropout=.1"], "config.model.user_dropout: is not a key of sasrec"),
+        (CODES, ["model_parallel=2"], "config.model_parallel: is not a key of code_genrec"),
+        (SASREC, ["pretrain.epochs=1"], "config.pretrain.epochs: is not a key of sasrec"),
+        (
+            SASREC,
+            ["indexing=title"],
+            f"config.indexing: is not a key of sasrec ({SASREC}), but of genrec and code_genrec",
+        ),
+        (CODES, ["evaluate.length_penalty=1"], "config.evaluate.length_penalty: is not a key of"),
+        (
+            CODES,
+            ["evaluate.search=exhaustive", "evaluate.exact_users=5"],
+            "config.evaluate.exact_users: found 5 with evaluate.search = exhaustive",
+        ),
         (
             CODES,
             ["model.frequencies=300"],
@@ -198,7 +224,7 @@ def test_ranking_asks_as_finetuning_asked(family: str, targets: str, objective: 
         (
             CONFIG,
             ["model.family=sasrec"],
-            "--config.model.family=sasrec: cannot be changed, expect",
+            "--config.model.family=sasrec: cannot be changed from 'genrec', expected a config file",
         ),
         (CONFIG, ["model.max_tokens=60"], "config.model.max_tokens: found 60, expected a multiple"),
         (SASREC, ["model.max_items=9"], "config.model.max_items: found 9, expected a multiple of"),

@@ -129,7 +129,8 @@ def test_texts_that_are_not_there(
 
 
 def test_the_attributes_of_a_named_dataset(data_dir: Path) -> None:
-    from genrec_jax.runs.config import CodesConfig, Config, DataConfig
+    from genrec_jax.models.genrec.config import Config
+    from genrec_jax.models.run_config import CodesConfig, DataConfig
     from genrec_jax.runs.dataset import load_sequences
     from genrec_jax.runs.identifiers import code_vectors
 

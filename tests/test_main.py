@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from repository import ROOT
+from stored import change_config, sign
 
 from genrec_jax.cli import ensemble
 from genrec_jax.core.errors import InputError
@@ -68,7 +69,7 @@ def copy(run: Path, tmp_path: Path) -> Path:
 def test_a_run_leaves_what_evaluation_and_serving_need(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert names == {
-        *("config.json", "model.json", "identifiers", "checkpoints", "metrics.jsonl"),
+        *("run.json", "config.json", "model.json", "identifiers", "checkpoints", "metrics.jsonl"),
         *("tensorboard", "results.json", "predictions", "log.txt", "report.html"),
         *("fingerprints.json", "jax_settings.json"),
     }
@@ -260,13 +261,13 @@ def test_mixing_with_the_knn(
     assert "expected --config.evaluate.KEY=VALUE" in capsys.readouterr().err
     assert ensemble.main(["ensemble", f"--workdir={tmp_path / 'none'}"]) == 2
     assert "expected a run's folder" in capsys.readouterr().err
-    config = json.loads((copy / "config.json").read_text())
-    config["finetune"]["holdout"] = 1
-    (copy / "config.json").write_text(json.dumps(config))
+    change_config(copy, finetune__include_validation_item=True)
     assert ensemble.main(["ensemble", f"--workdir={copy}"]) == 2
-    assert "config.finetune.holdout: found 1, a run that was" in capsys.readouterr().err
-    config["finetune"]["holdout"] = 2
-    (copy / "config.json").write_text(json.dumps(config))
+    assert (
+        "config.finetune.include_validation_item: found True, a run that was"
+        in capsys.readouterr().err
+    )
+    change_config(copy, finetune__include_validation_item=False)
     with monkeypatch.context() as patch:
         patch.setattr(ensemble_run, "write_lists", full_disk)
         assert ensemble.main(["ensemble", f"--workdir={copy}", exclude]) == 74
@@ -305,10 +306,8 @@ def test_a_mix_that_another_run_chooses(
         error = capsys.readouterr().err
         assert told in error
         assert error.count("\n") == 1
-    config = json.loads((copy / "config.json").read_text())
-    config["data"]["drop_last"] = 1  # but it was trained on the whole log
     other = Path(shutil.copytree(copy, tmp_path / "other"))
-    (other / "config.json").write_text(json.dumps(config))
+    change_config(other, data__drop_last=1)  # but it was trained on the whole log
     assert ensemble.main(["ensemble", f"--workdir={copy}", f"--chooser={other}"]) == 2
     assert f"--chooser={other}: the run was trained on other data" in capsys.readouterr().err
 
@@ -330,13 +329,13 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     ("argument", "parts"),
     [
         ("--config.sede=1", ["config.sede: no such key", "did you mean config.seed"]),
-        ("--config.epochs=1", ["config.epochs", "config.pretrain.epochs, config.finetune.epochs"]),
+        ("--config.epochs=1", ["config.epochs", "config.finetune.epochs, config.pretrain.epochs"]),
         ("--config.model=3", ["config.model: is a group of keys"]),
         ("--config.finetune.epochs=1.5", ["config.finetune.epochs=1.5", "expected a whole number"]),
         ("--config.seed=many", ["config.seed=many"]),
         ("--config.data.name=books", ["config.data.name: found 'books'", "beauty, sports, yelp"]),
         ("--config.indexing=titles", ["config.indexing: found 'titles'", "published, random"]),
-        ("--config.finetune.holdout=3", ["config.finetune.holdout: found 3", "one of 1, 2"]),
+        ("--config.finetune.holdout=1", ["include_validation_item: False for 2, True for 1"]),
         (
             "--config.model.dropout=1.0",
             ["config.model.dropout: found 1.0", "share from 0 to below"],
@@ -401,7 +400,7 @@ def test_wrong_lines_of_a_sequence_file(
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("x = 1", "get_config"),
+        ("x = 1", "found no get_config(), expected one"),
         ("def get_config():\n    return {}", "returned a dict, expected a ConfigDict"),
         ("def get_config():\n    pass", "returned a NoneType, expected a ConfigDict"),
         ("raise SystemExit(3)", "SystemExit: 3"),
@@ -423,7 +422,7 @@ def test_config_files_with_faults(
     path.write_text(text)
     line = fails(capsys, f"--config={path}", f"--workdir={tmp_path / 'run'}")
     assert part in line
-    if "ConfigDict" not in part:  # which is found when the file has been read
+    if not part.startswith(("found", "returned")):  # what is seen when the file has been read
         assert f"--config={path}: the file fails with " in line
 
 
@@ -508,7 +507,7 @@ def test_wrong_workdirs(
     line = fails(capsys, CONFIG, f"--workdir={run}", *SMALL_MODEL, "--config.seed=7")
     assert "holds the run of another config (config.seed is 0 there and 7 here)" in line
     line = fails(capsys, "--mode=evaluate", f"--workdir={tmp_path / 'none'}")
-    assert "found no config.json, expected a run's folder" in line
+    assert "found no run.json, expected a run's folder" in line
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.tex").write_text("")
@@ -532,6 +531,9 @@ def test_wrong_workdirs(
     shutil.copytree(run, copy)
     shape = json.loads((copy / "model.json").read_text())
     (copy / "model.json").write_text(json.dumps({**shape, "d_model": 32}))
+    line = fails(capsys, "--mode=evaluate", f"--workdir={copy}")
+    assert f"{copy / 'model.json'}: was changed after the run was created" in line
+    sign(copy)
     line = fails(capsys, "--mode=evaluate", f"--workdir={copy}")
     assert "a checkpoint of another model" in line
     assert "expected (32,)" in line

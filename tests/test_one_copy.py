@@ -11,9 +11,8 @@ import pytest
 from genrec_jax.core.signals import StopRequest
 from genrec_jax.decoding.ranker import SCORES, Ranker
 from genrec_jax.identifiers.trie import decided
-from genrec_jax.models import config_class
 from genrec_jax.runs.checkpoint import Checkpoints
-from genrec_jax.runs.config import CodesConfig, Config, DataConfig, EvaluateConfig
+from genrec_jax.runs.config import config_from_dict, default_config
 from genrec_jax.runs.dataset import load_sequences
 from genrec_jax.runs.identifiers import build_catalogue
 from genrec_jax.runs.model import ModelSetup
@@ -22,6 +21,15 @@ from genrec_jax.training.phase import PhaseRunner, make_phases
 
 MODEL = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "attention_heads": 2}
 MODEL |= {"ffn_dim": 32, "vocab_size": 64, "max_tokens": 64}
+
+CHANGES = {
+    "data": {"synthetic_users": 70, "synthetic_items": 45, "buckets": 8},
+    "codes": {"dims": 8},
+    "model": MODEL,
+    "pretrain": {"epochs": 10, "batch_size": 16},
+    "finetune": {"batch_size": 16},
+    "evaluate": {"validation_users": 0, "users": 0, "batch_size": 32},
+}
 
 
 def copies(array: np.ndarray) -> int:
@@ -34,13 +42,11 @@ def copies(array: np.ndarray) -> int:
 
 @pytest.mark.parametrize("family", ["genrec", "code_genrec"])
 def test_training_and_rankings_share_their_tables(family: str, tmp_path: Path) -> None:
-    config = Config(
-        data=DataConfig(synthetic_users=70, synthetic_items=45),
-        indexing="collaborative" if family == "code_genrec" else "random",
-        codes=CodesConfig(dims=8),
-        model=config_class(family)(**MODEL),
-        evaluate=EvaluateConfig(validation_users=0, users=0),
-    )
+    values = default_config(family).to_dict()
+    values["indexing"] = "collaborative" if family == "code_genrec" else "random"
+    for group, changes in CHANGES.items():
+        values[group] |= changes
+    config = config_from_dict(values)
     sequences = load_sequences(config.data)
     catalogue = build_catalogue(config, sequences, None)
     setup = ModelSetup.new(config, catalogue, sequences, None)

@@ -81,7 +81,7 @@ def check_kills(
     with (workdir / "metrics.jsonl").open("a") as file:  # as a kill would leave it
         file.write('{"step": 57, "phase": "finetune", "lo')
     # Other steps a call and other moments of saving change nothing.
-    other = ("--config.steps_per_call=1", "--config.checkpoint_every_steps=4")
+    other = ("--config.steps_per_dispatch=1", "--config.checkpoint_every_steps=4")
     code, output, errors = run(workdir, cache, *changes, *other)
     assert code == 0, output + errors
     check_same(workdir, whole)

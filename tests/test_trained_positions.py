@@ -17,8 +17,9 @@ from genrec_jax.models.contract import init_params, merge
 from genrec_jax.models.genrec.inputs import EncoderInput, encoder_input
 from genrec_jax.models.genrec.model import POSITION_OFFSET
 from genrec_jax.models.masking import append_mask
+from genrec_jax.models.run_config import RunConfig
 from genrec_jax.models.tables import put_on_device
-from genrec_jax.runs.config import Config
+from genrec_jax.runs.config import config_from_dict, default_config
 from genrec_jax.runs.identifiers import build_catalogue
 from genrec_jax.runs.model import ModelSetup
 from genrec_jax.serving.recommender import Recommender
@@ -27,12 +28,12 @@ from genrec_jax.training.phase import last_objective, make_phases
 from genrec_jax.training.step import make_train_step, start_state
 
 MODELS = [
-    ("genrec", "start", "last"),
-    ("genrec", "end", "last"),
-    ("code_genrec", "start", "every"),
-    ("code_genrec", "end", "prefixes"),
-    ("sasrec", "start", "every"),
-    ("sasrec", "end", "prefixes"),
+    ("genrec", False, None),
+    ("genrec", True, None),
+    ("code_genrec", False, "all_positions"),
+    ("code_genrec", True, "prefix_augmentation"),
+    ("sasrec", False, "all_positions"),
+    ("sasrec", True, "prefix_augmentation"),
 ]
 SIZES = {
     "d_model": 16,
@@ -44,10 +45,10 @@ SIZES = {
     "activation_dropout": 0.0,
 }
 STACKS = {"encoder_layers": 1, "decoder_layers": 1, "vocab_size": 64, "max_tokens": 96}
-PLAIN = {"residual": "none", "temperature": 0.0, "low_pass": 0.0, "user_dropout": 0.0}
+PLAIN = {"encoder_prior": "none", "temperature": 0.0, "low_pass": 0.0, "user_dropout": 0.0}
 OF_FAMILY = {
     "genrec": STACKS,
-    "code_genrec": STACKS | PLAIN | {"item_vectors": "random"},
+    "code_genrec": STACKS | PLAIN | {"item_init": "random"},
     "sasrec": {"layers": 1, "max_items": 96},
 }
 
@@ -59,24 +60,27 @@ def equal_lengths(length: int) -> UserSequences:
     return from_lists("equal", range(1, 41), rows)
 
 
-def config_of(family: str, count_from: str, targets: str, **evaluate: object) -> Config:
-    values = Config.of_family(family).to_dict()
-    values["indexing"] = "random"
-    values["model"] |= SIZES | OF_FAMILY[family] | {"count_from": count_from}
-    pretrains = (family, count_from) == ("genrec", "end")
-    values["pretrain"] |= {"epochs": int(pretrains), "batch_size": 8}
-    values["finetune"] |= {"targets": targets, "epochs": 1, "batch_size": 8}
-    search = "exhaustive" if family == "sasrec" else "constrained"
-    values["evaluate"] |= {"search": search, "batch_size": 8, **evaluate}
+def config_of(family: str, reversed_positions: bool, targets: str | None = None) -> RunConfig:
+    values = default_config(family).to_dict()
+    if "indexing" in values:
+        values["indexing"] = "random"
+    values["model"] |= SIZES | OF_FAMILY[family] | {"reversed_positions": reversed_positions}
+    if "pretrain" in values:
+        pretrains = family == "genrec" and reversed_positions
+        values["pretrain"] |= {"epochs": int(pretrains), "batch_size": 8}
+    values["finetune"] |= {"epochs": 1, "batch_size": 8}
+    if targets is not None:
+        values["finetune"]["targets"] = targets
+    values["evaluate"]["batch_size"] = 8
     values["data"]["buckets"] = 1  # one shape to compile
-    return Config.from_dict(values)
+    return config_from_dict(values)
 
 
-def build(config: Config, sequences: UserSequences) -> ModelSetup:
+def build(config: RunConfig, sequences: UserSequences) -> ModelSetup:
     return ModelSetup.new(config, build_catalogue(config, sequences, None), sequences, None)
 
 
-def ranker_of(config: Config, setup: ModelSetup) -> Ranker:
+def ranker_of(config: RunConfig, setup: ModelSetup) -> Ranker:
     return Ranker(setup, config.evaluate, 1, last_objective(config))
 
 
@@ -85,7 +89,7 @@ def position_table(params: dict) -> np.ndarray:
     return np.asarray(params["encoder"]["embedding"]["positions"])
 
 
-def trained_rows(config: Config, sequences: UserSequences, setup: ModelSetup) -> np.ndarray:
+def trained_rows(config: RunConfig, sequences: UserSequences, setup: ModelSetup) -> np.ndarray:
     """Which rows of the encoder's position table an epoch of every phase changes."""
     graph, _ = setup.graph_and_like
     start = init_params(setup.shape, setup.catalogue.n_users, setup.catalogue.n_items, seed=0)
@@ -102,12 +106,12 @@ def trained_rows(config: Config, sequences: UserSequences, setup: ModelSetup) ->
     return moved
 
 
-@pytest.mark.parametrize(("family", "count_from", "targets"), MODELS)
+@pytest.mark.parametrize(("family", "reversed_positions", "targets"), MODELS)
 def test_ranking_reads_no_position_that_training_left_as_it_was(
-    family: str, count_from: str, targets: str
+    family: str, reversed_positions: bool, targets: str | None
 ) -> None:
     """Lists do not change with the vectors of untrained positions, however long the history is."""
-    config, sequences = config_of(family, count_from, targets), equal_lengths(12)
+    config, sequences = config_of(family, reversed_positions, targets), equal_lengths(12)
     setup = build(config, sequences)
     trained = trained_rows(config, sequences, setup)
     assert 9 <= trained.sum() < len(trained)
@@ -127,7 +131,7 @@ def test_ranking_reads_no_position_that_training_left_as_it_was(
 
 def test_histories_are_cut_to_the_longest_that_training_read() -> None:
     """Nine items of twelve: the last two are held out, and the third last is the target."""
-    config, sequences = config_of("genrec", "end", "last"), equal_lengths(12)
+    config, sequences = config_of("genrec", True), equal_lengths(12)
     setup = build(config, sequences)
     ranker = ranker_of(config, setup)
     plan = ranker.plan(next_item_examples(sequences, holdout=0), "test")
@@ -141,7 +145,7 @@ def test_histories_are_cut_to_the_longest_that_training_read() -> None:
 
 @pytest.mark.parametrize("length", [3, 4])
 def test_a_log_whose_training_part_is_nearly_empty_still_reads_one_item(length: int) -> None:
-    config, sequences = config_of("genrec", "end", "last"), equal_lengths(length)
+    config, sequences = config_of("genrec", True), equal_lengths(length)
     setup = build(config, sequences)
     ranker = ranker_of(config, setup)
     plan = ranker.plan(next_item_examples(sequences, holdout=0), "test")
@@ -154,7 +158,7 @@ def encoded(setup: ModelSetup, params: dict, sentence: EncoderInput) -> jax.Arra
     @jax.jit
     def encode(params: dict, sentence: EncoderInput) -> jax.Array:
         model, positions = merge(graph, params), None
-        if model.shape.count_from == "end":
+        if model.shape.reversed_positions:
             positions = model.reversed_positions(sentence)
         return model.encoder(model.vectors(sentence), sentence.look, None, positions=positions)
 
@@ -163,10 +167,10 @@ def encoded(setup: ModelSetup, params: dict, sentence: EncoderInput) -> jax.Arra
 
 def test_reversed_positions_are_those_of_bart_read_backwards() -> None:
     """For one length the table read from the end is the table turned round, read from the start."""
-    config, sequences = config_of("genrec", "end", "last"), equal_lengths(12)
+    config, sequences = config_of("genrec", True), equal_lengths(12)
     reversed_ = build(config, sequences)
     catalogue = reversed_.catalogue
-    shape = dataclasses.replace(reversed_.shape, count_from="start")
+    shape = dataclasses.replace(reversed_.shape, reversed_positions=False)
     forward = dataclasses.replace(reversed_, shape=shape)
     params = init_params(reversed_.shape, catalogue.n_users, catalogue.n_items, seed=0)
     table = put_on_device(catalogue.table)

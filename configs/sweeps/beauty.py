@@ -15,21 +15,20 @@ exact; items of the history left out.
 from genrec_jax.sweeps.spec import Ablation, Setting
 
 # With dropout of .5 and std of .02 tokens are not learned at all: the loss stays at chance.
-ONE_TARGET = {
+AT_A_MASK = {
     "model.init_std": 0.08,
     "model.dropout": 0.2,
     "model.attention_dropout": 0.2,
-    "model.count_from": "start",
+    "model.reversed_positions": False,
     "pretrain.epochs": 15,
     "pretrain.batch_size": 128,
     "pretrain.learning_rate": 1.5e-3,
     "pretrain.weight_decay": 1e-2,
-    "finetune.targets": "last",
     "finetune.epochs": 4,
     "finetune.learning_rate": 5e-4,
 }
 TOKENS = {  # the paper's model: tokens in, tokens out, in the sizes of the rows below
-    **ONE_TARGET,
+    **AT_A_MASK,
     "data.buckets": 4,
     "model.vocab_size": 512,
     "model.d_model": 64,
@@ -45,16 +44,17 @@ TOKENS = {  # the paper's model: tokens in, tokens out, in the sizes of the rows
     "evaluate.exclude_history": True,
     "evaluate.validation_users": 0,
 }
+ONE_TARGET = {**AT_A_MASK, "finetune.targets": "last_only"}
 PLAIN = {
-    "model.item_vectors": "random",
+    "model.item_init": "random",
     "model.low_pass": 0.0,
     "model.temperature": 0.0,
-    "model.count_from": "start",
+    "model.reversed_positions": False,
 }
 ALL_POSITIONS = {
     **PLAIN,
-    "model.residual": "vector",
-    "finetune.targets": "every",
+    "model.encoder_prior": "state",
+    "finetune.targets": "all_positions",
     "finetune.epochs": 15,
     "finetune.learning_rate": 2e-3,
 }
@@ -74,8 +74,8 @@ def get_sweep() -> Ablation:
         settings={
             "random codes": Setting({**TOKENS, "indexing": "random_codes"}, config=SMALL),
             "collaborative codes": Setting({**TOKENS, "indexing": "collaborative"}, config=SMALL),
-            "+ trie-node output": Setting({**ONE_TARGET, **PLAIN, "model.residual": "none"}),
-            "+ residual state": Setting({**ONE_TARGET, **PLAIN, "model.residual": "vector"}),
+            "+ trie-node output": Setting({**ONE_TARGET, **PLAIN, "model.encoder_prior": "none"}),
+            "+ residual state": Setting({**ONE_TARGET, **PLAIN, "model.encoder_prior": "state"}),
             "+ all positions": Setting(ALL_POSITIONS),
             "+ pretraining": Setting({**ALL_POSITIONS, **PRETRAINING}),
             "best": Setting(mix=True),

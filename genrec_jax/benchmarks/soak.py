@@ -24,15 +24,9 @@ import psutil
 from genrec_jax.benchmarks.machine import describe_machine
 from genrec_jax.cli.command import Command
 from genrec_jax.core.flags import Flag
-from genrec_jax.models import config_class
+from genrec_jax.models.genrec.config import Config, GenRecEvaluateConfig, ModelConfig
+from genrec_jax.models.run_config import DataConfig, FinetuneConfig, PhaseConfig
 from genrec_jax.reporting.run_report import report_run
-from genrec_jax.runs.config import (
-    Config,
-    DataConfig,
-    EvaluateConfig,
-    FinetuneConfig,
-    PhaseConfig,
-)
 from genrec_jax.runs.run_folder import RunFolder
 from genrec_jax.training.train import train
 
@@ -57,7 +51,7 @@ def soak_config(steps: int) -> Config:
     return Config(
         data=DataConfig(synthetic_users=2000, buckets=1),
         indexing="random",
-        model=config_class("genrec")(
+        model=ModelConfig(
             d_model=16,
             encoder_layers=1,
             decoder_layers=1,
@@ -68,7 +62,7 @@ def soak_config(steps: int) -> Config:
         ),
         pretrain=small,
         finetune=FinetuneConfig(**vars(small)),
-        evaluate=EvaluateConfig(users=200, validation_users=200, batch_size=64),
+        evaluate=GenRecEvaluateConfig(users=200, validation_users=200, batch_size=64),
         log_every_steps=EVERY,
         checkpoint_every_steps=250,
     )

@@ -13,8 +13,6 @@ from genrec_jax.core.flags import Flag
 
 
 def run(given: SimpleNamespace) -> None:
-    import dataclasses
-
     from genrec_jax.models.contract import StoredRun
     from genrec_jax.runs.checkpoint import Checkpoints
     from genrec_jax.runs.model import ModelSetup
@@ -24,9 +22,6 @@ def run(given: SimpleNamespace) -> None:
     config = folder.read_config()
     setup = ModelSetup.load(folder, config)
     catalogue = setup.catalogue
-    if catalogue.dataset is None and catalogue.names is None:  # an older run
-        known_by = folder.dataset_id(config.data.name)
-        catalogue = dataclasses.replace(catalogue, dataset=known_by)
     _, like = setup.graph_and_like
     with Checkpoints(folder.checkpoints) as checkpoints:
         step = checkpoints.best() if given.step is None else given.step

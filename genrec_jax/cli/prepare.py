@@ -28,5 +28,9 @@ main = Command(
     __doc__ or "",
     run,
     (Flag("output", "The folder to write.", Path, expected="FOLDER", required=True),),
-    ConfigSource(PrepareConfig(), "configs/prepare.py[:source]"),
+    ConfigSource(
+        PrepareConfig.from_dict,
+        {"prepare": PrepareConfig()},
+        "configs/prepare.py[:source]",
+    ),
 )

@@ -13,7 +13,7 @@ from genrec_jax.cli.command import Command
 from genrec_jax.cli.runs import RANKING_FLAGS, stored_run
 from genrec_jax.core.endings import RESUMABLE
 from genrec_jax.core.flags import Flag
-from genrec_jax.runs.config_source import NEW_RUN
+from genrec_jax.runs.config_source import RECOMMENDED_RUN
 
 
 def run(given: SimpleNamespace) -> None:
@@ -40,6 +40,6 @@ main = Command(
             expected="FILE",
         ),
     ),
-    NEW_RUN,
+    RECOMMENDED_RUN,
     interrupted=RESUMABLE,
 )

@@ -6,7 +6,7 @@ marked as quoted. Markdown, or HTML where FILE ends in .html.
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from genrec_jax.cli.command import Command
 from genrec_jax.core.errors import InputError
@@ -22,7 +22,8 @@ def run(given: SimpleNamespace) -> None:
     from genrec_jax.reporting.paper_tables import as_html, as_markdown, table_of
 
     tables = {
-        dataset: table_of(dataset, runs) for dataset, runs in results_of(given.positional).items()
+        title: table_of(dataset.name, runs)
+        for (title, dataset), runs in titled(results_of(given.positional)).items()
     }
     as_page = given.output is not None and given.output.suffix == ".html"
     text = as_html(tables) if as_page else as_markdown(tables)
@@ -32,11 +33,37 @@ def run(given: SimpleNamespace) -> None:
         write_atomically(given.output, text)
 
 
-def results_of(runs: list[str]) -> dict[str, dict[str, Any]]:
-    """The content of each run's results.json: dataset → run → results."""
+class Dataset(NamedTuple):
+    """What the runs of one table have in common."""
+
+    name: str
+    sha256: str
+
+
+Results = dict[str, Any]  # run → the content of its results.json
+
+
+def titled(results: dict[Dataset, Results]) -> dict[tuple[str, Dataset], Results]:
+    """A title for each dataset: its name, and its size where others have the same name."""
+    names = [dataset.name for dataset in results]
+    tables = {}
+    for dataset, runs in results.items():
+        title = dataset.name
+        if names.count(title) > 1:
+            counts = next(iter(runs.values()))["counts"]
+            title += (
+                f", {counts['users_of_dataset']:,} users, {counts['items']:,} items, "
+                f"{counts['interactions']:,} interactions, sha256 {dataset.sha256[:12]}…"
+            )
+        tables[title, dataset] = runs
+    return tables
+
+
+def results_of(runs: list[str]) -> dict[Dataset, Results]:
+    """The finished runs by the data that they were trained on."""
     from genrec_jax.runs.run_folder import RunFolder
 
-    results: dict[str, dict[str, Any]] = {}
+    results: dict[Dataset, Results] = {}
     for path in map(Path, runs):
         folder = RunFolder(path)
         try:
@@ -46,7 +73,8 @@ def results_of(runs: list[str]) -> dict[str, dict[str, Any]]:
         result = folder.read_results()
         if result is None:
             raise InputError(f"{path}: the run is not finished, expected a results.json")
-        rows = results.setdefault(result["dataset"], {})
+        dataset = Dataset(result["dataset"], folder.dataset_sha256())
+        rows = results.setdefault(dataset, {})
         if path.name in rows:
             raise InputError(
                 f"{path}: found two runs named {path.name} on {result['dataset']}, expected one; "

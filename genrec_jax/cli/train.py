@@ -2,9 +2,9 @@
 
 The same command again resumes a run that was stopped. The run's directory holds its config,
 checkpoints, metrics, rankings and report.html. Every key of the config is a flag:
---config.finetune.epochs=5; genrec_jax/runs/config.py says what each key means, and the
-config.py of its model family in genrec_jax/models/ what those of config.model mean. A file of
-configs/ that the working folder does not have is the one shipped with genrec_jax.
+--config.finetune.epochs=5; genrec_jax/models/run_config.py says what the keys of all model families
+mean, and the config.py of each family there what its own keys mean. A file of configs/ that the
+working folder does not have is the one shipped with genrec_jax.
 
 On several hosts, run the same command on each, with --workdir on a shared disk. Tell the processes
 of each other by --coordinator=HOST:PORT, --processes=N and --process=I, or by --distributed.

@@ -5,11 +5,10 @@ everything else takes the frozen dataclass. Only commands and sweeps import this
 every machine that computes has ml_collections.
 """
 
-import dataclasses
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +20,7 @@ from genrec_jax.core.config_fields import check_key, flat
 from genrec_jax.core.errors import InputError
 from genrec_jax.core.flags import Flag, given, plain_message, read_flags
 from genrec_jax.core.moved import moved_hint
-from genrec_jax.core.shipped import with_config_found
+from genrec_jax.core.shipped import find_config
 
 
 @dataclass(frozen=True)
@@ -29,21 +28,29 @@ class ConfigSource:
     """What a command's config is and where it comes from.
 
     Attributes:
-        defaults: an instance of the config's dataclass, which has `from_dict`.
+        build: nested mappings → the checked config.
+        kinds: the kinds of config that there are: name → an instance of the config's dataclass,
+            whose keys may be flags.
         file: what --config expects, for messages; "" if the command takes none.
         stored: reads the config that the directory of --workdir holds, as nested mappings; None if
             the command reads none there.
         group: the only keys that may be changed, as "evaluate"; "" if all may.
-        variants: by name, instances like `defaults`, but with other keys in some groups.
         fixed: keys that no flag may change, and what is expected instead.
+        renamed: keys of earlier versions, and what to say of each.
     """
 
-    defaults: Any
+    build: Callable[[Mapping[str, Any]], Any]
+    kinds: Mapping[str, Any]
     file: str = ""
     stored: Callable[[Path], Mapping[str, Any]] | None = None
     group: str = ""
-    variants: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, str] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> dict[str, Set[str]]:
+        """The keys of each kind, as `config.a.b`."""
+        return {name: flat(asdict(kind)).keys() for name, kind in self.kinds.items()}
 
     @property
     def places(self) -> str:
@@ -73,20 +80,41 @@ def parse_config(
     """
     _check_keys(argv, source)
     logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of what is an error here
-    values = flags.FlagValues()
-    _define_config(values, argv, source)
-    file = given(argv, "config")
+    file, workdir = given(argv, "config"), given(argv, "workdir")
+    values, changes = flags.FlagValues(), _without_file(argv)
+    content = None
+    if file is not None:
+        content = _load(file, source)
+    elif source.stored and workdir:
+        content = ConfigDict(source.stored(Path(workdir)))
+    if content is not None:
+        _check_own_keys(argv, source, content)
+        config_flags.DEFINE_config_dict("config", content, flag_values=values, sys_argv=changes)
     try:
-        read = read_flags(values, with_config_found(argv), declared, positional)
-        content = _content(values.config, file, source)
-        read.config = type(source.defaults).from_dict(content)
+        read = read_flags(values, changes, declared, positional)
     except InputError:
         raise
-    except (Exception, SystemExit) as error:  # a config file is code, and may raise anything
-        _check_variant_keys(argv, source, str(error))
-        raise InputError(f"--config={file}: {_fault(error)}") from None
+    except (flags.Error, ValueError, TypeError) as error:  # a value of a wrong type
+        raise InputError(plain_message(str(error).strip().splitlines()[-1])) from None
+    if content is None:
+        raise InputError(f"--config: found none, expected {source.places}")
+    try:
+        read.config = source.build(content.to_dict())  # the flags have changed it
+    except InputError as error:
+        if len(_config_keys(argv)) > (file is not None):  # a flag may be at fault
+            raise
+        raise InputError(f"{' '.join(_given(argv, source))}: {error}") from None
     read.config_file = file
     return read
+
+
+def _config_keys(argv: Sequence[str]) -> list[tuple[str, str]]:
+    """Each argument that is a --config flag, and its key: `config`, or `config.a.b`."""
+    found = [
+        (argument, re.match(r"--?(?:no)?(config(?:\.[^=]*)?)(?:=|$)", argument))
+        for argument in argv[1:]
+    ]
+    return [(argument, match[1]) for argument, match in found if match]
 
 
 def _check_keys(argv: Sequence[str], source: ConfigSource) -> None:
@@ -94,91 +122,111 @@ def _check_keys(argv: Sequence[str], source: ConfigSource) -> None:
     if (times := sum(re.match(r"--?config(=|$)", argument) is not None for argument in argv)) > 1:
         raise InputError(f"--config: found it {times} times, expected once")
     has_config = any(given(argv, name) is not None for name in source.flag_names)
-    for argument in argv[1:]:
-        match = re.match(r"--?(?:no)?(config(?:\.[^=]*)?)(?:=|$)", argument)
-        if match is None:
-            continue
-        key = match[1]
+    for argument, key in _config_keys(argv):
         if source.group and not key.startswith(f"config.{source.group}."):
             raise InputError(
                 f"{argument}: not a flag of this command, expected "
                 f"--config.{source.group}.KEY=VALUE"
             )
-        if key != "config":
-            check_key(key, source.defaults, *source.variants.values())
-            if key in source.fixed:
-                raise InputError(f"{argument}: cannot be changed, expected {source.fixed[key]}")
-            if not has_config:
-                raise InputError(
-                    f"{argument}: found no {' and no '.join(source.places.split(' or '))}, whose "
-                    "key this would change"
-                )
-
-
-def _check_variant_keys(argv: Sequence[str], source: ConfigSource, error: str) -> None:
-    """Raise InputError if an error is about a key that only other variants of the config have."""
-    for argument in argv[1:]:
-        match = re.match(r"--?(?:no)?(config\.[^=]*)", argument)
-        if match is None or repr(match[1].rsplit(".", 1)[-1]) not in error:
+        if key == "config":
             continue
-        having = [
-            name
-            for name, config in source.variants.items()
-            if match[1] in flat(dataclasses.asdict(config))
-        ]
-        if 0 < len(having) < len(source.variants):
+        if key in source.renamed:
+            raise InputError(f"{argument}: {source.renamed[key]}")
+        if not has_config:
+            check_key(key, set().union(*source.keys.values()))
             raise InputError(
-                f"{match[1]}: is no key of the config of {' '.join(_given(argv, source))}, but of "
-                f"{' and '.join(having)}"
-            ) from None
+                f"{argument}: found no {' and no '.join(source.places.split(' or '))}, whose key "
+                "this would change"
+            )
+
+
+def _check_own_keys(argv: Sequence[str], source: ConfigSource, content: ConfigDict) -> None:
+    """Raise InputError for a key that this config does not have, or that is fixed."""
+    own = flat(content.to_dict())
+    for argument, key in _config_keys(argv):
+        if key == "config":
+            continue
+        having = [name for name, keys in source.keys.items() if key in keys]
+        if key not in own and having:
+            mine = [name for name, keys in source.keys.items() if keys == own.keys()]
+            raise InputError(
+                f"{key}: is not a key of {' '.join(mine) or 'this config'} "
+                f"({' '.join(_given(argv, source))}), but of {' and '.join(having)}"
+            )
+        check_key(key, own)
+        if key in source.fixed and argument.partition("=")[2] != str(own[key]):
+            raise InputError(
+                f"{argument}: cannot be changed from {own[key]!r}, expected {source.fixed[key]}"
+            )
 
 
 def _given(argv: Sequence[str], source: ConfigSource) -> list[str]:
-    """The flags of a command line that name its config."""
+    """The flag of a command line that names its config."""
     found = [(name, given(argv, name)) for name in source.flag_names]
     return [f"--{name}={value}" for name, value in found if value is not None][:1]
 
 
-def _define_config(values: flags.FlagValues, argv: Sequence[str], source: ConfigSource) -> None:
-    """Define --config, and a flag for each key of the file or of the stored config."""
-    workdir, argv = given(argv, "workdir"), list(argv)
-    if source.stored and workdir and given(argv, "config") is None:
-        stored = ConfigDict(source.stored(Path(workdir)))
-        config_flags.DEFINE_config_dict("config", stored, flag_values=values, sys_argv=argv)
-    else:
-        config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=argv)
+def _without_file(argv: Sequence[str]) -> list[str]:
+    """A command line without `--config=FILE` or `--config FILE`."""
+    kept: list[str] = []
+    is_value = False
+    for argument in argv:
+        if not is_value and not re.match(r"--?config(=|$)", argument):
+            kept.append(argument)
+        is_value = re.fullmatch(r"--?config", argument) is not None
+    return kept
 
 
-def _content(config: object, file: str | None, source: ConfigSource) -> dict[str, Any]:
-    """A config as nested mappings.
+def _load(file: str, source: ConfigSource) -> ConfigDict:
+    """What the `get_config` of FILE[:variant] returns.
 
     Raises:
-        InputError: there is none, or the file's is not one that this command reads.
+        InputError: there is no such file, it fails, or its config is none that the command reads.
     """
-    if config is None and file is None:
-        raise InputError(f"--config: found none, expected {source.places}")
-    if not isinstance(config, ConfigDict):
+    flag = f"--config={find_config(file)}"
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=[flag])
+    try:
+        values(["", flag])
+        config: Any = values["config"].value
         hasattr(config, "to_dict")  # raises what the file raised, if that was an OSError
+    except AttributeError as error:
+        if "has no attribute 'get_config'" not in str(error):
+            raise InputError(
+                f"--config={file}: {_fault(f'AttributeError: {error}', source)}"
+            ) from None
+        raise InputError(f"--config={file}: found no get_config(), expected one") from None
+    except (Exception, SystemExit) as error:  # a config file is code, and may raise anything
+        kind = "" if isinstance(error, flags.Error) else f"{type(error).__name__}: "
+        raise InputError(f"--config={file}: {_fault(f'{kind}{error}', source)}") from None
+    if not isinstance(config, ConfigDict):
         raise InputError(
             f"--config={file}: get_config returned a {type(config).__name__}, expected a ConfigDict"
         )
-    expected = {field.name for field in dataclasses.fields(source.defaults)}
+    expected = {one.name for kind in source.kinds.values() for one in fields(kind)}
     unknown = set(config) - expected
     if len(unknown) > len(set(config)) / 2:  # one that is misspelt gets a message of its own
         raise InputError(
             f"--config={file}: is no config of this command: found the keys "
             f"{', '.join(sorted(unknown)[:3])}, …, expected those of {source.file}"
         )
-    return config.to_dict()
+    return config
 
 
-def _fault(error: BaseException) -> str:
-    """What a config file raised: it arrives as a whole traceback, whose last line says it."""
-    *lines, last = str(error).strip().splitlines() or [repr(error)]
+FRAME = re.compile(r"^\s")  # a line of a traceback that is not the exception itself
+
+
+def _fault(text: str, source: ConfigSource) -> str:
+    """What a config file raised: it arrives as a whole traceback, which ends with it."""
+    lines = text.strip().splitlines()
+    start = max((i + 1 for i, line in enumerate(lines) if FRAME.match(line)), default=0)
+    message = " ".join(lines[start:]) or lines[-1].strip()
     ours = f"{InputError.__module__}.InputError: "
-    if last.startswith(ours):
-        return last.removeprefix(ours)
-    is_a_message = isinstance(error, flags.Error) and "Traceback" not in "".join(lines)
-    kind = "" if isinstance(error, flags.Error) else f"{type(error).__name__}: "
-    fault = plain_message(last)
-    return fault if is_a_message else f"the file fails with {kind}{fault}{moved_hint(last)}"
+    if message.startswith(ours):
+        return message.removeprefix(ours)
+    hints = [
+        f"; {key}: {what}"
+        for key, what in source.renamed.items()
+        if re.search(rf"[\"']{key.rsplit('.', 1)[-1]}[\"']", message)
+    ]
+    return f"the file fails with {plain_message(message)}{moved_hint(message)}{''.join(hints)}"

@@ -5,10 +5,10 @@ installation and PYTHONPATH use them there. A wheel contains them inside the pac
 pyproject.toml maps them, so that site-packages gets no folder `configs` that belongs to nobody.
 """
 
-import re
+import importlib.util
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from genrec_jax.core.errors import InputError
@@ -52,7 +52,7 @@ def find_file(path: Path, flag: str, folder: Path) -> Path:
     if may_be_shipped and (ROOT / path).is_file():
         return ROOT / path
     here, shipped = (
-        [str(file.relative_to(root)) for file in sorted((root / folder).glob("*.py"))]
+        [str(file.relative_to(root)) for file in sorted((root / folder).glob("[!_]*.py"))]
         for root in (Path(), ROOT)
     )
     places = {"in the working folder": here, "shipped with genrec_jax": shipped}
@@ -62,26 +62,26 @@ def find_file(path: Path, flag: str, folder: Path) -> Path:
     raise InputError("; ".join([f"{flag}: found no file {path}", *there]))
 
 
+def load_shipped(name: str) -> ModuleType:
+    """Import a Python file of the shipped `configs/`, which is no package.
+
+    What config files share is there, so that a copy of one works in any folder.
+
+    Args:
+        name: of the file, as _common.py.
+    """
+    path = ROOT / CONFIGS / name
+    spec = importlib.util.spec_from_file_location(f"genrec_jax_configs_{path.stem}", path)
+    assert spec is not None  # a path that ends in .py always has one
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def find_config(config: str) -> str:
     """`FILE[:variant]` with the path of an existing FILE. Raises InputError if there is none."""
     file, colon, variant = config.partition(":")
     if not file:
         raise InputError(f"--config: found {config!r}, expected FILE[:variant]")
     return f"{find_file(Path(file), '--config', CONFIGS)}{colon}{variant}"
-
-
-def with_config_found(argv: Sequence[str]) -> list[str]:
-    """Replace the file of `--config=FILE[:variant]`, or of `--config FILE`, by where it is.
-
-    Raises:
-        InputError: there is no such file.
-    """
-    found: list[str] = []
-    for argument in argv:
-        if found and re.fullmatch("--?config", found[-1]):
-            found.append(find_config(argument))
-        elif match := re.fullmatch("(--?config=)(.*)", argument, re.DOTALL):
-            found.append(match[1] + find_config(match[2]))
-        else:
-            found.append(argument)
-    return found

@@ -38,9 +38,9 @@ from genrec_jax.models.contract import RANKED_AS, Objective, Params
 from genrec_jax.models.device_trie import DeviceTrie
 from genrec_jax.models.device_trie import put_on_device as put_trie_on_device
 from genrec_jax.models.precision import cast_params
+from genrec_jax.models.run_config import EvaluateConfig, RunConfig
 from genrec_jax.models.tables import Tables
 from genrec_jax.runs.checkpoint import Checkpoints
-from genrec_jax.runs.config import EvaluateConfig, check_evaluate
 from genrec_jax.runs.model import ModelSetup
 from genrec_jax.runs.run_folder import RunFolder
 
@@ -79,11 +79,12 @@ class Ranker:
         Raises:
             InputError: `evaluate` does not fit together, or its batches cannot be split.
         """
-        check_evaluate(evaluate)
+        evaluate.check()
         self.devices = devices or Devices.all()
         self.devices.check_divides("config.evaluate.batch_size", evaluate.batch_size)
         self.setup = setup
         self.evaluate = evaluate
+        self._settings = evaluate.search_settings()
         self.params = params
         self.objective: Objective = objective
         self._buckets = buckets
@@ -130,7 +131,7 @@ class Ranker:
         cls,
         workdir: str | Path,
         step: int | None = None,
-        evaluate: EvaluateConfig | None = None,
+        config: RunConfig | None = None,
         devices: Devices | None = None,
     ) -> "Ranker":
         """Restore a run's model from its directory; its dataset need not be at hand.
@@ -140,7 +141,7 @@ class Ranker:
         Args:
             workdir: the run's directory.
             step: of the checkpoint; the best by validation if not given.
-            evaluate: how to search, if not as the run's config says.
+            config: the run's, with other keys of `evaluate`; None: as it is stored.
             devices: to rank on, not necessarily those of the training; all if not given.
 
         Raises:
@@ -148,9 +149,7 @@ class Ranker:
                 that does not go with the run.
         """
         folder = RunFolder(Path(workdir))
-        config = folder.read_config()
-        if evaluate is not None:
-            config = config.searching(evaluate)
+        config = folder.read_config() if config is None else config
         if differing := folder.differing_jax_settings(recorded()):
             log.warning(
                 "WARNING: %s was trained under other JAX settings (%s): scores may differ in the "
@@ -210,7 +209,7 @@ class Ranker:
         if self.params is None:
             raise ValueError("the ranker has no parameters yet")
         return rank_chunks(
-            self._ranker(search or self.evaluate.search),
+            self._ranker(search or self._settings.search),
             self.params,
             plan,
             chunks,
@@ -252,7 +251,7 @@ class Ranker:
             eos=0 if trie is None else self.catalogue.table.eos,
             pad=0 if trie is None else self.catalogue.table.pad,
             search="free" if search == "free" else "constrained",
-            length_penalty=evaluate.length_penalty,
+            length_penalty=self._settings.length_penalty,
         )
         if search not in ("exhaustive", SCORES):
             return find_by_beams(spec, evaluate.top_k), self._device_trie
@@ -263,7 +262,7 @@ class Ranker:
         return find, self.devices.put_whole(make_blocks(trie, spec.eos, size))
 
     def _beams(self, search: str) -> int:
-        beams, items = self.evaluate.beams, self.catalogue.n_items
+        beams, items = self._settings.beams, self.catalogue.n_items
         if search == "constrained" and beams > items:
             beams = max(items, self.evaluate.top_k)
             log.info("%d beams do for %d items", beams, items)

@@ -34,7 +34,7 @@ from genrec_jax.models import load_family
 from genrec_jax.models.heuristics.baselines import TRANSITIONS, largest_numbers, reference_lists
 from genrec_jax.models.heuristics.rankings import training_counts
 from genrec_jax.models.heuristics.transitions import TransitionSettings, transition_lists
-from genrec_jax.runs.config import Config, EvaluateConfig
+from genrec_jax.models.run_config import EvaluateConfig, RunConfig, WithIdentifiers
 from genrec_jax.runs.dataset import load_names, load_sequences
 from genrec_jax.runs.identifiers import code_vectors, make_names
 
@@ -48,7 +48,7 @@ TRAINING = "training numbering"
 SEED = 0  # of the permutations: the same numbering is always judged alike
 
 
-def audit(config: Config) -> dict[str, Any]:
+def audit(config: RunConfig) -> dict[str, Any]:
     """Audit what a config describes, before anything is trained.
 
     Returns:
@@ -58,13 +58,13 @@ def audit(config: Config) -> dict[str, Any]:
         InputError: a dataset that cannot be read, or a checkpoint that is no folder or hub id.
     """
     family = load_family(config.model.family)
-    if not family.reads_names:
+    if not isinstance(config, WithIdentifiers):
         raise InputError(
             f"config.model.family: found {family.name}, which reads no identifiers that could "
-            "leak, expected a family that writes items"
+            "leak, expected a family that does, as in configs/beauty.py"
         )
     sequences = load_sequences(config.data)
-    folder, source = family.tokenizer_at_hand(config.model)
+    folder, source = family.tokenizer_at_hand(config)
     names = load_names(config.data)
     indexing, vocabulary = make_names(config, sequences, names, folder)
     table = build_token_table(vocabulary, indexing.item_names(), [])
@@ -75,7 +75,7 @@ def audit(config: Config) -> dict[str, Any]:
 
 
 def held_out_tell(
-    config: Config, sequences: UserSequences, names: Names | None, indexing: Indexing
+    config: WithIdentifiers, sequences: UserSequences, names: Names | None, indexing: Indexing
 ) -> bool | None:
     """Whether the codes of the items are others where other users have the held-out items.
 

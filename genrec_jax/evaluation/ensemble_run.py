@@ -22,15 +22,17 @@ from genrec_jax.decoding.ranker import Ranker
 from genrec_jax.decoding.ranking import RankedLists
 from genrec_jax.evaluation import ensembles
 from genrec_jax.evaluation.ensembles import Mix, ScoreChunks, choose_mix, mixed_lists
-from genrec_jax.evaluation.evaluate import split_examples
+from genrec_jax.evaluation.evaluate import described, split_examples, written_numbers
 from genrec_jax.evaluation.summary import findings
 from genrec_jax.evaluation.transition_settings import CHOSEN_BY, choose_settings
 from genrec_jax.models.heuristics.baselines import reference_lists
 from genrec_jax.models.heuristics.transitions import TransitionSettings
+from genrec_jax.models.run_config import RunConfig
 from genrec_jax.runs import fingerprints
-from genrec_jax.runs.config import Config
+from genrec_jax.runs.config import with_evaluate
 from genrec_jax.runs.dataset import load_names, load_sequences
-from genrec_jax.runs.run_folder import MACHINE_KEY, SAME_RESULT, RunFolder
+from genrec_jax.runs.run_folder import RunFolder
+from genrec_jax.runs.run_format import MACHINE_KEY, SAME_RESULT
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,9 @@ FREE_OF_CHOOSER = (
 )
 
 
-def mix_run(config: Config, folder: RunFolder, chooser: RunFolder | None = None) -> dict[str, Any]:
+def mix_run(
+    config: RunConfig, folder: RunFolder, chooser: RunFolder | None = None
+) -> dict[str, Any]:
     """Choose on validation, rank the test, write both files; returns what the JSON file holds.
 
     Args:
@@ -65,11 +69,12 @@ def mix_run(config: Config, folder: RunFolder, chooser: RunFolder | None = None)
     if chooser is not None:
         earlier = fingerprints.of_dataset(without_last(sequences, 1))
         chooser.check_fingerprints(earlier, "--chooser")
-    devices = Devices.to_rank(config.model_parallel)
-    ranker = Ranker.load(folder.path, None, config.evaluate, devices)
+    devices = Devices.to_rank(config.table_parts())
+    ranker = Ranker.load(folder.path, None, config, devices)
     judge = ranker  # the same, whose programs are compiled once
     if chooser is not None:
-        judge = Ranker.load(chooser.path, None, config.evaluate, devices)
+        changed = with_evaluate(chooser.read_config(), dataclasses.asdict(config.evaluate))
+        judge = Ranker.load(chooser.path, None, changed, devices)
     for one in {ranker, judge}:
         one.catalogue.check_same_dataset(sequences, load_names(config.data))
 
@@ -91,9 +96,8 @@ def mix_run(config: Config, folder: RunFolder, chooser: RunFolder | None = None)
     result = {
         "model": ranker.setup.family.title,
         "dataset": sequences.name,
-        "indexing": config.indexing,
+        **described(config),
         "split": "test",
-        "exclude_history": exclude,
         "evaluate": dataclasses.asdict(config.evaluate),
         "mix": dataclasses.asdict(mix),
         "kNN": str(settings),
@@ -104,7 +108,7 @@ def mix_run(config: Config, folder: RunFolder, chooser: RunFolder | None = None)
             "curve": [dataclasses.asdict(one) | {CHOSEN_BY: curve[one]} for one in curve],
         },
         **_findings(
-            *(ranker, sequences, examples, settings, exclude),
+            *(config, ranker, sequences, examples, settings),
             *(lists[mix][0], lists[mixes[0]][0]),
         ),
         "counts": {"users": len(examples)},
@@ -116,12 +120,12 @@ def mix_run(config: Config, folder: RunFolder, chooser: RunFolder | None = None)
     return result
 
 
-def check_mixable(config: Config, where: str = "") -> None:
+def check_mixable(config: RunConfig, where: str = "") -> None:
     """Raise InputError, `where` in front, for a run trained on what would choose the weight."""
-    if config.finetune.epochs and config.finetune.holdout == 1:
+    if config.finetune.epochs and config.finetune.include_validation_item:
         raise InputError(
-            f"{where}config.finetune.holdout: found 1, a run that was finetuned on the validation "
-            "targets, which choose the weight of a mix, expected 2"
+            f"{where}config.finetune.include_validation_item: found True, a run that was finetuned "
+            "on the validation items, which choose the weight of a mix, expected False"
         )
 
 
@@ -132,10 +136,16 @@ def _check_finished(folder: RunFolder, flag: str) -> None:
         )
 
 
-def _check_chooser(config: Config, chooser: RunFolder) -> None:
+def _check_chooser(config: RunConfig, chooser: RunFolder) -> None:
     """Raise InputError unless it is a finished run that differs as a chooser must."""
     _check_finished(chooser, "--chooser")
-    found = flat(chooser.read_config().to_dict())
+    theirs = chooser.read_config()
+    if theirs.model.family != config.model.family:
+        raise InputError(
+            f"--chooser={chooser.path}: found a run of the model family {theirs.model.family}, "
+            f"expected one of {config.model.family}"
+        )
+    found = flat(theirs.to_dict())
     expected = flat(config.to_dict()) | {"config.data.drop_last": config.data.drop_last + 1}
     differing = [
         f"{key}={found.get(key)!r}, expected {value!r}"
@@ -151,17 +161,15 @@ def _scores(ranker: Ranker, examples: Examples, label: str) -> ScoreChunks:
 
 
 def _findings(
+    config: RunConfig,
     ranker: Ranker,
     sequences: UserSequences,
     examples: Examples,
     settings: TransitionSettings,
-    exclude_history: bool,
     ours: Any,
     alone: Any,
 ) -> dict[str, Any]:
     """The mixed lists beside those of the model alone and the lines to beat."""
-    numbers = ranker.catalogue.indexing.item_numbers
-    beat = reference_lists(
-        *(sequences, examples, numbers, settings, ours.shape[1], exclude_history)
-    )
+    numbers, exclude = written_numbers(config, ranker.catalogue), config.evaluate.exclude_history
+    beat = reference_lists(sequences, examples, numbers, settings, ours.shape[1], exclude)
     return findings(sequences, examples, ours, {ranker.setup.family.title: alone} | beat)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
+from jaxtyping import Int
 
 from genrec_jax import __version__
 from genrec_jax.core.devices import Devices
@@ -29,9 +31,10 @@ from genrec_jax.decoding.ranking import RankedLists, Watch, join
 from genrec_jax.evaluation.metrics import metrics
 from genrec_jax.evaluation.summary import findings
 from genrec_jax.evaluation.transition_settings import choose_settings
+from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.models.heuristics.baselines import reference_lists
+from genrec_jax.models.run_config import RunConfig, WithIdentifiers
 from genrec_jax.runs import fingerprints
-from genrec_jax.runs.config import Config
 from genrec_jax.runs.dataset import load_names, load_sequences, synthetic_spec
 from genrec_jax.runs.run_folder import RunFolder
 
@@ -42,7 +45,7 @@ ORACLE = "oracle"  # of the synthetic dataset: no recommender can expect more
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def split_examples(config: Config, sequences: UserSequences, split: Split) -> Examples:
+def split_examples(config: RunConfig, sequences: UserSequences, split: Split) -> Examples:
     """The users of a split, or a sample of them as the config says."""
     evaluate = config.evaluate
     if split == "test":
@@ -53,7 +56,7 @@ def split_examples(config: Config, sequences: UserSequences, split: Split) -> Ex
 
 def evaluate_split(
     ranker: Ranker,
-    config: Config,
+    config: RunConfig,
     sequences: UserSequences,
     split: Split,
     path: Path,
@@ -72,7 +75,7 @@ def evaluate_split(
     heed()
     top_k, exclude = config.evaluate.top_k, config.evaluate.exclude_history
     settings = choose_settings(sequences, exclude_history=exclude)
-    numbers = ranker.catalogue.indexing.item_numbers
+    numbers = written_numbers(config, ranker.catalogue)
     references = reference_lists(sequences, examples, numbers, settings, top_k, exclude)
     if config.data.name == "synthetic":
         spec = synthetic_spec(config.data)
@@ -81,13 +84,8 @@ def evaluate_split(
     result = {
         "model": ranker.setup.family.title,
         "dataset": sequences.name,
-        "indexing": config.indexing,
-        "indexing_seed": config.indexing_seed,
+        **described(config),
         "split": split,
-        "search": config.evaluate.search,
-        "beams": config.evaluate.beams,
-        "length_penalty": config.evaluate.length_penalty,
-        "exclude_history": exclude,
         **findings(sequences, examples, lists.items, references),
         "kNN": str(settings),
         "counts": {
@@ -100,14 +98,28 @@ def evaluate_split(
         "seconds": {"ranking": round(seconds, 2)},
         "versions": versions(),
     }
-    if config.evaluate.exact_users and config.evaluate.search != "exhaustive":
+    if config.evaluate.search_settings().exact_users:
         result["against_exact"] = compare_with_exact(ranker, config, examples, lists, watch)
     return result
 
 
+def described(config: RunConfig) -> dict[str, Any]:
+    """How items are written and ranked, as results.json says it: the keys that the family has."""
+    keys = ("indexing", "indexing_seed"), ("search", "beams", "length_penalty", "exclude_history")
+    values = config.to_dict()
+    found = {key: values[key] for key in keys[0] if key in values}
+    search = {"search": config.evaluate.search_settings().search} | values["evaluate"]
+    return found | {key: search[key] for key in keys[1] if key in search}
+
+
+def written_numbers(config: RunConfig, catalogue: Catalogue) -> Int[np.ndarray, " N"] | None:
+    """The numbers that items are written with; None for a family that reads no identifiers."""
+    return catalogue.indexing.item_numbers if isinstance(config, WithIdentifiers) else None
+
+
 def compare_with_exact(
     ranker: Ranker,
-    config: Config,
+    config: RunConfig,
     examples: Examples,
     lists: RankedLists,
     watch: Watch,
@@ -118,7 +130,7 @@ def compare_with_exact(
         `users` in the sample; `found`, the share of the exact lists' items that the search's lists
         hold; and the search's HR and NDCG less those of the exact lists on the same users.
     """
-    rows = sample_rows(len(examples), config.evaluate.exact_users)
+    rows = sample_rows(len(examples), config.evaluate.search_settings().exact_users)
     sample = examples.take(rows)
     exact = ranker.rank(ranker.plan(sample, "exact"), "exact", watch, "exhaustive")
     ours = lists.items[rows]
@@ -141,7 +153,9 @@ def versions() -> dict[str, str]:
     }
 
 
-def evaluate(config: Config, folder: RunFolder, split: Split, step: int | None) -> dict[str, Any]:
+def evaluate(
+    config: RunConfig, folder: RunFolder, split: Split, step: int | None
+) -> dict[str, Any]:
     """Restore a run's checkpoint and rank a split; returns what `evaluate_split` does.
 
     Args:
@@ -153,9 +167,11 @@ def evaluate(config: Config, folder: RunFolder, split: Split, step: int | None) 
     # Beside the lists of the training run, which results.json speaks of.
     path = folder.predictions / f"evaluate_{split}.parquet"
     check_writable(path, "--workdir")
+    if folder.read_results() is None:
+        log.warning("WARNING: %s is not finished: these are metrics of a run so far", folder.path)
     sequences = load_sequences(config.data)
     folder.check_fingerprints(fingerprints.of_dataset(sequences))
-    devices = Devices.to_rank(config.model_parallel)
-    ranker = Ranker.load(folder.path, step, config.evaluate, devices)
+    devices = Devices.to_rank(config.table_parts())
+    ranker = Ranker.load(folder.path, step, config, devices)
     ranker.catalogue.check_same_dataset(sequences, load_names(config.data))
     return evaluate_split(ranker, config, sequences, split, path)

@@ -49,7 +49,7 @@ class Catalogue:
     indexing: Indexing
     text: Tokenized | None  # None: of a model that writes no identifiers
     names: Names | None = None  # the log's own ids and titles, of a prepared dataset
-    dataset: DatasetId | None = None  # None: of a run that is older than DatasetId
+    dataset: DatasetId | None = None  # always there in a run
 
     @classmethod
     def build(
@@ -143,9 +143,7 @@ class Catalogue:
             save_tokenizer(self.vocabulary, folder / TOKENIZER)
             tokens = {"tokens": self.table.tokens, "lengths": self.table.lengths}
         codes = {} if self.indexing.codes is None else {"codes": self.indexing.codes}
-        dataset = {}
-        if self.dataset is not None:
-            dataset = {"dataset_name": self.dataset.name, "dataset_sha256": self.dataset.sha256}
+        assert self.dataset is not None  # of `build`
         arrays: dict[str, Any] = {
             "kind": self.indexing.kind,
             "user_ids": self.user_ids,
@@ -154,7 +152,8 @@ class Catalogue:
             "item_numbers": self.indexing.item_numbers,
             **tokens,
             **codes,
-            **dataset,
+            "dataset_name": self.dataset.name,
+            "dataset_sha256": self.dataset.sha256,
         }
         np.savez_compressed(folder / ARRAYS, **arrays)
 
@@ -175,9 +174,7 @@ class Catalogue:
             rows = None
             if "tokens" in saved:
                 rows = (saved["tokens"], saved["lengths"], len(saved["item_ids"]))
-            dataset = None
-            if "dataset_name" in saved:
-                dataset = DatasetId(str(saved["dataset_name"]), str(saved["dataset_sha256"]))
+            dataset = DatasetId(str(saved["dataset_name"]), str(saved["dataset_sha256"]))
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(f"{path}: cannot be read as a run's identifiers: {error}") from None
         text = None

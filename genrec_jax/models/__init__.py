@@ -1,8 +1,8 @@
 """Model families behind one contract (contract.py), and recommenders that only count.
 
 `FAMILIES` are the names of the families, the values of `config.model.family`. Each is a package of
-this one with a `ModelConfig` in `config.py` and a `FAMILY` in `family.py`. Nothing is imported
-before it is asked for, so that a wrong key is found without JAX.
+this one with a `Config` in `config.py` and a `FAMILY` in `family.py`, imported when they are first
+used, so that a wrong key is found without JAX.
 """
 
 import importlib
@@ -16,8 +16,8 @@ DEFAULT = "genrec"  # the paper's model
 
 
 def config_class(family: str) -> Any:
-    """The dataclass of a family's `config.model`."""
-    return importlib.import_module(f"genrec_jax.models.{family}.config").ModelConfig
+    """The `RunConfig` of a family's runs."""
+    return importlib.import_module(f"genrec_jax.models.{family}.config").Config
 
 
 def load_family(family: str) -> "Family":

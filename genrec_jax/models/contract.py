@@ -73,6 +73,13 @@ class LossTerms(NamedTuple):
     loss: Float[Array, "B G A"]  # nats for cross-entropy
     correct: Bool[Array, "B G A"]  # the target had the highest score
 
+    def check(self, inputs: Inputs) -> None:
+        """Raise TypeError, while a step is traced, for shapes that sums would broadcast."""
+        shapes = {"loss": self.loss, "correct": self.correct, "weights": inputs.weights}
+        found = {name: array.shape for name, array in shapes.items()}
+        if len(set(found.values())) > 1 or self.loss.ndim != 3:
+            raise TypeError(f"the model's loss: found shapes {found}, expected [B, G, A] of all")
+
 
 class SequenceModel(nnx.Module):
     """A model that scores the items of a catalogue after a history.
@@ -82,6 +89,7 @@ class SequenceModel(nnx.Module):
 
     shape: Any  # the ModelShape of the family
 
+    @abstractmethod
     def make_inputs(
         self,
         tables: Tables,
@@ -99,16 +107,16 @@ class SequenceModel(nnx.Module):
             length: padded positions of the encoder, compiled in.
             keys: None when ranking: nothing is left out at random.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, tables: Tables, inputs: Inputs, key: Key, rematerialise: bool) -> LossTerms:
         """Compare predictions with the answers; dropout is on if a key is given.
 
         With `rematerialise` the backward pass keeps only what goes into each layer and computes the
         rest again: less memory, a third more arithmetic.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, tables: Tables, read: Any) -> Any:
         """Read histories once.
 
@@ -119,19 +127,18 @@ class SequenceModel(nnx.Module):
         Returns:
             A pytree whose arrays have the axis B first, so that devices can rank their own users.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def item_scores(self, tables: Tables, memory: Any) -> Float[Array, "B N"]:
         """Score every item: log-probabilities where the model defines a distribution.
 
         Searches call this for families without a `Family.search_trie`; others are scored by their
         `writer`. `memory` is what `encode` returned.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def cast_names(self) -> tuple[str, ...]:
         """The model's own parameters that every use casts to the compute dtype."""
-        raise NotImplementedError
 
 
 class Writer(ABC):
@@ -208,13 +215,16 @@ class Writer(ABC):
 class GenerativeModel(SequenceModel):
     """A model that also writes identifiers along the trie, token by token."""
 
+    @abstractmethod
     def writer(self, tables: Tables, memory: Any) -> Writer:
         """Start writing for the histories that `encode` has read."""
-        raise NotImplementedError
+
+    def item_scores(self, tables: Tables, memory: Any) -> Float[Array, "B N"]:
+        raise NotImplementedError("the items of a generative model are scored by its writer")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelShape:
+class ModelShape(ABC):
     """Sizes and switches that a module is built from, stored as model.json."""
 
     init_std: float = 0.02
@@ -224,13 +234,18 @@ class ModelShape:
     longest_input: int = 0
 
     @property
+    @abstractmethod
     def width(self) -> int:
         """D, the width of the id tables."""
-        raise NotImplementedError
 
+    @abstractmethod
     def module(self, n_users: int, n_items: int, rngs: nnx.Rngs) -> SequenceModel:
         """Build the module."""
-        raise NotImplementedError
+
+
+# (columns, window, seed) → vectors [N, d] with at most so many columns, as of
+# `identifiers.item_vectors.collaborative_vectors`; rows of zeros where nothing is known of an item.
+ItemVectors = Callable[[int, int, int], Float[np.ndarray, "N d"]]
 
 
 class StoredRun(NamedTuple):
@@ -245,18 +260,17 @@ class StoredRun(NamedTuple):
 
 
 class Family(ABC):
-    """The host-side record of a family; `settings` is always its `config.model`."""
+    """The host-side record of a family; `config` is always that of a run, its own `Config`."""
 
     name: ClassVar[str]  # the key in `models.FAMILIES`
     title: ClassVar[str]  # for tables and reports
     shape: ClassVar[type[ModelShape]]
-    reads_names: ClassVar[bool] = True  # whether it needs a tokenizer for the identifiers
 
-    def pretrained(self, settings: Any) -> Path | None:
+    def pretrained(self, config: Any) -> Path | None:
         """The folder that weights and tokenizer come from; None for a model from scratch."""
         return None
 
-    def tokenizer_at_hand(self, settings: Any) -> tuple[Path | None, str]:
+    def tokenizer_at_hand(self, config: Any) -> tuple[Path | None, str]:
         """The folder of the run's tokenizer, and which one that is; nothing is downloaded for it.
 
         None for one that is trained on the names.
@@ -265,15 +279,14 @@ class Family(ABC):
 
     def vocabulary(self, pretrained: Path) -> Vocabulary:
         """The tokenizer of a pretrained model's folder."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name}: overrides `pretrained`, but not `vocabulary`")
 
-    def check_data(self, settings: Any, sequences: UserSequences, holdout: int) -> None:
+    def check_data(self, config: Any, sequences: UserSequences) -> None:
         """Check that the model can learn from a dataset.
 
         Args:
-            settings: of the run.
+            config: of the run.
             sequences: the dataset.
-            holdout: of finetuning.
 
         Raises:
             InputError: the dataset has something that the model cannot predict.
@@ -281,21 +294,25 @@ class Family(ABC):
         return
 
     @abstractmethod
-    def objective(self, settings: Any, targets: str) -> Objective:
-        """The objective of finetuning; `targets` is `config.finetune.targets`."""
+    def objective(self, config: Any) -> Objective:
+        """The objective of finetuning."""
+
+    def knows_strangers(self, config: Any) -> bool:
+        """Whether training prepares the model for histories of users that it does not know."""
+        return True
 
     @abstractmethod
-    def input_lengths(self, settings: Any, catalogue: Catalogue) -> InputLengths:
+    def input_lengths(self, config: Any, catalogue: Catalogue) -> InputLengths:
         """How many encoder positions a history takes, by which batches are padded."""
 
     @abstractmethod
     def make_shape(
-        self, settings: Any, catalogue: Catalogue, pretrained: Path | None, longest: int
+        self, config: Any, catalogue: Catalogue, pretrained: Path | None, longest: int
     ) -> ModelShape:
         """The shape of a run's model.
 
         Args:
-            settings: of the run.
+            config: of the run.
             catalogue: of the run.
             pretrained: the folder of the weights; None: from scratch.
             longest: see `ModelShape.longest_input`.
@@ -306,25 +323,22 @@ class Family(ABC):
 
     def start_params(
         self,
-        settings: Any,
+        config: Any,
         shape: Any,
         catalogue: Catalogue,
         pretrained: Path | None,
-        seed: int,
-        item_vectors: Callable[[int], Float[np.ndarray, "N d"]],
+        item_vectors: ItemVectors,
     ) -> Params:
         """The parameters that training starts from; random ones if not overridden.
 
         Args:
-            settings: of the run.
+            config: of the run.
             shape: as `make_shape` made it.
             catalogue: of the run.
             pretrained: the folder of the weights; None: from scratch.
-            seed: of random parameters.
-            item_vectors: gives vectors of at most so many columns, in which items that users have
-                together are close; rows of zeros where nothing is known of an item.
+            item_vectors: makes vectors in which items that users have together are close.
         """
-        return init_params(shape, catalogue.n_users, catalogue.n_items, seed)
+        return init_params(shape, catalogue.n_users, catalogue.n_items, config.seed)
 
     def tables(self, catalogue: Catalogue, trie: Any) -> Tables:
         """What the model reads on the device; `trie` is that of `search_trie`, there already."""
@@ -336,7 +350,7 @@ class Family(ABC):
 
     def block_nodes(self, shape: Any, users: int) -> int:
         """Trie nodes that exhaustive search scores at once for so many users."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name}: overrides `search_trie`, but not `block_nodes`")
 
     def export(self, run: "StoredRun", output: Path) -> None:
         """Write a run as a folder that other libraries load.
@@ -358,9 +372,18 @@ class Family(ABC):
 
 
 def abstract_model(shape: ModelShape, n_users: int, n_items: int) -> tuple[Any, Params]:
-    """The graph definition and the shapes of the parameters; nothing is allocated."""
+    """The graph definition and the shapes of the parameters; nothing is allocated.
+
+    Raises:
+        TypeError: the module holds other state than parameters, which a run could not restore.
+    """
     model = nnx.eval_shape(lambda: shape.module(n_users, n_items, nnx.Rngs(0)))
-    graph, state = nnx.split(model)
+    graph, state, others = nnx.split(model, nnx.Param, ...)
+    if names := [".".join(map(str, path)) for path, _ in nnx.to_flat_state(others)]:
+        raise TypeError(
+            f"{type(shape).__name__}: found state that is no parameter: {', '.join(names)}, "
+            "expected parameters alone; dropout gets its keys from layers/dropout.py"
+        )
     return graph, with_string_keys(nnx.to_pure_dict(state))
 
 

@@ -93,7 +93,7 @@ def render(page: Page) -> str:
         f"<h1>{_text(page.name)}</h1>",
         f"<p class=soft>{_text(result['model'])} on {_text(result['dataset'])}: "
         f"{counts['users']:,} test users, {counts['items']:,} items, "
-        f"{_written(result['indexing'])}, {_text(result['search'])} search.</p>",
+        f"{_written(result.get('indexing'))}{_text(result['search'])} search.</p>",
         *([f"<p class=verdict>{_text(page.audit['sentence'])}</p>"] if page.audit else []),
         "<h2>Results</h2>",
         _results(result),
@@ -276,8 +276,10 @@ def _title(text: str) -> str:
     return f'<bdi title="{_text(text)}">{_text(text[: LONGEST_TITLE - 1].rstrip())}…</bdi>'
 
 
-def _written(indexing: str) -> str:
-    return "titles as names" if indexing == "title" else _text(writing(indexing))
+def _written(indexing: str | None) -> str:
+    if indexing is None:  # of a model that reads no identifiers
+        return ""
+    return ("titles as names" if indexing == "title" else _text(writing(indexing))) + ", "
 
 
 def _seconds(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genrec_jax.models.heuristics.baselines import NEWEST
 from genrec_jax.reporting.page import STYLE
 from genrec_jax.reporting.paper import METRICS, TABLE_1, TABLE_3, Row
 
@@ -44,10 +43,9 @@ def table_of(dataset: str, runs: Mapping[str, Mapping[str, Any]]) -> list[Line]:
     for name, result in runs.items():
         lines.append(Line(_label(name, result), _measured(result), MEASURED))
         for reference, metrics in result["references"].items():
-            where = f"{reference} ({result['indexing']} ids)"
+            where = f"{reference} ({result.get('indexing')} ids)"
             label = where if "number" in reference else reference
-            # Older versions left the history out of the model's lists alone.
-            if result.get("exclude_history") and NEWEST not in result["references"]:
+            if result["exclude_history"]:
                 label += ", history left out"
             if result["counts"]["users"] < result["counts"]["users_of_dataset"]:
                 label += f", {result['counts']['users']} users"
@@ -62,23 +60,19 @@ def table_of(dataset: str, runs: Mapping[str, Mapping[str, Any]]) -> list[Line]:
 
 
 def _label(name: str, result: Mapping[str, Any]) -> str:
-    label = f"{name} ({result['indexing']} ids"
-    if result.get("exclude_history"):
-        label += ", history left out"
+    told = [f"{result['indexing']} ids"] if "indexing" in result else []
+    if result["exclude_history"]:
+        told.append("history left out")
     if result["counts"]["users"] < result["counts"]["users_of_dataset"]:
-        label += f", {result['counts']['users']} users"
-    return label + ")"
+        told.append(f"{result['counts']['users']} users")
+    return f"{name} ({', '.join(told)})" if told else name
 
 
 def _measured(result: Mapping[str, Any]) -> tuple[str, ...]:
-    doubt = result.get("intervals", {})
     shown = []
     for metric in METRICS:
-        text = f"{result['metrics'][metric]:.4f}"
-        if metric in doubt:
-            low, high = doubt[metric]
-            text += f" ± {(high - low) / 2:.4f}"
-        shown.append(text)
+        low, high = result["intervals"][metric]
+        shown.append(f"{result['metrics'][metric]:.4f} ± {(high - low) / 2:.4f}")
     return tuple(shown)
 
 

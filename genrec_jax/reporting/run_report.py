@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow.parquet as pq
 
+from genrec_jax.core.config_fields import flat
 from genrec_jax.core.disk import write_atomically
 from genrec_jax.core.errors import InputError
 from genrec_jax.core.processes import by_the_first
@@ -14,9 +15,9 @@ from genrec_jax.data.datasets import named_attributes
 from genrec_jax.data.sequences import UserSequences
 from genrec_jax.evaluation.audit import audit_numbering, held_out_tell
 from genrec_jax.identifiers.catalogue import Catalogue
+from genrec_jax.models.run_config import RunConfig, WithIdentifiers
 from genrec_jax.reporting.page import Item, Page, SampledUser, render
 from genrec_jax.reporting.tables import result_table
-from genrec_jax.runs.config import Config, flat
 from genrec_jax.runs.run_folder import RunFolder
 from genrec_jax.training.train import FinishedRun
 
@@ -37,13 +38,13 @@ def report_run(run: FinishedRun) -> None:
         )
         return
     log.info("%s holds a finished run:\n%s", run.folder.path, result_table(run.result))
-    if "intervals" in run.result and not run.folder.report.is_file():  # stopped before its report
+    if not run.folder.report.is_file():  # stopped before its report
         write_page(run.config, run.folder, *run.load())
 
 
 @by_the_first
 def write_page(
-    config: Config, folder: RunFolder, sequences: UserSequences, catalogue: Catalogue
+    config: RunConfig, folder: RunFolder, sequences: UserSequences, catalogue: Catalogue
 ) -> None:
     """Audit the run's numbering and write the page.
 
@@ -60,7 +61,7 @@ def write_page(
     if result is None:
         raise InputError(f"{folder.path}: the run is not finished, expected a results.json")
     audit = None
-    if catalogue.text is not None:
+    if isinstance(config, WithIdentifiers):
         tell = held_out_tell(config, sequences, catalogue.names, catalogue.indexing)
         audit = audit_numbering(sequences, catalogue.indexing, catalogue.table, tell)
     page = Page(
@@ -76,7 +77,7 @@ def write_page(
 
 
 def sampled_users(
-    config: Config, folder: RunFolder, sequences: UserSequences, catalogue: Catalogue
+    config: RunConfig, folder: RunFolder, sequences: UserSequences, catalogue: Catalogue
 ) -> list[SampledUser]:
     """Ten users of the test, drawn by the run's seed."""
     table = pq.read_table(folder.predictions / "test.parquet")
@@ -101,7 +102,7 @@ def sampled_users(
     return drawn
 
 
-def _shown_items(config: Config, catalogue: Catalogue) -> Callable[[int], Item]:
+def _shown_items(config: RunConfig, catalogue: Catalogue) -> Callable[[int], Item]:
     """From an item row to what the page shows: its title and the log's id, or else its name."""
     written = catalogue.indexing.item_names()
     names = catalogue.names
@@ -112,7 +113,7 @@ def _shown_items(config: Config, catalogue: Catalogue) -> Callable[[int], Item]:
     return lambda row: Item(names.titles[row] or written[row], names.item_ids[row])
 
 
-def _attributes(config: Config) -> dict[int, list[str]]:
+def _attributes(config: RunConfig) -> dict[int, list[str]]:
     """They are an extra: a page without them is a page."""
     try:
         return named_attributes(config.data.name, config.data.dir)

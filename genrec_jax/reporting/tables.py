@@ -33,10 +33,9 @@ def result_table(result: dict[str, Any]) -> str:
     counts = result["counts"]
     title = f"{result['dataset']}, {result['split']}, {counts['users']} users"
     rows = {result["model"]: result["metrics"]}
-    if doubt := result.get("intervals"):  # not in the results of older versions
-        rows["  ± half of the 95 % interval"] = {
-            metric: (high - low) / 2 for metric, (low, high) in doubt.items()
-        }
+    rows["  ± half of the 95 % interval"] = {
+        metric: (high - low) / 2 for metric, (low, high) in result["intervals"].items()
+    }
     if struck_out := result.get("without_history"):
         rows["  its history struck out"] = struck_out
     table = format_table(rows | result["references"], title)
@@ -48,12 +47,13 @@ def search_notes(result: dict[str, Any]) -> list[str]:
     notes = []
     if empty := result["counts"]["empty_places"]:
         notes.append(f"{empty} places of the lists name no item")
-    line = f"indexing {result['indexing']}, {result['search']} search"
+    line = f"indexing {result['indexing']}, " if "indexing" in result else ""
+    line += f"{result['search']} search"
     if result["search"] != "exhaustive":
         line += f", {result['beams']} beams"
     if result.get("length_penalty"):
         line += f", length penalty {result['length_penalty']}"
-    if result.get("exclude_history"):  # nor this, in those of older versions
+    if result["exclude_history"]:
         line += ", items of the history left out"
     notes.append(line)
     if exact := result.get("against_exact"):
@@ -78,7 +78,7 @@ def doubt_notes(result: dict[str, Any]) -> list[str]:
             f"{METRIC} is {word} that of the strongest baseline, '{strongest}': "
             f"{difference:+.5f}, 95 % interval {low:+.5f} to {high:+.5f}"
         )
-    if result["indexing"] == "published" and result["dataset"] in ("beauty", "sports", "yelp"):
+    if result.get("indexing") == "published" and result["dataset"] in ("beauty", "sports", "yelp"):
         notes.append(
             "The published ids leak the answer: 'largest number + 1, …' learns nothing "
             "(README, 'What a figure means here')."

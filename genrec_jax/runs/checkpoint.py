@@ -128,10 +128,7 @@ class Checkpoints:
         """Raise InputError if a file of the parts is not what was written."""
         self._check_step(step)
         folder = self._folder / str(step)
-        if (facts := self._facts(step)) is None:
-            log.warning("WARNING: %s is of an older version and has no checksums", folder)
-            return
-        check_sums(folder, facts["files"], parts)
+        check_sums(folder, self._facts(step)["files"], parts)
 
     # ------------------------------------------------------------------ writing
 
@@ -175,7 +172,6 @@ class Checkpoints:
 
     def _amend(self, step: int, progress: dict[str, Any]) -> None:
         facts = self._facts(step)
-        assert facts is not None  # it was written by save
         _write_facts(self._folder / str(step), progress, facts["files"])
 
     def wait(self) -> None:
@@ -232,8 +228,7 @@ class Checkpoints:
     # ------------------------------------------------------------------ reading
 
     def progress(self, step: int) -> dict[str, Any]:
-        facts = self._facts(step)
-        return self._load(step, {"progress": None})["progress"] if facts is None else facts["run"]
+        return self._facts(step)["run"]
 
     def params(self, step: int, like: Params) -> Params:
         """The parameters alone of a checkpoint that is whole, as `like` in shape and placement."""
@@ -262,11 +257,9 @@ class Checkpoints:
         loaded = self._load(step, _placed(wanted))
         return TrainState(like.step, loaded["params"], loaded["opt_state"])
 
-    def _facts(self, step: int) -> dict[str, Any] | None:
-        """Where the run stands (`run`) and the checksums (`files`); None: of an older version."""
+    def _facts(self, step: int) -> dict[str, Any]:
+        """How far the run has come (`run`) and the checksums (`files`)."""
         path = self._folder / str(step) / FACTS
-        if not path.is_file() and (path.parent / "progress").is_dir():
-            return None
         try:
             facts = json.loads(path.read_text())
             if facts.pop("sha256") != _digest(facts):

@@ -4,6 +4,7 @@ They find a file that was cut, changed or lost since. sha256 reads about 1.5 GB/
 """
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import TypedDict
@@ -27,6 +28,11 @@ def sums_of(folder: Path) -> Sums:
             os.fsync(file.fileno())
             sums[path.relative_to(folder).as_posix()] = _sum(path)
     return sums
+
+
+def sum_of_sums(folder: Path) -> str:
+    """One sha256 for the names and the bytes of all files below the folder."""
+    return hashlib.sha256(json.dumps(sums_of(folder), sort_keys=True).encode()).hexdigest()
 
 
 def check_sums(folder: Path, sums: Sums, parts: tuple[str, ...]) -> None:

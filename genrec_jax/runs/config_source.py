@@ -1,13 +1,17 @@
 """The config of a run on the command line: from a file, or from the run's directory."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from genrec_jax.core.config_flags import ConfigSource, parse_config
 from genrec_jax.core.flags import Flag
 from genrec_jax.models import FAMILIES
-from genrec_jax.runs.config import Config
+from genrec_jax.models.run_config import RunConfig
+from genrec_jax.runs.config import config_from_dict, default_config
+from genrec_jax.runs.renamed_keys import RENAMED
 from genrec_jax.runs.stored_config import read_config
 
 FILE = "configs/NAME.py[:variant]"
@@ -18,17 +22,23 @@ def stored_config(workdir: Path) -> Mapping[str, Any]:
     return read_config(workdir).to_dict()
 
 
-VARIANTS = {f"the family {family}": Config.of_family(family) for family in FAMILIES}
+DEFAULTS = {family: default_config(family) for family in FAMILIES}
 FIXED = {
-    "config.model.family": "a config file of that family, as --config=configs/NAME.py for genrec, "
-    "configs/NAME.py:best for code_genrec, configs/sasrec.py for sasrec"
+    "config.model.family": "a config file of another family, such as "
+    + ", ".join(f"--config={one.file} for {name}" for name, one in DEFAULTS.items() if one.file)
 }
-NEW_RUN = ConfigSource(Config(), FILE, stored_config, variants=VARIANTS, fixed=FIXED)
+NEW_RUN = ConfigSource(
+    config_from_dict, DEFAULTS, FILE, stored_config, fixed=FIXED, renamed=RENAMED
+)
+# A run that recommends, where short lists are fine.
+RECOMMENDED_RUN = replace(NEW_RUN, build=partial(config_from_dict, is_measured=False))
 # A run that exists, of which only how it ranks may be changed.
-STORED_RUN = ConfigSource(Config(), stored=stored_config, group="evaluate")
+STORED_RUN = ConfigSource(
+    config_from_dict, DEFAULTS, stored=stored_config, group="evaluate", renamed=RENAMED
+)
 
 
-def run_config(argv: Sequence[str]) -> Config:
+def run_config(argv: Sequence[str]) -> RunConfig:
     """The config of a run from --config, --workdir and --config.KEY flags alone.
 
     Raises:

@@ -13,7 +13,7 @@ from genrec_jax.data.sequences import (
 )
 from genrec_jax.data.synthetic import SyntheticSpec, synthetic_sequences
 from genrec_jax.models import load_family
-from genrec_jax.runs.config import Config, DataConfig
+from genrec_jax.models.run_config import DataConfig, RunConfig
 
 log = logging.getLogger(__name__)
 
@@ -90,13 +90,13 @@ def log_statistics(sequences: UserSequences) -> None:
     )
 
 
-def check_answers(config: Config, sequences: UserSequences) -> None:
+def check_answers(config: RunConfig, sequences: UserSequences) -> None:
     """Raise InputError for data that has none to learn from, or some that the model cannot give."""
     finetune, holdout = config.finetune, config.finetune.holdout
-    if finetune.epochs and finetune.targets == "prefixes" and sequences.lengths.max() < holdout + 2:
+    if finetune.epochs and finetune.uses_prefixes and sequences.lengths.max() < holdout + 2:
         raise InputError(
-            f"config.finetune.targets: found 'prefixes' with {sequences.name}, where no user has "
-            f"more than {sequences.lengths.max()} items, expected 'last', or some with "
-            f"{holdout + 2}: one to read, one to answer, {holdout} held out"
+            f"{sequences.name}: found no user with more than {sequences.lengths.max()} items, "
+            f"expected some with {holdout + 2} for finetune.targets=prefix_augmentation: one to "
+            f"read, one to predict, {holdout} for validation and test"
         )
-    load_family(config.model.family).check_data(config.model, sequences, holdout)
+    load_family(config.model.family).check_data(config, sequences)

@@ -24,13 +24,15 @@ from genrec_jax.identifiers.tokenizer import (
     with_symbols,
 )
 from genrec_jax.models import load_family
-from genrec_jax.runs.config import Config
+from genrec_jax.models.run_config import RunConfig, WithIdentifiers
 from genrec_jax.runs.dataset import load_names, whole_sequences
 
 log = logging.getLogger(__name__)
 
 
-def build_catalogue(config: Config, sequences: UserSequences, pretrained: Path | None) -> Catalogue:
+def build_catalogue(
+    config: RunConfig, sequences: UserSequences, pretrained: Path | None
+) -> Catalogue:
     """Number, name and tokenize every user and item.
 
     Args:
@@ -39,19 +41,18 @@ def build_catalogue(config: Config, sequences: UserSequences, pretrained: Path |
         pretrained: the folder of a pretrained model's tokenizer; None: train one on the names, if
             the model writes any.
     """
-    names = load_names(config.data)
-    if load_family(config.model.family).reads_names:
+    names, vocabulary = load_names(config.data), None
+    if isinstance(config, WithIdentifiers):
         indexing, vocabulary = make_names(config, sequences, names, pretrained)
-    else:
-        indexing = make_indexing(config.indexing, sequences, config.indexing_seed)
-        vocabulary = None
+    else:  # the numbers are for people alone
+        indexing = make_indexing("published", sequences, 0)
     # Whose ids these are does not depend on how much of every user's history is used.
     whole = whole_sequences(config.data) if config.data.drop_last else sequences
     return Catalogue.build(sequences, indexing, vocabulary, names, identify(whole, names))
 
 
 def make_names(
-    config: Config, sequences: UserSequences, names: Names | None, pretrained: Path | None
+    config: WithIdentifiers, sequences: UserSequences, names: Names | None, pretrained: Path | None
 ) -> tuple[Indexing, Vocabulary]:
     """How every user and item is written, and the tokenizer; arguments as of `build_catalogue`.
 
@@ -86,7 +87,7 @@ def make_names(
 
 
 def make_codes(
-    config: Config, sequences: UserSequences, names: Names | None, pretrained: Path | None
+    config: WithIdentifiers, sequences: UserSequences, names: Names | None, pretrained: Path | None
 ) -> tuple[Indexing, Vocabulary]:
     """The same for items that are written by codes."""
     vectors = code_vectors(config, sequences, names)
@@ -110,7 +111,7 @@ def make_codes(
 
 
 def code_vectors(
-    config: Config, sequences: UserSequences, names: Names | None
+    config: WithIdentifiers, sequences: UserSequences, names: Names | None
 ) -> Float[np.ndarray, "N d"] | None:
     """What the codes of `config.indexing` are made from; None for those that chance makes.
 
@@ -132,7 +133,7 @@ def code_vectors(
 
 
 def item_texts(
-    config: Config, sequences: UserSequences, names: Names | None
+    config: WithIdentifiers, sequences: UserSequences, names: Names | None
 ) -> tuple[Sequence[str | None], Sequence[Sequence[str] | None]]:
     """The titles and the attributes of every item."""
     if names is not None:

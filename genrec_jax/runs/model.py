@@ -15,7 +15,7 @@ from genrec_jax.identifiers.item_vectors import collaborative_vectors
 from genrec_jax.identifiers.sentences import InputLengths, longest_input
 from genrec_jax.models import load_family
 from genrec_jax.models.contract import Family, ModelShape, Objective, Params, abstract_model
-from genrec_jax.runs.config import Config
+from genrec_jax.models.run_config import RunConfig
 from genrec_jax.runs.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -23,16 +23,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelSetup:
-    """A run's model without its parameters: family, settings, shape, and the catalogue it ranks."""
+    """A run's model without its parameters: family, config, shape, and the catalogue it ranks."""
 
     family: Family
-    settings: Any  # config.model
+    config: RunConfig
     shape: ModelShape
     catalogue: Catalogue
 
     @classmethod
     def new(
-        cls, config: Config, catalogue: Catalogue, sequences: UserSequences, pretrained: Path | None
+        cls,
+        config: RunConfig,
+        catalogue: Catalogue,
+        sequences: UserSequences,
+        pretrained: Path | None,
     ) -> "ModelSetup":
         """The model of a new run.
 
@@ -45,22 +49,22 @@ class ModelSetup:
         Raises:
             InputError: the pretrained weights are of another shape.
         """
-        family, settings = load_family(config.model.family), config.model
-        lengths = family.input_lengths(settings, catalogue)
+        family = load_family(config.model.family)
+        lengths = family.input_lengths(config, catalogue)
         longest = longest_trained(config, sequences, lengths)
-        shape = family.make_shape(settings, catalogue, pretrained, longest)
-        return cls(family, settings, shape, catalogue)
+        shape = family.make_shape(config, catalogue, pretrained, longest)
+        return cls(family, config, shape, catalogue)
 
     @classmethod
-    def load(cls, folder: RunFolder, config: Config) -> "ModelSetup":
+    def load(cls, folder: RunFolder, config: RunConfig) -> "ModelSetup":
         """The model of a run that is in `folder`.
 
         Raises:
             InputError: a file of the run is missing or damaged.
         """
         family = load_family(config.model.family)
-        catalogue = Catalogue.load(folder.identifiers)
-        return cls(family, config.model, folder.read_shape(), catalogue)
+        catalogue = folder.read_identifiers()
+        return cls(family, config, folder.read_shape(), catalogue)
 
     @cached_property
     def graph_and_like(self) -> tuple[Any, Params]:
@@ -70,20 +74,13 @@ class ModelSetup:
     @cached_property
     def lengths(self) -> InputLengths:
         """The encoder positions that histories take."""
-        return self.family.input_lengths(self.settings, self.catalogue)
+        return self.family.input_lengths(self.config, self.catalogue)
 
-    def start_params(
-        self, config: Config, sequences: UserSequences, pretrained: Path | None
-    ) -> Params:
+    def start_params(self, sequences: UserSequences, pretrained: Path | None) -> Params:
         """The parameters that training starts from; arguments as of `new`."""
-        codes = config.codes
-
-        def item_vectors(most: int) -> Any:
-            dims = min(codes.dims, most)
-            return collaborative_vectors(sequences, dims, codes.window, config.indexing_seed)
-
+        item_vectors = partial(collaborative_vectors, sequences)
         return self.family.start_params(
-            self.settings, self.shape, self.catalogue, pretrained, config.seed, item_vectors
+            self.config, self.shape, self.catalogue, pretrained, item_vectors
         )
 
     def sequence_flops(self, objective: Objective) -> Callable[[int], float]:
@@ -92,7 +89,7 @@ class ModelSetup:
         return cache(partial(flops, self.shape, self.catalogue, objective=objective))
 
 
-def longest_trained(config: Config, sequences: UserSequences, lengths: InputLengths) -> int:
+def longest_trained(config: RunConfig, sequences: UserSequences, lengths: InputLengths) -> int:
     """The encoder positions of the longest input that training reads.
 
     The test's histories are up to two items longer, and serving asks for any length. A model from

@@ -1,7 +1,8 @@
 """A run is a folder: all that evaluation and serving need, so that copying it moves the run.
 
-config.json        the whole config                log.txt          what the console said
-model.json         the shape of the model          metrics.jsonl    a line a log point
+run.json           format, checksums of these two  log.txt          what the console said
+config.json        the whole config                metrics.jsonl    a line per log point
+model.json         the shape of the model
 identifiers/       indexing, token table, tokenizer  tensorboard/   the same as events
 checkpoints/STEP/  orbax                           results.json     the test result
 predictions/       ranked lists as Parquet files   report.html     all of it to look at
@@ -24,26 +25,30 @@ from genrec_jax.core.disk import DRAFT, write_atomically, writing
 from genrec_jax.core.errors import InputError
 from genrec_jax.core.jax_settings import differences
 from genrec_jax.core.processes import by_the_first, is_first
-from genrec_jax.data.identity import DatasetId
+from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.models import load_family
 from genrec_jax.models.contract import ModelShape
-from genrec_jax.runs.config import Config
-from genrec_jax.runs.stored_config import CONFIG, read_config, read_object
+from genrec_jax.models.run_config import RunConfig
+from genrec_jax.runs.checksums import sum_of_sums
+from genrec_jax.runs.run_format import (
+    CONFIG,
+    MACHINE_KEY,
+    MODEL,
+    RECORD,
+    check_model,
+    make_record,
+    read_object,
+)
+from genrec_jax.runs.stored_config import read_config
 
-log = logging.getLogger(__name__)
-
+IDENTIFIERS = "identifiers"  # of fingerprints.json: the files of that folder
+# What every result has, and its type.
+RESULT_KEYS = {
+    **dict.fromkeys(("model", "dataset", "split", "search"), str),
+    **dict.fromkeys(("metrics", "intervals", "references", "counts", "seconds"), dict),
+}
 METRIC = "NDCG@10"  # of validation, by which checkpoints and trials are compared
 VALIDATION = "validation"  # the phase of a line of validation figures
-# Keys that change how a run is computed and not its result: a run may be resumed with others.
-SAME_RESULT = (
-    "config.steps_per_call",
-    "config.model_parallel",
-    "config.profile",
-    "config.checkpoint_every_steps",
-    "config.checkpoint_every_minutes",
-    "config.keep_checkpoints",
-)
-MACHINE_KEY = "config.data.dir"  # where a machine keeps the data does not make another run
 
 
 class RunFolder:
@@ -57,28 +62,32 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.report = path / "report.html"
         self.lock = path / "run.lock"
+        self._record = path / RECORD
         self._config = path / CONFIG
-        self._shape = path / "model.json"
+        self._shape = path / MODEL
         self._results = path / "results.json"
         self._fingerprints = path / "fingerprints.json"
         self._jax_settings = path / "jax_settings.json"
 
     @property
     def exists(self) -> bool:
-        return self._config.is_file()
+        return self._record.is_file()
 
     @by_the_first
-    def check_usable(self, config: Config, ignored: tuple[str, ...] = ()) -> None:
+    def check_usable(self, config: RunConfig, ignored: tuple[str, ...] = ()) -> None:
         """Raise InputError if the folder holds another run, or things that are not a run.
 
         Args:
             config: of the run that wants the folder.
             ignored: prefixes of keys that may differ, like `config.evaluate`.
         """
-        # What is there of a run that was killed while it made its folder.
-        ours = {self._config.name + DRAFT, self.lock.name}
+        # What is there of a run that was killed while its directory was created.
+        files = {CONFIG, MODEL, RECORD}
+        ours = files | {name + DRAFT for name in files} | {self.lock.name, self.predictions.name}
         found = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
         if not self.exists and found - ours:
+            if CONFIG in found:
+                self.read_config()  # raises: a run of before 0.2.0
             raise InputError(f"--workdir={self.path}: the folder is not empty and holds no run")
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"--workdir={self.path}: found a file, expected a folder")
@@ -103,21 +112,67 @@ class RunFolder:
             )
 
     @by_the_first
-    def create(self, config: Config, shape: ModelShape) -> None:
-        """The config comes first: with it the folder is a run's.
+    def create(self, config: RunConfig, shape: ModelShape) -> None:
+        """Create the directory of a new run; that of a run which is resumed stays as it is.
 
         Raises:
+            InputError: the run that is resumed has a model of another shape.
+            TypeError: the shape holds a value that cannot be stored as a field of its type.
             DiskError: the folder cannot be written.
         """
+        if self.exists:
+            self._check_shape(shape)
+            return
+        values = dataclasses.asdict(shape)
+        if wrong := _ill_typed(type(shape), values):
+            raise TypeError(f"{type(shape).__name__}: {'; '.join(wrong)}")
+        record = make_record(config.to_dict(), values)
         with writing(f"--workdir={self.path}"):
             self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._config, config.to_json())
-            write_atomically(self._shape, json.dumps(dataclasses.asdict(shape), indent=2) + "\n")
             self.predictions.mkdir(exist_ok=True)
+            write_atomically(self._config, config.to_json())
+            write_atomically(self._shape, json.dumps(values, indent=2) + "\n")
+            write_atomically(self._record, json.dumps(record, indent=2) + "\n")
+
+    def _check_shape(self, shape: ModelShape) -> None:
+        """Raise InputError if the run's model has another shape than `shape`."""
+        stored, found = dataclasses.asdict(self.read_shape()), dataclasses.asdict(shape)
+        differing = [
+            f"{name} is {stored[name]!r} there and {value!r} here"
+            for name, value in found.items()
+            if stored[name] != value
+        ]
+        if differing:
+            raise InputError(
+                f"--workdir={self.path}: the run has a model of another shape "
+                f"({'; '.join(differing)}); resume it on the kind of device it was started on"
+            )
 
     @by_the_first
-    def write_fingerprints(self, fingerprints: Mapping[str, str]) -> None:
-        write_atomically(self._fingerprints, json.dumps(fingerprints, indent=2) + "\n")
+    def write_identifiers(self, catalogue: Catalogue, fingerprints: Mapping[str, str]) -> None:
+        """Store the identifiers of a new run, and by what they and its dataset are recognised.
+
+        Args:
+            catalogue: of the run.
+            fingerprints: as of `fingerprints.of_run`.
+        """
+        catalogue.save(self.identifiers)
+        content = {**fingerprints, IDENTIFIERS: sum_of_sums(self.identifiers)}
+        write_atomically(self._fingerprints, json.dumps(content, indent=2) + "\n")
+
+    def read_identifiers(self) -> Catalogue:
+        """The users and items of the run.
+
+        Raises:
+            InputError: a file is missing, or was changed since the run was created.
+        """
+        expected = read_object(self._fingerprints).get(IDENTIFIERS)
+        if (found := sum_of_sums(self.identifiers)) != expected:
+            raise InputError(
+                f"{self.identifiers}: its files were changed after the run was created: found "
+                f"sha256 {found[:12]}…, expected {str(expected)[:12]}…; put back what they held"
+            )
+        return Catalogue.load(self.identifiers)
 
     @by_the_first
     def check_fingerprints(self, found: Mapping[str, str], flag: str = "--workdir") -> None:
@@ -127,13 +182,6 @@ class RunFolder:
             found: all or some of those that fingerprints.py makes.
             flag: that named the folder.
         """
-        if not self._fingerprints.is_file():
-            log.warning(
-                "WARNING: %s is of an older version: whether the dataset is the one that it was "
-                "trained on is not checked",
-                self.path,
-            )
-            return
         expected = read_object(self._fingerprints)
         differing = [
             f"{name} has sha256 {value[:12]}… here and {str(expected.get(name))[:12]}… there"
@@ -146,21 +194,9 @@ class RunFolder:
                 "; put back what it was trained on, or give another folder"
             )
 
-    def dataset_id(self, name: str) -> DatasetId | None:
-        """Identify the dataset of an older run, whose catalogue does not, from its fingerprint.
-
-        Only for datasets without a log's own ids.
-
-        Args:
-            name: `config.data.name`.
-
-        Returns:
-            None for a run that is older than fingerprints.
-        """
-        if not self._fingerprints.is_file():
-            return None
-        sha256 = read_object(self._fingerprints).get("dataset")
-        return DatasetId(name, str(sha256)) if sha256 else None
+    def dataset_sha256(self) -> str:
+        """The sha256 of the dataset that the run was trained on."""
+        return str(read_object(self._fingerprints).get("dataset"))
 
     @by_the_first
     def write_jax_settings(self, settings: Mapping[str, Any]) -> None:
@@ -182,7 +218,7 @@ class RunFolder:
             )
 
     def differing_jax_settings(self, found: Mapping[str, Any]) -> list[str]:
-        """A phrase for each setting in which the run differs; none for a run of an older version.
+        """A phrase for each setting in which the run differs; none for a directory without a run.
 
         Args:
             found: as for `check_jax_settings`.
@@ -191,7 +227,7 @@ class RunFolder:
             return []
         return differences(found, read_object(self._jax_settings))
 
-    def read_config(self) -> Config:
+    def read_config(self) -> RunConfig:
         """The run's config. A key that is younger than the run stands at its default."""
         return read_config(self.path)
 
@@ -203,14 +239,28 @@ class RunFolder:
         """
         kind = load_family(self.read_config().model.family).shape
         assert dataclasses.is_dataclass(kind)
-        values, plain = read_object(self._shape), (int, float)
-        expected = {f.name: f.type if f.type in plain else str for f in dataclasses.fields(kind)}
-        if {name: type(value) for name, value in values.items()} != expected:
-            raise InputError(f"{self._shape}: found {values}, expected the shape of a model")
+        values = read_object(self._shape)
+        check_model(self.path, values)
+        if wrong := _ill_typed(kind, values):
+            raise InputError(f"{self._shape}: {'; '.join(wrong)}")
         return kind(**values)
 
     def read_results(self) -> dict[str, Any] | None:
-        return read_object(self._results) if self._results.is_file() else None
+        """The test result; None of a run that is not finished.
+
+        Raises:
+            InputError: results.json is damaged.
+        """
+        if not self._results.is_file():
+            return None
+        results = read_object(self._results)
+        for key, kind in RESULT_KEYS.items():
+            if not isinstance(results.get(key), kind):
+                raise InputError(
+                    f"{self._results}: {key}: found {results.get(key)!r}, expected what the run "
+                    "wrote there; delete the file to test the run again"
+                )
+        return results
 
     @by_the_first
     def write_results(self, results: dict[str, Any]) -> None:
@@ -265,6 +315,20 @@ class RunFolder:
         waiting.setTarget(file)
         waiting.flush()
         waiting.capacity = 1
+
+
+def _ill_typed(kind: type[ModelShape], values: Mapping[str, Any]) -> list[str]:
+    """A phrase for each field of a model's shape that is missing, unknown or of another type."""
+    expected = {
+        field.name: field.type if field.type in (int, float, bool) else str
+        for field in dataclasses.fields(kind)
+    }
+    return [
+        f"{name}: found {values.get(name)!r}, expected "
+        + (f"a value of type {expected[name].__name__}" if name in expected else "no such field")
+        for name in {**expected, **values}
+        if type(values.get(name)) is not expected.get(name)
+    ]
 
 
 class MetricsWriter:

@@ -13,8 +13,10 @@ from genrec_jax.core.errors import InputError
 from genrec_jax.core.progress import track
 from genrec_jax.data.sequences import Examples, read_id_lines, whole_histories
 from genrec_jax.decoding.predictions import check_writable, rank_to_file
+from genrec_jax.decoding.ranker import Ranker
 from genrec_jax.decoding.ranking import RankedLists
-from genrec_jax.runs.config import Config
+from genrec_jax.models import load_family
+from genrec_jax.models.run_config import RunConfig
 from genrec_jax.runs.dataset import load_names, load_sequences
 from genrec_jax.runs.run_folder import RunFolder
 from genrec_jax.serving.recommender import History, Recommender
@@ -27,7 +29,7 @@ LONGEST_SHOWN = 70  # characters of a title
 
 
 def recommend(
-    config: Config,
+    config: RunConfig,
     folder: RunFolder,
     step: int | None,
     histories: Path | None,
@@ -47,8 +49,8 @@ def recommend(
     check_writable(path, "--output")
     if histories is not None:
         _check_histories_are_not(path, histories)
-    devices = Devices.to_rank(config.model_parallel)
-    recommender = Recommender.load(folder.path, step, config.evaluate, devices)
+    devices = Devices.to_rank(config.table_parts())
+    recommender = Recommender(Ranker.load(folder.path, step, config, devices))
     if histories is None:
         sequences = load_sequences(config.data)
         recommender.catalogue.check_same_dataset(sequences, load_names(config.data))
@@ -77,8 +79,8 @@ def _check_histories_are_not(output: Path, histories: Path) -> None:
         raise InputError(f"--output={output}: is the file of histories itself, expected another")
 
 
-def _doubt(config: Config) -> str:
-    if config.model.user_dropout:
+def _doubt(config: RunConfig) -> str:
+    if load_family(config.model.family).knows_strangers(config):
         return ""
     return ", which this model has never seen in training (model.user_dropout is 0)"
 

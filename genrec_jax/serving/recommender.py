@@ -13,9 +13,10 @@ JAX's switches are the caller's: nothing here changes them, and rankings are the
 `jax_enable_x64` and the like (core/jax_settings.py).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -26,7 +27,8 @@ from genrec_jax.data.sequences import Examples
 from genrec_jax.decoding.ranker import Ranker
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.log_ids import Id
-from genrec_jax.runs.config import EvaluateConfig
+from genrec_jax.runs.config import with_evaluate
+from genrec_jax.runs.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Recommender:
         cls,
         workdir: str | Path,
         step: int | None = None,
-        evaluate: EvaluateConfig | None = None,
+        evaluate: Mapping[str, Any] | None = None,
         devices: Devices | None = None,
     ) -> "Recommender":
         """Restore a run; its dataset need not be at hand. See `Ranker.load`.
@@ -67,16 +69,18 @@ class Recommender:
         Args:
             workdir: the run's directory.
             step: of the checkpoint; the best by validation if not given.
-            evaluate: the search, if not the one of the run's config.
+            evaluate: keys of the run's `config.evaluate` to change, as {"search": "exhaustive"}.
             devices: to rank on, not necessarily those of the training; all if not given.
 
         Raises:
             InputError: no run there, no such step, a checkpoint of another shape, or a search
                 that does not go with the run.
         """
-        return cls(Ranker.load(workdir, step, evaluate, devices))
+        config = RunFolder(Path(workdir)).read_config()
+        config = with_evaluate(config, {} if evaluate is None else evaluate, is_measured=False)
+        return cls(Ranker.load(workdir, step, config, devices))
 
-    def recommend(self, histories: Sequence[History]) -> list[list[Recommendation]]:
+    def recommend(self, histories: Iterable[History]) -> list[list[Recommendation]]:
         """Top items for each (user id, item ids), ids as the log or the sequence file has them.
 
         A user of None is a stranger: the history alone speaks. It takes a model that was trained
@@ -85,9 +89,10 @@ class Recommender:
         Raises:
             InputError: a user or an item that the run was not trained on.
         """
-        if not histories:
+        asked = list(histories)
+        if not asked:
             return []
-        plan = self.ranker.plan(self.examples(histories), "recommend")
+        plan = self.ranker.plan(self.examples(asked), "recommend")
         lists = self.ranker.rank(plan, "recommend")
         return [self.named(items, scores) for items, scores in zip(*lists, strict=True)]
 

@@ -3,13 +3,15 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from genrec_jax.core.config_fields import flat
 from genrec_jax.core.errors import InputError
 from genrec_jax.evaluation.ensemble_run import check_mixable
-from genrec_jax.runs.config import Config
+from genrec_jax.models.run_config import RunConfig
 from genrec_jax.sweeps.pool import Ended
 from genrec_jax.sweeps.spec import SEED_KEYS, Ablation, Value, folder_name
-from genrec_jax.sweeps.trials import Trial, check_folder, config_of, flags_of
+from genrec_jax.sweeps.trials import Trial, changes_of, check_folder, config_of, flags_of
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +31,13 @@ def ablation_trials(sweep: Ablation, config: str, common: Sequence[str], runs: P
             chosen.
     """
     trials = []
+    shared = shared_changes(sweep, config, common)
     for seed in sweep.seeds:
         for label, setting in sweep.settings.items():
             name = f"{folder_name(label)}-seed{seed}"
-            seeds: dict[str, Value] = dict.fromkeys(SEED_KEYS, seed)
-            flags = flags_of(setting.config or config, common, sweep.base, setting.changes, seeds)
+            seeds = {key: seed for key in SEED_KEYS if key in shared[label].keys_of_config}
+            file = setting.config or config
+            flags = flags_of(file, shared[label].changes, setting.changes, seeds)
             trials.append(Trial(name, label, seed, flags, runs / name, setting.mix))
     tests: dict[str, str] = {}
     for trial in trials:
@@ -49,7 +53,43 @@ def ablation_trials(sweep: Ablation, config: str, common: Sequence[str], runs: P
     return trials
 
 
-def _test_of(config: Config) -> str:
+class Shared(NamedTuple):
+    """What a setting takes over from the sweep, and the keys that its config file has."""
+
+    changes: dict[str, Value]
+    keys_of_config: set[str]
+
+
+def shared_changes(sweep: Ablation, config: str, common: Sequence[str]) -> dict[str, Shared]:
+    """For each setting the flags for all trials and the keys of `base`, those that its family has.
+
+    A key that no setting's family has is left in, so that checking the trial reports it.
+
+    Args:
+        sweep: the settings.
+        config: FILE[:variant] of settings that name none.
+        common: flags `--config.k=v` for all.
+
+    Raises:
+        InputError: a config file is missing or fails.
+    """
+    changes = changes_of(common) | dict(sweep.base)
+    keys: dict[str, set[str]] = {}
+    for label, setting in sweep.settings.items():
+        own = config_of([f"--config={setting.config or config}"], f"settings[{label!r}]")
+        keys[label] = {key.removeprefix("config.") for key in flat(own.to_dict())}
+    known = set().union(*keys.values())
+    shared = {}
+    for label, own_keys in keys.items():
+        left_out = [key for key in changes if key in known - own_keys]
+        if left_out:
+            log.info("%s: its model family has no %s", label, ", ".join(left_out))
+        kept = {key: value for key, value in changes.items() if key not in left_out}
+        shared[label] = Shared(kept, own_keys)
+    return shared
+
+
+def _test_of(config: RunConfig) -> str:
     """What the test figures of a run are of, in words."""
     data, evaluate = config.data, config.evaluate
     words = [data.name, data.dir, data.file]

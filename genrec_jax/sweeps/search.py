@@ -29,17 +29,16 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from genrec_jax.core.config_fields import check_key, flat
+from genrec_jax.core.config_fields import flat
 from genrec_jax.core.disk import writing
 from genrec_jax.core.endings import CODES
 from genrec_jax.core.errors import InputError, NotFiniteError
 from genrec_jax.core.jax_settings import recorded
-from genrec_jax.runs.config import Config
 from genrec_jax.runs.run_folder import METRIC, RunFolder
 from genrec_jax.sweeps.pool import Ended
 from genrec_jax.sweeps.spec import Choice, Range, Search, ends
 from genrec_jax.sweeps.table import Tried
-from genrec_jax.sweeps.trials import Trial, check_folder, config_of, flags_of
+from genrec_jax.sweeps.trials import Trial, changes_of, check_folder, config_of, flags_of
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +48,10 @@ NOT_FINITE = CODES[NotFiniteError]
 
 def check_search(sweep: Search, config: str, common: Sequence[str]) -> None:
     """Raise InputError for a key or a value that cannot be, the others at their first."""
-    for key in sweep.ranges:
-        check_key(f"config.{key}", Config())
     first = {key: ends(span)[0] for key, span in sweep.ranges.items()}
     for key, span in sweep.ranges.items():
         for value in ends(span):
-            flags = flags_of(config, common, sweep.base, first, {key: value})
+            flags = flags_of(config, changes_of(common), sweep.base, first, {key: value})
             config_of(flags, f"ranges[{key!r}]")
 
 
@@ -108,7 +105,7 @@ class SearchRuns:
 
     def _check_same(self, workdir: Path) -> None:
         first = {key: ends(span)[0] for key, span in self.sweep.ranges.items()}
-        flags = flags_of(self.config, self.common, self.sweep.base, first)
+        flags = flags_of(self.config, changes_of(self.common), self.sweep.base, first)
         keys = flat(config_of(flags, "ranges").to_dict())
         swept = {f"config.{key}" for key in self.sweep.ranges}
         asked = dataclasses.asdict(self.sweep) | {
@@ -142,7 +139,7 @@ class SearchRuns:
 
     def trial(self, name: str, params: dict[str, str | int | float | bool]) -> Trial:
         """The run that tries some parameters."""
-        flags = flags_of(self.config, self.common, self.sweep.base, params)
+        flags = flags_of(self.config, changes_of(self.common), self.sweep.base, params)
         return Trial(name, name, None, flags, self.runs / name)
 
     def next(self) -> Trial | None:
@@ -227,7 +224,7 @@ class SearchRuns:
             return ""
         score, name = max(through)
         params = self.latest()[name].params
-        flags = flags_of(self.config, self.common, self.sweep.base, params)
+        flags = flags_of(self.config, changes_of(self.common), self.sweep.base, params)
         return f"best: {name}, {METRIC} {score:.5f} on validation: {shlex.join(flags)}"
 
 

@@ -27,7 +27,7 @@ from genrec_jax.core.moved import moved_hint
 from genrec_jax.core.shipped import SWEEPS, find_file
 
 Value = str | int | float | bool
-SEED_KEYS = ("seed", "indexing_seed")  # a seed of an ablation sets both
+SEED_KEYS = ("seed", "indexing_seed")  # a seed of an ablation sets those that a family has
 MIXED_SUFFIX = " + kNN"
 
 
@@ -36,7 +36,8 @@ class Setting:
     """One line of an ablation."""
 
     changes: Mapping[str, Any] = field(default_factory=dict)  # key → a Value
-    config: str = ""  # FILE[:variant] that the changes are made to; "": the command's --config
+    # FILE[:variant] that the changes are made to, from the working folder; "": --config's.
+    config: str = ""
     # Combine the finished runs with the kNN too (evaluation/ensemble_run.py): one line more, NAME
     # and MIXED_SUFFIX.
     mix: bool = False
@@ -44,11 +45,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Ablation:
-    """Named settings, each with every seed."""
+    """Named settings, each with every seed.
+
+    Settings of several model families can be compared: a key of `base` applies to the settings
+    whose family has it; one that no setting's family has is refused.
+    """
 
     settings: Mapping[str, Setting]
     seeds: tuple[int, ...] = (0, 1, 2)
-    base: Mapping[str, Any] = field(default_factory=dict)  # changes common to all
+    base: Mapping[str, Any] = field(default_factory=dict)  # changes common to all that have the key
 
 
 @dataclass(frozen=True)

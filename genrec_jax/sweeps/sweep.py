@@ -1,9 +1,10 @@
 """The trials of a sweep file, run side by side, and their table."""
 
+import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,18 @@ class WallTimes:
         write_atomically(self.path, json.dumps(self.of, indent=2) + "\n")
 
 
+@contextlib.contextmanager
+def naming_the_file(asked: Asked) -> Iterator[None]:
+    """Within, an InputError gets the sweep file in front."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"--sweep={asked.sweep}: {error}") from None
+
+
 def run_ablation(sweep: Ablation, asked: Asked) -> int:
-    trials = ablation_trials(sweep, asked.config, asked.common, asked.workdir / "runs")
+    with naming_the_file(asked):
+        trials = ablation_trials(sweep, asked.config, asked.common, asked.workdir / "runs")
 
     def report(source: AblationRuns, times: WallTimes) -> str:
         rows = table.ablation_rows(trials, times.of, source.failures)
@@ -65,7 +76,8 @@ def run_search(sweep: Search, asked: Asked) -> int:
         raise InputError(
             f"--sweep={asked.sweep}: a search needs {error.name}: pip install 'optuna>=5.0'"
         ) from None
-    check_search(sweep, asked.config, asked.common)
+    with naming_the_file(asked):
+        check_search(sweep, asked.config, asked.common)
 
     def report(source: SearchRuns, times: WallTimes) -> str:
         tried = source.tried(times.of)

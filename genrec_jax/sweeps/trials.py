@@ -11,9 +11,10 @@ from typing import Any
 from genrec_jax.core.errors import InputError
 from genrec_jax.core.jax_settings import recorded
 from genrec_jax.evaluation.ensemble_run import RESULTS as MIX_RESULTS
-from genrec_jax.runs.config import Config
+from genrec_jax.models.run_config import RunConfig
 from genrec_jax.runs.config_source import run_config
-from genrec_jax.runs.run_folder import METRIC, SAME_RESULT, VALIDATION, RunFolder
+from genrec_jax.runs.run_folder import METRIC, VALIDATION, RunFolder
+from genrec_jax.runs.run_format import SAME_RESULT
 from genrec_jax.sweeps.spec import Value
 
 
@@ -99,24 +100,26 @@ def _validations(lines: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
     return sorted(found.items())
 
 
-def flags_of(config: str, common: Sequence[str], *changes: Mapping[str, Value]) -> tuple[str, ...]:
+def changes_of(common: Sequence[str]) -> dict[str, Value]:
+    """Key → value of flags `--config.k=v`; of several with a key the last counts."""
+    pairs = (flag.removeprefix("--config.").partition("=") for flag in common)
+    return {key: value for key, _, value in pairs}
+
+
+def flags_of(config: str, *changes: Mapping[str, Value]) -> tuple[str, ...]:
     """--config=FILE and a flag for each key; of several changes to a key the last counts.
 
     Args:
         config: FILE[:variant].
-        common: flags `--config.k=v` as they were given.
         changes: key → value.
     """
     given: dict[str, str] = {}
-    for flag in common:
-        key, _, value = flag.partition("=")
-        given[key] = value
     for change in changes:
         given |= {f"--config.{key}": str(value) for key, value in change.items()}
     return (f"--config={config}", *(f"{key}={value}" for key, value in given.items()))
 
 
-def config_of(flags: Sequence[str], where: str) -> Config:
+def config_of(flags: Sequence[str], where: str) -> RunConfig:
     """The config that a run with these flags has, checked as that run would.
 
     Raises:

@@ -17,7 +17,8 @@ from jaxtyping import Int
 
 from genrec_jax.data.batches import BatchPlan, Bucket, Rows
 
-RUN = 8  # batches of one bucket one after the other, and the most that config.steps_per_call may be
+# Batches of one bucket one after the other, and the most that config.steps_per_dispatch may be.
+RUN = 8
 
 
 class Call(NamedTuple):

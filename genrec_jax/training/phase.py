@@ -35,8 +35,8 @@ from genrec_jax.evaluation.metrics import metrics
 from genrec_jax.identifiers.sentences import InputLengths, plan_batches
 from genrec_jax.models import load_family
 from genrec_jax.models.contract import Objective, Params
+from genrec_jax.models.run_config import FinetuneConfig, PhaseConfig, RunConfig
 from genrec_jax.runs.checkpoint import Checkpoints
-from genrec_jax.runs.config import Config, FinetuneConfig, PhaseConfig
 from genrec_jax.runs.model import ModelSetup
 from genrec_jax.runs.run_folder import METRIC, VALIDATION, MetricsWriter
 from genrec_jax.runs.train_state import TrainState
@@ -72,17 +72,20 @@ class Phase:
         return steps or self.config.validate_every_epochs * self.plan.steps_per_epoch or self.steps
 
 
-def make_phases(config: Config, sequences: UserSequences, lengths: InputLengths) -> Iterator[Phase]:
+def make_phases(
+    config: RunConfig, sequences: UserSequences, lengths: InputLengths
+) -> Iterator[Phase]:
     """Pretraining and finetuning, or the one of them that has epochs."""
     first_step = 0
     finetuning = finetuning_examples(sequences, config.finetune)
-    objectives: list[tuple[str, Objective, PhaseConfig, Examples]] = [
-        ("pretrain", "random_item", config.pretrain, pretraining_examples(sequences)),
-        ("finetune", finetuning_objective(config), config.finetune, finetuning),
-    ]
-    for name, objective, phase, examples in objectives:
+    work: dict[str, tuple[Objective, Examples]] = {
+        "pretrain": ("random_item", pretraining_examples(sequences)),
+        "finetune": (finetuning_objective(config), finetuning),
+    }
+    for name, phase in config.phases().items():
         if phase.epochs == 0:
             continue
+        objective, examples = work[name]
         plan = plan_batches(
             examples,
             lengths,
@@ -98,17 +101,16 @@ def make_phases(config: Config, sequences: UserSequences, lengths: InputLengths)
 
 
 def finetuning_examples(sequences: UserSequences, finetune: FinetuneConfig) -> Examples:
-    split = prefix_examples if finetune.targets == "prefixes" else next_item_examples
+    split = prefix_examples if finetune.uses_prefixes else next_item_examples
     return split(sequences, finetune.holdout)
 
 
-def finetuning_objective(config: Config) -> Objective:
+def finetuning_objective(config: RunConfig) -> Objective:
     """What finetuning asks the model to predict."""
-    family = load_family(config.model.family)
-    return family.objective(config.model, config.finetune.targets)
+    return load_family(config.model.family).objective(config)
 
 
-def last_objective(config: Config) -> Objective:
+def last_objective(config: RunConfig) -> Objective:
     """The objective of the last phase that has epochs, which the trained model answers to."""
     return finetuning_objective(config) if config.finetune.epochs else "random_item"
 
@@ -132,7 +134,7 @@ class PhaseRunner:
 
     def __init__(
         self,
-        config: Config,
+        config: RunConfig,
         phase: Phase,
         setup: ModelSetup,
         sequences: UserSequences,
@@ -172,7 +174,7 @@ class PhaseRunner:
         )
         examples = self.devices.put_whole(put_examples(phase.plan.examples))
         root = self.devices.put_whole(root_key(config.seed, phase.objective))
-        steps_per_call = min(config.steps_per_call, config.log_every_steps)
+        steps_per_call = min(config.steps_per_dispatch, config.log_every_steps)
         self.trainer = ResidentTrainer(
             step, ranker.tables, examples, root, steps_per_call, phase.name, self.devices
         )

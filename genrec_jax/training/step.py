@@ -101,6 +101,7 @@ def make_step(
 
         def loss_of(params: Params, inputs: Inputs, key: Key) -> tuple[jax.Array, Sums]:
             terms = merge(graph, params).loss(tables, inputs, key, rematerialise)
+            terms.check(inputs)
             loss_sum = jnp.sum(terms.loss)
             has_target = jnp.any(inputs.weights, axis=-1)
             exact = jnp.sum(jnp.all(terms.correct, axis=-1) & has_target)

@@ -18,13 +18,14 @@ from genrec_jax.decoding.ranker import Ranker
 from genrec_jax.evaluation.evaluate import evaluate_split
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.models import load_family
+from genrec_jax.models.run_config import RunConfig
 from genrec_jax.runs import fingerprints
 from genrec_jax.runs.checkpoint import Checkpoints
-from genrec_jax.runs.config import Config
 from genrec_jax.runs.dataset import check_answers, load_sequences, log_statistics
 from genrec_jax.runs.identifiers import build_catalogue
 from genrec_jax.runs.model import ModelSetup, log_parameters
-from genrec_jax.runs.run_folder import METRIC, SAME_RESULT, MetricsWriter, RunFolder
+from genrec_jax.runs.run_folder import METRIC, MetricsWriter, RunFolder
+from genrec_jax.runs.run_format import SAME_RESULT
 from genrec_jax.training.phase import PhaseRunner, Progress, last_objective, make_phases
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 class FinishedRun:
     """A run with its result, as reports are made from it."""
 
-    config: Config
+    config: RunConfig
     folder: RunFolder
     result: dict[str, Any]  # results.json
     is_new: bool  # this process has finished it
@@ -44,7 +45,7 @@ class FinishedRun:
 Report = Callable[[FinishedRun], None]
 
 
-def train(config: Config, folder: RunFolder, report: Report) -> None:
+def train(config: RunConfig, folder: RunFolder, report: Report) -> None:
     """Train as the config says, or resume the run in the folder; then test the best checkpoint.
 
     Args:
@@ -63,7 +64,7 @@ def train(config: Config, folder: RunFolder, report: Report) -> None:
     if results := processes.once(folder.read_results):
         report(FinishedRun(config, folder, results, False, partial(_load_finished, config, folder)))
         return
-    devices = Devices.all(config.model_parallel)
+    devices = Devices.all(config.table_parts())
     check_batches(config, devices)
     with (
         stop_on_signals() as stop,
@@ -86,15 +87,14 @@ def train(config: Config, folder: RunFolder, report: Report) -> None:
             params = None
         else:
             with on_host():
-                start = partial(setup.start_params, config, sequences, pretrained)
+                start = partial(setup.start_params, sequences, pretrained)
                 params = processes.together(start)
             params = devices.put_params(params)
         stop.heed()
         folder.create(config, setup.shape)
         folder.open_log(lines)
         if not goes_on:
-            setup.catalogue.save(folder.identifiers)
-            folder.write_fingerprints(found)
+            folder.write_identifiers(setup.catalogue, found)
             folder.write_jax_settings(settings)
         log_statistics(sequences)
         _, like = setup.graph_and_like
@@ -131,25 +131,25 @@ def train(config: Config, folder: RunFolder, report: Report) -> None:
         report(FinishedRun(config, folder, result, True, lambda: (sequences, setup.catalogue)))
 
 
-def _load_finished(config: Config, folder: RunFolder) -> tuple[UserSequences, Catalogue]:
-    return load_sequences(config.data), Catalogue.load(folder.identifiers)
+def _load_finished(config: RunConfig, folder: RunFolder) -> tuple[UserSequences, Catalogue]:
+    return load_sequences(config.data), folder.read_identifiers()
 
 
-def load_all(config: Config, devices: Devices) -> tuple[UserSequences, Path | None, ModelSetup]:
+def load_all(config: RunConfig, devices: Devices) -> tuple[UserSequences, Path | None, ModelSetup]:
     """The dataset, the folder of the pretrained weights, and the model without parameters."""
     sequences = load_sequences(config.data)
     check_answers(config, sequences)
-    pretrained = load_family(config.model.family).pretrained(config.model)
+    pretrained = load_family(config.model.family).pretrained(config)
     catalogue = build_catalogue(config, sequences, pretrained)
     setup = ModelSetup.new(config, catalogue, sequences, pretrained)
     devices.check_width(setup.shape.width)
     return sequences, pretrained, setup
 
 
-def check_batches(config: Config, devices: Devices) -> None:
+def check_batches(config: RunConfig, devices: Devices) -> None:
     """Raise InputError for a batch that cannot be split evenly over the devices."""
     devices.check_divides("config.evaluate.batch_size", config.evaluate.batch_size)
-    for name, phase in (("pretrain", config.pretrain), ("finetune", config.finetune)):
+    for name, phase in config.phases().items():
         if phase.epochs:
             parts = f" / accumulate = {phase.accumulate}" * (phase.accumulate > 1)
             key = f"config.{name}.batch_size{parts}"
@@ -163,7 +163,7 @@ def best_step(progress: Progress) -> int:
 
 
 def test(
-    config: Config,
+    config: RunConfig,
     folder: RunFolder,
     sequences: UserSequences,
     ranker: Ranker,

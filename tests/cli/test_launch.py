@@ -13,7 +13,7 @@ from genrec_jax.cli.launch import by_mode, by_name
 from genrec_jax.cli.names import COMMANDS, MODES, RENAMED
 from genrec_jax.cli.renamed import module_of, refuse_module
 
-STORED = ROOT / "docs" / "results" / "families" / "sasrec"
+STORED = ROOT / "tests" / "golden" / "runs" / "sasrec"
 AUDITED = "--config=configs/quickstart.py --config.data.synthetic_users=80"
 QUICKSTART = f"--config={ROOT / 'configs' / 'quickstart.py'}"
 
@@ -72,7 +72,7 @@ def test_a_mode_is_the_command_of_its_name(mode: str, capsys: pytest.CaptureFixt
 def test_a_value_may_look_like_a_mode(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--mode", "recommend", "--workdir=no", "--histories", "mode=3"]
     assert by_mode(["main", *arguments]) == 2
-    assert "found no config.json, expected a run's folder" in the_error(capsys)
+    assert "found no run.json, expected a run's folder" in the_error(capsys)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_runs_of_one_name_are_not_one_row(
 ) -> None:
     runs = [shutil.copytree(STORED, tmp_path / name / "run") for name in ("a", "b")]
     assert command("report", str(runs[0]), str(runs[1])) == 2
-    assert "found two runs named run on beauty" in the_error(capsys)
+    assert "found two runs named run on synthetic" in the_error(capsys)
 
 
 def test_a_command_where_a_mode_is_expected(capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,7 +145,7 @@ def test_help_without_a_mode_names_the_modes(capsys: pytest.CaptureFixture[str])
         (f"train {QUICKSTART} --noconfig.profile=true", "--noconfig.profile=true does not take"),
         (f"train {QUICKSTART} --config.seed={2**63}", f"config.seed: found {2**63}, expected at m"),
         (f"audit {QUICKSTART} --workdir=x", "--workdir: found --config beside it"),
-        ("report nowhere", "error: nowhere: found no config.json"),
+        ("report nowhere", "error: nowhere: found no run.json"),
         (f"train {QUICKSTART} --config=x", "--config: found it 2 times, expected once"),
         ("sweep --config=x --sweep=y --config.seed", "--config.seed: found no value"),
     ],

@@ -19,7 +19,7 @@ from genrec_jax.data.prepared import Names, read_names, read_prepared
 from genrec_jax.data.sequences import UserSequences
 from genrec_jax.data.tfds_export import build
 from genrec_jax.data.tfds_reader import read_tfds, read_tfds_names
-from genrec_jax.runs.config import DataConfig
+from genrec_jax.models.run_config import DataConfig
 from genrec_jax.runs.dataset import load_names, load_sequences
 
 

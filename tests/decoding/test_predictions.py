@@ -19,11 +19,11 @@ from genrec_jax.decoding.ranker import Ranker, unwatched
 from genrec_jax.decoding.ranking import RankedLists, join
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.models.contract import init_params
+from genrec_jax.models.genrec.config import GenRecEvaluateConfig
 from genrec_jax.models.genrec.model import GenRecShape
-from genrec_jax.runs.config import EvaluateConfig
 
 CHUNK = 13  # 60 users: four chunks and a rest
-EVALUATE = EvaluateConfig(batch_size=8, beams=12, top_k=10)
+EVALUATE = GenRecEvaluateConfig(batch_size=8, beams=12, top_k=10)
 
 
 @pytest.fixture(scope="module")

@@ -91,4 +91,4 @@ def test_what_audit_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert "expected a folder that exists" in fails(
         *SYNTHETIC, f"--config.model.pretrained={tmp_path / 'none'}"
     )
-    assert "found no config.json" in fails(f"--workdir={tmp_path / 'none'}")
+    assert "found no run.json" in fails(f"--workdir={tmp_path / 'none'}")

@@ -22,7 +22,7 @@ from genrec_jax.identifiers.item_vectors import collaborative_vectors
 from genrec_jax.identifiers.sentences import plan_batches, token_lengths
 from genrec_jax.identifiers.tokenizer import Vocabulary, train_tokenizer, with_symbols
 from genrec_jax.models.contract import abstract_model, init_params, merge
-from genrec_jax.models.genrec.config import ModelConfig
+from genrec_jax.models.genrec.config import Config, ModelConfig
 from genrec_jax.models.genrec.convert import load_params, read_shape
 from genrec_jax.models.genrec.export import Origin, write_folder
 from genrec_jax.models.genrec.family import FAMILY
@@ -224,7 +224,7 @@ def test_barts_own_tokenizer_keeps_its_tokens(sequences: UserSequences, bart_dir
 # ------------------------------------------------------------------------------------ the model
 
 
-def no_vectors(most: int) -> np.ndarray:
+def no_vectors(columns: int, window: int, seed: int) -> np.ndarray:
     raise AssertionError("the paper's model starts no items from vectors")
 
 
@@ -238,10 +238,10 @@ def test_a_checkpoints_tokens_keep_their_logits(
     catalogue = Catalogue.build(sequences, indexing, vocabulary)
     bart = small_bart(vocabulary.n_words + rows, encoder_layers=1, decoder_layers=1)
     folder = save(bart, tmp_path / "bart")
-    settings = ModelConfig(max_tokens=64)
-    shape = FAMILY.make_shape(settings, catalogue, folder, 0)
+    config = Config(model=ModelConfig(max_tokens=64))
+    shape = FAMILY.make_shape(config, catalogue, folder, 0)
     assert shape.vocab_size == max(vocabulary.size, vocabulary.n_words + rows)
-    params = FAMILY.start_params(settings, shape, catalogue, folder, 0, no_vectors)
+    params = FAMILY.start_params(config, shape, catalogue, folder, no_vectors)
     graph, like = abstract_model(shape, sequences.n_users, sequences.n_items)
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, like)
 
@@ -280,8 +280,8 @@ def test_a_checkpoints_tokens_keep_their_logits(
 
 
 def test_an_export_is_refused(coded_catalogue: Catalogue, tmp_path: Path) -> None:
-    settings = ModelConfig(d_model=16, attention_heads=2)
-    shape = FAMILY.make_shape(settings, coded_catalogue, None, 0)
+    config = Config(model=ModelConfig(d_model=16, attention_heads=2))
+    shape = FAMILY.make_shape(config, coded_catalogue, None, 0)
     with pytest.raises(InputError, match=r"written by codes \(config\.indexing=collaborative\)"):
         write_folder(tmp_path / "out", coded_catalogue, shape, {}, Origin("run", 1, "synthetic"))
     assert not (tmp_path / "out").exists()

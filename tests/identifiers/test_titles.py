@@ -17,7 +17,7 @@ from genrec_jax.identifiers.titles import TitleNames, clean_title, title_names
 from genrec_jax.identifiers.tokenizer import Vocabulary, load_bart_tokenizer, train_tokenizer
 from genrec_jax.models.contract import init_params
 from genrec_jax.models.genrec.model import GenRecShape
-from genrec_jax.runs.config import EvaluateConfig
+from genrec_jax.models.run_config import BeamConfig
 
 LIMIT = 12
 CLEAN = [clean_title(title) for title in titles(200)]
@@ -163,7 +163,7 @@ def test_the_catalogue_keeps_names_and_titles(dataset, vocabulary: Vocabulary, t
     assert catalogue.table.item_lengths.max() > 2 * catalogue.table.item_lengths.min()
 
 
-def a_ranker(catalogue: Catalogue, evaluate: EvaluateConfig) -> Ranker:
+def a_ranker(catalogue: Catalogue, evaluate: BeamConfig) -> Ranker:
     shape = GenRecShape(
         vocab_size=catalogue.vocabulary.size,
         d_model=16,
@@ -192,7 +192,7 @@ def test_every_list_is_full(dataset, vocabulary: Vocabulary, exclude: bool) -> N
     rows = [tuple(row[:n]) for row, n in zip(catalogue.table.item_tokens, lengths, strict=True)]
     assert any(a != b and b[: len(a)] == a for a in rows for b in rows)
     examples = next_item_examples(dataset[0], holdout=0).take(np.arange(4))
-    evaluate = EvaluateConfig(batch_size=4, beams=20, top_k=20, exclude_history=exclude)
+    evaluate = BeamConfig(batch_size=4, beams=20, top_k=20, exclude_history=exclude)
     ranker = a_ranker(catalogue, evaluate)
     lists = ranker.rank(ranker.plan(examples, "test"), "test")
     for row, items in enumerate(lists.items):
@@ -206,7 +206,7 @@ def test_every_list_is_full(dataset, vocabulary: Vocabulary, exclude: bool) -> N
 def test_as_many_beams_as_items_find_the_exact_lists(dataset) -> None:
     catalogue = make_catalogue(dataset, trained(CLEAN))
     examples = next_item_examples(dataset[0], holdout=0).take(np.arange(4))
-    ranker = a_ranker(catalogue, EvaluateConfig(batch_size=4, beams=200, top_k=200))
+    ranker = a_ranker(catalogue, BeamConfig(batch_size=4, beams=200, top_k=200))
     plan = ranker.plan(examples, "test")
     by_beams = ranker.rank(plan, "test")
     exact = ranker.rank(plan, "test", search="exhaustive")

@@ -8,11 +8,19 @@ import pytest
 from oracle import token_loss
 from small_training import Small
 
-from genrec_jax.models.contract import abstract_model, merge
+from genrec_jax.data.batches import Batch
+from genrec_jax.decoding.ranker import Ranker
+from genrec_jax.models import FAMILIES
+from genrec_jax.models.contract import InputKeys, abstract_model, merge
 from genrec_jax.models.genrec.family import bart_flops
 from genrec_jax.models.genrec.inputs import DecoderInput, EncoderInput
 from genrec_jax.models.genrec.model import GenRecShape
+from genrec_jax.runs.config import config_from_dict, default_config
+from genrec_jax.runs.dataset import load_sequences
+from genrec_jax.runs.identifiers import build_catalogue
+from genrec_jax.runs.model import ModelSetup
 from genrec_jax.training.flops import PEAKS, device_peak
+from genrec_jax.training.phase import last_objective
 
 
 def test_bart_base_at_64_and_8_tokens() -> None:
@@ -64,3 +72,44 @@ def test_a_device_that_nobody_told_us_of_has_no_peak() -> None:
     assert device_peak("bfloat16") is None  # of a processor
     assert device_peak("float32") is None
     assert PEAKS["NVIDIA H100 80GB HBM3"] == 989e12
+
+
+WIDE = {"d_model": 256, "ffn_dim": 640, "attention_heads": 4, "low_pass": 0.0}
+WIDE |= {"encoder_layers": 2, "decoder_layers": 1, "vocab_size": 512, "max_tokens": 64}
+CAUSAL = {"reversed_positions": False, "encoder_prior": "state", "temperature": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "targets"),
+    [
+        *((family, {}, None) for family in FAMILIES),
+        ("code_genrec", CAUSAL, "all_positions"),
+    ],
+)
+def test_xla_counts_the_same_for_every_family(
+    family: str, changes: dict, targets: str | None
+) -> None:
+    """Within 8 % of small models, where norms and softmax weigh more."""
+    values = default_config(family).to_dict()
+    values["data"] |= {"synthetic_users": 200, "synthetic_items": 600}
+    values["model"] |= {k: v for k, v in (WIDE | changes).items() if k in values["model"]}
+    if targets is not None:
+        values["finetune"]["targets"] = targets
+    config = config_from_dict(values)
+    sequences = load_sequences(config.data)
+    setup = ModelSetup.new(config, build_catalogue(config, sequences, None), sequences, None)
+    graph, like = setup.graph_and_like
+    objective, b, length = last_objective(config), 4, 40
+    tables = Ranker(setup, config.evaluate, 1, objective).tables
+    row = jnp.zeros(b, jnp.int32)
+    batch = Batch(row, jnp.zeros((b, length - 2), jnp.int32), row)
+
+    def loss(params: dict) -> jax.Array:
+        model = merge(graph, params)
+        keys = InputKeys(jax.random.key(0), jax.random.key(1))
+        inputs = model.make_inputs(tables, batch, objective, length, keys)
+        return model.loss(tables, inputs, None, False).loss.sum()
+
+    cost = jax.jit(jax.grad(loss)).lower(like).compile().cost_analysis()
+    expected = setup.family.sequence_flops(setup.shape, setup.catalogue, length, objective)
+    assert cost["flops"] / b == pytest.approx(expected, rel=0.08)

@@ -1,5 +1,6 @@
 """Parameters are cast once, not once a batch, and only those that the model casts anyway."""
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -13,30 +14,30 @@ from genrec_jax.data.sequences import UserSequences, next_item_examples
 from genrec_jax.decoding.ranker import Ranker
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.trie import decided
-from genrec_jax.models import config_class
 from genrec_jax.models.code_genrec import family as code_genrec
 from genrec_jax.models.contract import Params, init_params
 from genrec_jax.models.genrec import family as genrec
+from genrec_jax.models.run_config import BeamConfig, EvaluateConfig
 from genrec_jax.models.sasrec import family as sasrec
-from genrec_jax.runs.config import EvaluateConfig
+from genrec_jax.runs.config import default_config
 from genrec_jax.runs.model import ModelSetup
 
 # Odd sizes, so that no activation has the shape of a parameter.
 COMMON = {"d_model": 26, "init_std": 0.5, "dtype": "bfloat16"}
 STACKS = {"encoder_layers": 1, "decoder_layers": 1, "max_positions": 83}
 GENREC = {"encoder_heads": 2, "decoder_heads": 2, "encoder_ffn_dim": 38, "decoder_ffn_dim": 42}
-CODES = {**COMMON, **STACKS, "heads": 2, "ffn_dim": 38, "count_from": "end"}
+CODES = {**COMMON, **STACKS, "heads": 2, "ffn_dim": 38, "reversed_positions": True}
 SASREC = {**COMMON, "layers": 1, "heads": 2, "ffn_dim": 38, "max_items": 83}
 MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
     "paper": (genrec.FAMILY, {**COMMON, **STACKS, **GENREC}),
     "sasrec": (sasrec.FAMILY, SASREC),
-    "none": (code_genrec.FAMILY, {**CODES, "residual": "none"}),
-    "vector": (code_genrec.FAMILY, {**CODES, "residual": "vector"}),
-    "unseen": (
+    "none": (code_genrec.FAMILY, {**CODES, "encoder_prior": "none"}),
+    "state": (code_genrec.FAMILY, {**CODES, "encoder_prior": "state"}),
+    "new_items": (
         code_genrec.FAMILY,
-        {**CODES, "residual": "unseen", "temperature": 0.1, "low_pass": 0.5},
+        {**CODES, "encoder_prior": "new_items", "temperature": 0.1, "low_pass": 0.5},
     ),
-    "items": (code_genrec.FAMILY, {**CODES, "residual": "items"}),
+    "copying": (code_genrec.FAMILY, {**CODES, "encoder_prior": "copying"}),
 }
 # What the model adds up, or makes cosines of, in float32.
 TABLES = {"token_embedding", "user_embedding", "item_embedding", "node_embedding"}
@@ -44,9 +45,9 @@ FLOAT32 = {
     "paper": {"final_logits_bias"},
     "sasrec": set(),
     "none": TABLES,
-    "vector": TABLES,
-    "unseen": {*TABLES, "fast"},
-    "items": {*TABLES, "pointer_recency"},
+    "state": TABLES,
+    "new_items": {*TABLES, "fast"},
+    "copying": {*TABLES, "pointer_recency"},
 }
 
 
@@ -82,19 +83,16 @@ class Case:
             changes = changes | {"vocab_size": catalogue.vocabulary.size + 7}
         shape = family.shape(**changes)
         most = {"max_items": 80} if family is sasrec.FAMILY else {"max_tokens": 80}
-        setup = ModelSetup(family, config_class(family.name)(**most), shape, catalogue)
+        config = default_config(family.name)
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, **most))
+        setup = ModelSetup(family, config, shape, catalogue)
         self.graph, _ = setup.graph_and_like
         self.params = drawn(init_params(shape, catalogue.n_users, catalogue.n_items, seed=0))
-        evaluate = EvaluateConfig(
-            users=0,
-            batch_size=16,
-            search="exhaustive" if family is sasrec.FAMILY else "constrained",
-            beams=20,
-            exclude_history=True,
-        )
+        kind = EvaluateConfig if family is sasrec.FAMILY else BeamConfig
+        evaluate = kind(users=0, batch_size=16, exclude_history=True)
         is_papers = family is genrec.FAMILY
         self.ranker = Ranker(setup, evaluate, 1, "next_item" if is_papers else "following_item")
-        self.rank_batch = self.ranker._ranker(evaluate.search)
+        self.rank_batch = self.ranker._ranker(evaluate.search_settings().search)
         examples = next_item_examples(sequences, holdout=0).take(np.arange(16))
         self.plan = self.ranker.plan(examples, "test")
         bucket, rows = self.plan.in_order()[0]

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from genrec_jax.core.errors import InputError
-from genrec_jax.runs.config import Config
+from genrec_jax.runs.config import default_config
 from genrec_jax.runs.run_folder import RunFolder
 from genrec_jax.serving.bulk import recommend
 
 
 def refusal(folder: Path, histories: Path, output: Path | None = None) -> str:
     with pytest.raises(InputError) as found:
-        recommend(Config(), RunFolder(folder), step=None, histories=histories, output=output)
+        recommend(default_config(), RunFolder(folder), None, histories, output)
     return str(found.value)
 
 

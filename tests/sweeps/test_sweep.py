@@ -14,13 +14,16 @@ from typing import Any
 import optuna
 import pytest
 from repository import ROOT
+from stored import sign
 from sweeping import ABLATION, SEARCH, file, run
 from tiny_run import ARGUMENTS, CONFIG, check_same, checkpoints
 
 from genrec_jax.cli.sweep import main
-from genrec_jax.runs.config import Config
+from genrec_jax.runs.config import default_config
+from genrec_jax.runs.run_format import make_record
 from genrec_jax.sweeps import sweep
-from genrec_jax.sweeps.spec import load_sweep
+from genrec_jax.sweeps.ablation import ablation_trials
+from genrec_jax.sweeps.spec import Ablation, load_sweep
 from genrec_jax.sweeps.trials import Trial, config_of
 
 TINY = [argument for argument in ARGUMENTS if argument != CONFIG]
@@ -33,6 +36,7 @@ if config["model"]["user_dropout"] == 0.25 and not (folder.parent / "mended").ex
     sys.exit("error: config.model.user_dropout: one quarter is not liked here")
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "config.json").write_text(json.dumps(config))
+(folder / "run.json").write_text(sys.argv[3])
 with (folder / "calls").open("a") as file:
     file.write("x")
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
@@ -46,6 +50,8 @@ for step in (10, 20, 30):
 metrics = {name: value / 10 for name in ("HR@5", "NDCG@5", "HR@10", "NDCG@10")}
 lines_to_beat = ("popularity", "own history, newest first", "item-transition kNN")
 result = {
+    **dict.fromkeys(("model", "dataset", "split", "search"), "x"),
+    **dict.fromkeys(("intervals", "seconds"), {}),
     "counts": {"best_step": 20},
     "metrics": metrics,
     "references": {name: dict.fromkeys(metrics, 0.01) for name in lines_to_beat},
@@ -59,8 +65,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials that only pretend."""
 
     def commands(trial: Trial) -> list[list[str]]:
-        config = config_of(trial.flags, trial.name).to_json()
-        return [[sys.executable, "-S", "-c", PRETENDED_RUN, str(trial.path), config]]
+        config = config_of(trial.flags, trial.name)
+        files = config.to_json(), json.dumps(make_record(config.to_dict(), {}))
+        return [[sys.executable, "-S", "-c", PRETENDED_RUN, str(trial.path), *files]]
 
     monkeypatch.setattr(Trial, "commands", property(commands))
 
@@ -285,9 +292,10 @@ def test_the_validations_that_choose(tmp_path: Path) -> None:
         (1, 6, [(30, 0.3)]),
         (0, 4, [(10, 0.1), (20, 0.2)]),
     ):
-        config = Config().to_dict()
+        config = default_config().to_dict()
         config["finetune"]["epochs"] = epochs
         (tmp_path / "config.json").write_text(json.dumps(config))
+        sign(tmp_path)
         (tmp_path / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines[:told]))
         assert trial.choosing_validations() == expected
 
@@ -430,3 +438,44 @@ def test_a_real_search(tmp_path: Path) -> None:
         lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
         scores = [line["NDCG@10"] for line in lines if line["phase"] == "validation"]
         assert trial.value in scores
+
+
+FAMILIES = """
+from genrec_jax.sweeps.spec import Ablation, Setting
+
+def get_sweep():
+    return Ablation(
+        seeds=(0, 1),
+        base={{"pretrain.epochs": 1, "finetune.epochs": 2}},
+        settings={{
+            "paper": Setting(),
+            "SASRec": Setting({{"finetune.learning_rate": 1e-3}}, config={config!r}),
+        }},
+    )
+"""
+
+
+def test_one_ablation_compares_families(tmp_path: Path) -> None:
+    """A key of the base, and a flag, are for the settings whose family has it; seeds too."""
+    path = file(tmp_path, FAMILIES.format(config=f"{CONFIG.removeprefix('--config=')}:sasrec"))
+    found = load_sweep(path)
+    assert isinstance(found, Ablation)
+    common = ["--config.evaluate.beams=21", "--config.log_every_steps=7"]
+    config = CONFIG.removeprefix("--config=")
+    trials = ablation_trials(found, config, common, tmp_path / "runs")
+    configs = {trial.name: config_of(trial.flags, trial.name).to_dict() for trial in trials}
+    assert set(configs) == {"paper-seed0", "sasrec-seed0", "paper-seed1", "sasrec-seed1"}
+    paper, sasrec = configs["paper-seed1"], configs["sasrec-seed1"]
+    assert (paper["seed"], paper["indexing_seed"], sasrec["seed"]) == (1, 1, 1)
+    assert (paper["pretrain"]["epochs"], paper["evaluate"]["beams"]) == (1, 21)
+    assert "pretrain" not in sasrec
+    assert [one["finetune"]["epochs"] for one in (paper, sasrec)] == [2, 2]
+    assert [one["log_every_steps"] for one in (paper, sasrec)] == [7, 7]
+
+
+def test_a_base_key_that_no_setting_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = f"{CONFIG.removeprefix('--config=')}:sasrec"
+    text = FAMILIES.format(config=config).replace("pretrain.epochs", "pretrain.epoch")
+    assert run(tmp_path / "sweep", text) == 2
+    error = capsys.readouterr().err
+    assert "settings['paper']: config.pretrain.epoch: no such key; did you mean config." in error

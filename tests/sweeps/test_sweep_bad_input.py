@@ -39,8 +39,10 @@ from genrec_jax.cli import sweep
             ["settings['as it is']: found 'as it is + kNN' too"],
         ),
         (
-            ABLATION.replace("Setting()", "Setting({'finetune.holdout': 1}, mix=True)"),
-            ["config.finetune.holdout: found 1, a run that was finetuned on the validation"],
+            ABLATION.replace(
+                "Setting()", "Setting({'finetune.include_validation_item': True}, mix=True)"
+            ),
+            ["config.finetune.include_validation_item: found True, a run that was finetuned on"],
         ),
         (
             ABLATION.replace('"model.dropout": 0.0', '"data.drop_last": 1'),

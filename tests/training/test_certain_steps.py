@@ -57,7 +57,7 @@ def step_on(targets: list[int]) -> Found:
         attention_dropout=0.0,
         activation_dropout=0.0,
         init_std=0.5,
-        residual="vector",
+        encoder_prior="state",
         inner_nodes=int((trie.items < 0).sum()),
     )
     graph, _ = abstract_model(shape, len(USERS), n_items)

@@ -1,12 +1,10 @@
 """The record of the family over item codes: how it is built, started and searched."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from genrec_jax.core.devices import resolve_dtype
 from genrec_jax.core.errors import InputError
@@ -15,9 +13,9 @@ from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.sentences import InputLengths
 from genrec_jax.identifiers.trie import Trie, decided
 from genrec_jax.layers.flops import TRAINING, decoder_flops, encoder_flops
-from genrec_jax.models.code_genrec.config import ModelConfig
-from genrec_jax.models.code_genrec.model import CodeGenRecShape, CountFrom, Residual
-from genrec_jax.models.contract import Family, Objective, Params, init_params
+from genrec_jax.models.code_genrec.config import SCORING_PRIORS, Config
+from genrec_jax.models.code_genrec.model import CodeGenRecShape, EncoderPrior
+from genrec_jax.models.contract import Family, ItemVectors, Objective, Params, init_params
 from genrec_jax.models.tables import Tables, put_on_device
 
 FRAME = 2  # positions of the user and of the mask
@@ -32,37 +30,40 @@ class CodeGenRecFamily(Family):
     title = "GenRec over codes"
     shape = CodeGenRecShape
 
-    def check_data(self, settings: ModelConfig, sequences: UserSequences, holdout: int) -> None:
-        again = repeats(sequences, holdout)
-        if settings.residual == "unseen" and again:
+    def check_data(self, config: Config, sequences: UserSequences) -> None:
+        again = repeats(sequences, config.finetune.holdout)
+        if config.model.encoder_prior == "new_items" and again:
             raise InputError(
-                f"config.model.residual: found 'unseen' with {sequences.name}, where {again} "
-                "interactions to learn from are with an item that the user had before, expected "
-                "'items'"
+                f"config.model.encoder_prior: found 'new_items' with {sequences.name}, where "
+                f"{again} interactions to learn from are with an item that the user had before, "
+                "expected 'copying'"
             )
 
-    def objective(self, settings: ModelConfig, targets: str) -> Objective:
-        """At a mask for `last`, as the paper has it; else at the last item, or at every item."""
+    def objective(self, config: Config) -> Objective:
+        """At a mask for `last_only`, as in the paper; else at the last item, or at every item."""
         objectives: dict[str, Objective] = {
-            "last": "next_item",
-            "prefixes": "following_item",
-            "every": "every_item",
+            "last_only": "next_item",
+            "prefix_augmentation": "following_item",
+            "all_positions": "every_item",
         }
-        return objectives[targets]
+        return objectives[config.finetune.targets]
 
-    def input_lengths(self, settings: ModelConfig, catalogue: Catalogue) -> InputLengths:
+    def knows_strangers(self, config: Config) -> bool:
+        return config.model.user_dropout > 0
+
+    def input_lengths(self, config: Config, catalogue: Catalogue) -> InputLengths:
         return InputLengths(
             FRAME,
             np.zeros(catalogue.n_users, np.int64),
             np.ones(catalogue.n_items, np.int64),
-            settings.max_tokens,
+            config.model.max_tokens,
             "config.model.max_tokens",
         )
 
     def make_shape(
-        self, settings: ModelConfig, catalogue: Catalogue, pretrained: Path | None, longest: int
+        self, config: Config, catalogue: Catalogue, pretrained: Path | None, longest: int
     ) -> CodeGenRecShape:
-        trie = self.search_trie(catalogue)
+        trie, settings = self.search_trie(catalogue), config.model
         return CodeGenRecShape(
             vocab_size=catalogue.vocabulary.size,
             d_model=settings.d_model,
@@ -79,9 +80,9 @@ class CodeGenRecFamily(Family):
             user_dropout=settings.user_dropout,
             init_std=settings.init_std,
             dtype=resolve_dtype(settings.dtype),
-            count_from=cast(CountFrom, settings.count_from),
+            reversed_positions=settings.reversed_positions,
             longest_input=longest,
-            residual=cast(Residual, settings.residual),
+            encoder_prior=cast(EncoderPrior, settings.encoder_prior),
             temperature=settings.temperature,
             low_pass=settings.low_pass,
             frequencies=settings.frequencies,
@@ -89,22 +90,23 @@ class CodeGenRecFamily(Family):
 
     def start_params(
         self,
-        settings: ModelConfig,
+        config: Config,
         shape: CodeGenRecShape,
         catalogue: Catalogue,
         pretrained: Path | None,
-        seed: int,
-        item_vectors: Callable[[int], Float[np.ndarray, "N d"]],
+        item_vectors: ItemVectors,
     ) -> Params:
-        """Random parameters, the items' id vectors from `item_vectors` if the settings say so.
+        """Random parameters, the item embeddings from `item_vectors` if the config says so.
 
         Those are as long as random ones are on average. Columns that they have not, and items of
         which they say nothing, stay random.
         """
-        params = init_params(shape, catalogue.n_users, catalogue.n_items, seed)
-        if settings.item_vectors == "random":
+        params = init_params(shape, catalogue.n_users, catalogue.n_items, config.seed)
+        if config.model.item_init == "random":
             return params
-        vectors = item_vectors(settings.d_model)
+        codes = config.codes
+        most = min(codes.dims, config.model.d_model)
+        vectors = item_vectors(most, codes.window, config.indexing_seed)
         dims = vectors.shape[1]
         table = np.array(params["item_embedding"])
         known = vectors.any(axis=1)
@@ -128,7 +130,7 @@ class CodeGenRecFamily(Family):
         trie, d = self.search_trie(catalogue), shape.d_model
         names = length if objective == "every_item" else 1
         scored = sum(trie.widths)
-        scored += catalogue.n_items if shape.residual in ("items", "unseen") else 0
+        scored += catalogue.n_items if shape.encoder_prior in SCORING_PRIORS else 0
         encoder = encoder_flops(shape.blocks, shape.encoder_layers, length)
         decoder = decoder_flops(shape.blocks, shape.decoder_layers, trie.depth, length, names)
         return TRAINING * float(encoder + decoder + 2 * names * d * scored)

@@ -40,8 +40,7 @@ from genrec_jax.models.device_trie import DeviceTrie, paths
 from genrec_jax.models.masking import drop_users, mask_items
 from genrec_jax.models.tables import Tables
 
-Residual = Literal["none", "vector", "items", "unseen"]
-CountFrom = Literal["start", "end"]
+EncoderPrior = Literal["none", "state", "copying", "new_items"]
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,8 @@ class CodeGenRecShape(ModelShape):
     attention_dropout: float = 0.1
     activation_dropout: float = 0.1
     user_dropout: float = 0.0
-    count_from: CountFrom = "start"
-    residual: Residual = "none"
+    reversed_positions: bool = False
+    encoder_prior: EncoderPrior = "none"
     temperature: float = 0.0
     low_pass: float = 0.0
     frequencies: int = 3
@@ -86,8 +85,8 @@ class Memory(NamedTuple):
     """What the encoder has read."""
 
     cross: CrossMemory
-    states: Float[Array, "B G D"] | None  # the encoder's vectors at the queries, with a residual
-    history: History | None  # with residual items or unseen
+    states: Float[Array, "B G D"] | None  # the encoder's at the queries, with a prior
+    history: History | None  # with encoder_prior copying or new_items
 
 
 class CodeGenRec(GenerativeModel):
@@ -104,7 +103,7 @@ class CodeGenRec(GenerativeModel):
         self.user_embedding = table(n_users)
         self.item_embedding = table(n_items)
         self.node_embedding = table(shape.inner_nodes)
-        if shape.residual == "items":
+        if shape.encoder_prior == "copying":
             self.pointer = table(shape.d_model)
             self.pointer_recency = nnx.Param(jnp.zeros(shape.max_positions))
         low_pass = FilterShape(shape.low_pass, shape.frequencies) if shape.low_pass else None
@@ -198,24 +197,24 @@ class CodeGenRec(GenerativeModel):
 
     def cast_names(self) -> tuple[str, ...]:
         # The encoder adds up rows of the other tables in float32.
-        return ("pointer",) if self.shape.residual == "items" else ()
+        return ("pointer",) if self.shape.encoder_prior == "copying" else ()
 
     # ------------------------------------------------------------------ the encoder
 
     def _read(self, read: ItemInput, key: Key = None, rematerialise: bool = False) -> Memory:
         positions = None
-        if self.shape.count_from == "end":
+        if self.shape.reversed_positions:
             positions = jnp.maximum(read.last - jnp.arange(read.look.shape[-1]), 0)
         encoded = self.encoder(self.vectors(read), read.look, key, rematerialise, positions)
         look, states, history = read.look, None, None
-        if self.shape.residual != "none":
+        if self.shape.encoder_prior != "none":
             states = jnp.take_along_axis(encoded, read.queries[..., None], axis=1)
         if look.shape[1] > 1:
             look = jnp.take_along_axis(look, read.queries[..., None], axis=1)
-        if self.shape.residual == "items":
+        if self.shape.encoder_prior == "copying":
             assert states is not None
             history = History(read.items, self.copy_scores(read, encoded, states))
-        if self.shape.residual == "unseen":
+        if self.shape.encoder_prior == "new_items":
             history = History(read.items, None)
         return Memory(CrossMemory(self.decoder.memory(encoded), look), states, history)
 

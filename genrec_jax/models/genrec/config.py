@@ -1,49 +1,93 @@
-"""The keys of `config.model` for the paper's model."""
+"""The config of a run of the paper's model. The defaults are its recipe (section 7.1)."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-from genrec_jax.core.config_fields import expect_heads, expect_multiple, expect_one_of
+from genrec_jax.core.config_fields import (
+    at_least,
+    expect_heads,
+    expect_multiple,
+    one_of,
+    positive,
+    share,
+)
+from genrec_jax.core.errors import InputError
+from genrec_jax.models.run_config import (
+    BeamConfig,
+    SearchSettings,
+    WithIdentifiers,
+    WithPretraining,
+)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """BART with id tables; the defaults are the paper's recipe (section 7.1), from scratch."""
+    """BART with user and item id tables."""
 
-    family: str = "genrec"
+    family: str = one_of(("genrec",), "genrec")
     pretrained: str = ""  # folder or hub id of a BART checkpoint; "": from scratch
-    # From scratch: tokens of the tokenizer trained on the names. The symbols of codes come on top.
-    vocab_size: int = 512
+    # From scratch: tokens of the tokenizer trained on the identifiers. The symbols of codes are
+    # added to them.
+    vocab_size: int = at_least(32, 512)
     # The shape of a model from scratch. With `pretrained` it is the checkpoint's, whatever that is
-    # (bart-large, a distilled one with fewer decoder layers): a key at its default then says
-    # nothing, and one that was changed must agree with the checkpoint.
-    d_model: int = 768
-    encoder_layers: int = 6
-    decoder_layers: int = 6
-    attention_heads: int = 12
-    ffn_dim: int = 3072
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    activation_dropout: float = 0.1
-    # Share of training examples that lose their user's name and id. 0 in the paper; a model from
-    # scratch otherwise learns by heart which items each user has, and little else.
-    user_dropout: float = 0.0
-    init_std: float = 0.02  # of everything that no checkpoint gives
-    max_tokens: int = 512  # of the encoder; longer histories lose their oldest items
-    dtype: str = "auto"  # float32, bfloat16; auto: bfloat16 on GPU and TPU, float32 on CPU
-    # Where the encoder's positions are counted from. start: as in BART. end, for models from
-    # scratch: the most recent item has the same position however long the history is. With
-    # `pretrained` it is the checkpoint's, as the shape is.
-    count_from: str = "start"
+    # (bart-large, a distilled one with fewer decoder layers): a key at its default then has no
+    # effect, and one that was changed must agree with the checkpoint.
+    d_model: int = at_least(1, 768)
+    encoder_layers: int = at_least(1, 6)
+    decoder_layers: int = at_least(1, 6)
+    attention_heads: int = at_least(1, 12)
+    ffn_dim: int = at_least(1, 3072)
+    dropout: float = share(0.1)
+    attention_dropout: float = share(0.1)
+    activation_dropout: float = share(0.1)
+    # Share of training examples without the user's name and id. 0 in the paper; a model from
+    # scratch otherwise memorises which items each user has, and learns little else.
+    user_dropout: float = share(0.0)
+    init_std: float = positive(0.02)  # of everything that no checkpoint gives
+    max_tokens: int = at_least(16, 512)  # of the encoder; longer histories lose their oldest items
+    dtype: str = one_of(("auto", "float32", "bfloat16"), "auto")  # auto: bfloat16 on GPU and TPU
+    # Count the encoder's positions from the end, for models from scratch: the most recent item has
+    # the same position however long the history is. False: as in BART. With `pretrained` it is as
+    # in the checkpoint, like the shape.
+    reversed_positions: bool = False
 
     def __post_init__(self) -> None:
-        expect_one_of("config.model.family", self.family, ("genrec",))
-        expect_one_of("config.model.dtype", self.dtype, ("auto", "float32", "bfloat16"))
-        expect_one_of("config.model.count_from", self.count_from, ("start", "end"))
         expect_multiple("config.model.max_tokens", self.max_tokens, 8)
         if not self.pretrained:
             expect_heads(self.attention_heads, self.d_model)
 
-    def check_run(self, config: Any) -> None:
-        """Raise InputError for keys of the whole config that do not fit this model."""
-        expect_one_of("config.finetune.targets", config.finetune.targets, ("last",), self.family)
+
+@dataclass(frozen=True)
+class GenRecEvaluateConfig(BeamConfig):
+    """Ranking, with free search too."""
+
+    # free: beams over the vocabulary, token for token what `transformers` writes.
+    search: str = one_of(("constrained", "free", "exhaustive"), "constrained")
+    length_penalty: float = at_least(0, 0.0)  # scores are divided by (tokens of the name) ** this
+
+    def search_settings(self) -> SearchSettings:
+        return super().search_settings()._replace(length_penalty=self.length_penalty)
+
+    def check(self) -> None:
+        super().check()
+        if self.search == "free" and self.exclude_history:
+            raise InputError(
+                "config.evaluate.exclude_history: found True with evaluate.search = free, expected "
+                "constrained or exhaustive, which know the catalogue"
+            )
+
+
+@dataclass(frozen=True)
+class Config(WithIdentifiers, WithPretraining):
+    """The keys of a run; finetuning predicts one item of each sequence, at a mask."""
+
+    file = "configs/beauty.py"
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    evaluate: GenRecEvaluateConfig = field(default_factory=GenRecEvaluateConfig)
+    # Devices that share one copy of the two id tables and of their optimizer moments, each with its
+    # part of the width, for tables that do not fit into the memory of one device. Divides the width
+    # and the number of devices. Every device computes its share of each batch, whatever this is.
+    model_parallel: int = at_least(1, 1)
+
+    def table_parts(self) -> int:
+        return self.model_parallel

@@ -20,7 +20,7 @@ from genrec_jax.core.errors import InputError
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.models.contract import Params
 from genrec_jax.models.genrec.id_tables import TABLES, take_id_rows
-from genrec_jax.models.genrec.model import POSITION_OFFSET, CountFrom, GenRecShape
+from genrec_jax.models.genrec.model import POSITION_OFFSET, GenRecShape
 from genrec_jax.models.genrec.names import (
     BIAS,
     EMBEDDING,
@@ -63,9 +63,10 @@ SHAPE_KEYS = {
 # What export.py adds to config.json. The longest input is 0 where all positions are trained,
 # as in a run that started from BART.
 POSITION_KEYS = {
-    "count_from": "genrec_count_positions_from",
+    "reversed_positions": "genrec_count_positions_from",
     "longest_input": "genrec_longest_trained_input",
 }
+COUNTED_FROM = {"start": False, "end": True}  # value of the first → whether they are reversed
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 # Written by BARTs of long ago, and no part of the model.
 IGNORED = ("encoder.version", "decoder.version")
@@ -75,7 +76,7 @@ IGNORED = ("encoder.version", "decoder.version")
 class Positions:
     """What a checkpoint's encoder positions mean; see the fields of `GenRecShape`."""
 
-    count_from: CountFrom
+    reversed_positions: bool
     longest_input: int
 
 
@@ -113,12 +114,12 @@ def read_positions(folder: Path) -> Positions:
     """
     path, config = folder / "config.json", _read_config(folder)
     if not is_export(folder):
-        return Positions("start", 0)
+        return Positions(False, 0)
     if missing := [key for key in POSITION_KEYS.values() if key not in config]:
         raise InputError(f"{path}: {missing[0]} is missing, which genrec_jax wrote there")
     count_from, longest = (config[key] for key in POSITION_KEYS.values())
-    if count_from not in ("start", "end"):
-        key = POSITION_KEYS["count_from"]
+    if count_from not in COUNTED_FROM:
+        key = POSITION_KEYS["reversed_positions"]
         raise InputError(f"{path}: {key} is {count_from!r}, expected 'start' or 'end'")
     most = read_shape(folder).max_positions
     if type(longest) is not int or not 0 <= longest <= most:
@@ -126,7 +127,7 @@ def read_positions(folder: Path) -> Positions:
             f"{path}: {POSITION_KEYS['longest_input']} is {longest!r}, expected a whole number up "
             f"to max_position_embeddings = {most}"
         )
-    return Positions(count_from, longest)
+    return Positions(COUNTED_FROM[count_from], longest)
 
 
 def is_export(folder: Path) -> bool:

@@ -149,7 +149,8 @@ def _write_config(folder: Path, catalogue: Catalogue, shape: GenRecShape) -> Non
         "decoder_start_token_id": vocabulary.eos,
     }
     sizes: dict[str, Any] = {theirs: getattr(shape, ours) for ours, theirs in SHAPE_KEYS.items()}
-    sizes |= {theirs: getattr(shape, ours) for ours, theirs in POSITION_KEYS.items()}
+    sizes[POSITION_KEYS["reversed_positions"]] = "end" if shape.reversed_positions else "start"
+    sizes[POSITION_KEYS["longest_input"]] = shape.longest_input
     transformers.BartConfig(
         **sizes,
         **special,

@@ -2,12 +2,10 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from genrec_jax.core.devices import resolve_dtype
 from genrec_jax.core.errors import InputError
@@ -18,13 +16,14 @@ from genrec_jax.identifiers.trie import Trie
 from genrec_jax.layers.flops import TRAINING, decoder_flops, encoder_flops
 from genrec_jax.models.contract import (
     Family,
+    ItemVectors,
     Objective,
     Params,
     StoredRun,
     abstract_model,
     init_params,
 )
-from genrec_jax.models.genrec.config import ModelConfig
+from genrec_jax.models.genrec.config import Config, ModelConfig
 from genrec_jax.models.genrec.convert import (
     SHAPE_KEYS,
     is_export,
@@ -51,17 +50,18 @@ class GenRecFamily(Family):
     title = "GenRec"
     shape = GenRecShape
 
-    def pretrained(self, settings: ModelConfig) -> Path | None:
-        return checkpoint_folder(settings.pretrained) if settings.pretrained else None
+    def pretrained(self, config: Config) -> Path | None:
+        pretrained = config.model.pretrained
+        return checkpoint_folder(pretrained) if pretrained else None
 
-    def tokenizer_at_hand(self, settings: ModelConfig) -> tuple[Path | None, str]:
+    def tokenizer_at_hand(self, config: Config) -> tuple[Path | None, str]:
         """The checkpoint's if its files are on this machine, else one trained on the names.
 
         The name pieces are others then, the numbers are the same.
         """
-        pretrained = settings.pretrained
+        pretrained = config.model.pretrained
         if not pretrained:
-            return super().tokenizer_at_hand(settings)
+            return super().tokenizer_at_hand(config)
         if folder := folder_at_hand(pretrained):
             return folder, pretrained
         return None, f"trained on the names, since {pretrained} is not on this machine"
@@ -81,14 +81,17 @@ class GenRecFamily(Family):
             )
         return load_bart_tokenizer(pretrained)
 
-    def objective(self, settings: ModelConfig, targets: str) -> Objective:
+    def objective(self, config: Config) -> Objective:
         return "next_item"
 
-    def input_lengths(self, settings: ModelConfig, catalogue: Catalogue) -> InputLengths:
-        return token_lengths(catalogue.table, settings.max_tokens)
+    def knows_strangers(self, config: Config) -> bool:
+        return config.model.user_dropout > 0
+
+    def input_lengths(self, config: Config, catalogue: Catalogue) -> InputLengths:
+        return token_lengths(catalogue.table, config.model.max_tokens)
 
     def make_shape(
-        self, settings: ModelConfig, catalogue: Catalogue, pretrained: Path | None, longest: int
+        self, config: Config, catalogue: Catalogue, pretrained: Path | None, longest: int
     ) -> GenRecShape:
         """The checkpoint's shape, or from the settings alone where there is none.
 
@@ -96,6 +99,7 @@ class GenRecFamily(Family):
             InputError: a key that was changed asks for another shape than the checkpoint's, or the
                 checkpoint cannot hold the tokenizer or `max_tokens`.
         """
+        settings = config.model
         ours = GenRecShape(
             vocab_size=catalogue.vocabulary.size,
             max_positions=settings.max_tokens,
@@ -105,7 +109,7 @@ class GenRecFamily(Family):
             user_dropout=settings.user_dropout,
             init_std=settings.init_std,
             dtype=resolve_dtype(settings.dtype),
-            count_from="end" if settings.count_from == "end" else "start",
+            reversed_positions=settings.reversed_positions,
             longest_input=longest,
             **_sizes(settings),
         )
@@ -113,19 +117,18 @@ class GenRecFamily(Family):
 
     def start_params(
         self,
-        settings: ModelConfig,
+        config: Config,
         shape: GenRecShape,
         catalogue: Catalogue,
         pretrained: Path | None,
-        seed: int,
-        item_vectors: Callable[[int], Float[np.ndarray, "N d"]],
+        item_vectors: ItemVectors,
     ) -> Params:
         """The checkpoint's weights with fresh id tables and symbols of codes, or everything fresh.
 
         A checkpoint that was exported from a run gives the rows of users and items that it knows.
         """
         users, items = catalogue.n_users, catalogue.n_items
-        params = init_params(shape, users, items, seed)
+        params = init_params(shape, users, items, config.seed)
         if pretrained is None:
             return params
         # Of the rest the shapes are enough: the random weights go before the checkpoint's come.
@@ -193,10 +196,10 @@ def _of_checkpoint(
         for name, size in _sizes(settings).items()
         if size not in (defaults[name], getattr(theirs, name))
     ]
-    if settings.count_from not in ("start", positions.count_from):
-        wrong.append(f"count_from is {positions.count_from} there and {settings.count_from} here")
-    if settings.count_from != positions.count_from:
-        log.info("positions are counted from the %s, as in %s", positions.count_from, pretrained)
+    if settings.reversed_positions and not positions.reversed_positions:
+        wrong.append("reversed_positions is False there and True here")
+    if positions.reversed_positions and not settings.reversed_positions:
+        log.info("positions are counted from the end, as in %s", pretrained)
     if wrong:
         raise InputError(
             f"config.model: {pretrained} is a checkpoint of another shape: {'; '.join(wrong)}"
@@ -204,7 +207,7 @@ def _of_checkpoint(
     shape = dataclasses.replace(
         ours,
         **{name: getattr(theirs, name) for name in SHAPE_KEYS},
-        count_from=positions.count_from,
+        reversed_positions=positions.reversed_positions,
         # Of a checkpoint that was trained from scratch; 0 for BART, whose positions all are.
         longest_input=positions.longest_input and max(positions.longest_input, ours.longest_input),
     )

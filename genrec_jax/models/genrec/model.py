@@ -10,7 +10,6 @@ Axes: B users, T encoder tokens, S decoder tokens, V vocabulary, D width, U user
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +43,6 @@ from genrec_jax.models.masking import drop_users, mask_items
 from genrec_jax.models.tables import Tables
 
 POSITION_OFFSET = 2  # the first two rows of BART's position tables are never used
-CountFrom = Literal["start", "end"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class GenRecShape(ModelShape):
     attention_dropout: float = 0.1
     activation_dropout: float = 0.1
     user_dropout: float = 0.0  # share of training examples that lose their user's name and id
-    count_from: CountFrom = "start"  # the encoder's positions; end: the last token has position 0
+    reversed_positions: bool = False  # of the encoder: the last token has position 0
 
     @property
     def width(self) -> int:
@@ -172,7 +170,7 @@ class GenRec(GenerativeModel):
     ) -> CrossMemory:
         """Encode sentences, and project what every layer of the decoder will look up."""
         positions = None
-        if self.shape.count_from == "end":
+        if self.shape.reversed_positions:
             positions = self.reversed_positions(sentence)
         x = self.vectors(sentence)
         encoded = self.encoder(x, sentence.look, key, rematerialise, positions)

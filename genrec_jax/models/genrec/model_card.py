@@ -118,7 +118,7 @@ IDS_ARE = {
 def model_card(catalogue: Catalogue, shape: GenRecShape, run: str, step: int, dataset: str) -> str:
     """The card of a run's folder; its example is about the first user and up to three items."""
     users, items = id_texts(catalogue)
-    is_reversed = shape.count_from == "end"
+    is_reversed = shape.reversed_positions
     positions = LONGEST.format(**vars(shape)) if shape.longest_input else ""
     return TEMPLATE.format(
         positions=positions + REVERSED * is_reversed,

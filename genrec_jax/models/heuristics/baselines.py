@@ -38,7 +38,7 @@ TRANSITIONS = "item-transition kNN"
 def reference_lists(
     sequences: UserSequences,
     examples: Examples,
-    numbers: Int[np.ndarray, " N"],
+    numbers: Int[np.ndarray, " N"] | None,
     settings: TransitionSettings,
     top_k: int,
     exclude_history: bool,
@@ -48,29 +48,25 @@ def reference_lists(
     Args:
         sequences: what is counted; only the training part is.
         examples: the histories to rank for.
-        numbers: the number that each item is written with.
+        numbers: the number that each item is written with; None for a model that reads none, whose
+            results say nothing of NEXT_NUMBER and IN_TURN.
         settings: of the item-transition kNN; `choose_settings` finds them.
         top_k: length of a list.
         exclude_history: leave out the items of each history; NEWEST, MOST_FREQUENT and IN_TURN,
             which recommend them, are then not among the lists.
     """
-    next_number = next_number_lists(numbers, examples, top_k)  # above all numbers of the history
+    lists = {POPULARITY: popularity_lists(sequences, examples, top_k, exclude_history)}
     if exclude_history:
         settings = replace(settings, repeats=False)
-        return {
-            POPULARITY: popularity_lists(sequences, examples, top_k, exclude_history),
-            NEXT_NUMBER: next_number,
-            TRANSITIONS: transition_lists(sequences, examples, settings, top_k),
-        }
-    newest = own_history_lists(examples, sequences.n_items, top_k, by="recency")
-    return {
-        POPULARITY: popularity_lists(sequences, examples, top_k),
-        NEWEST: newest,
-        MOST_FREQUENT: own_history_lists(examples, sequences.n_items, top_k, by="count"),
-        NEXT_NUMBER: next_number,
-        IN_TURN: in_turn(newest, next_number),
-        TRANSITIONS: transition_lists(sequences, examples, settings, top_k),
-    }
+    else:
+        lists[NEWEST] = own_history_lists(examples, sequences.n_items, top_k, by="recency")
+        lists[MOST_FREQUENT] = own_history_lists(examples, sequences.n_items, top_k, by="count")
+    if numbers is not None:
+        lists[NEXT_NUMBER] = next_number_lists(numbers, examples, top_k)
+        if not exclude_history:
+            lists[IN_TURN] = in_turn(lists[NEWEST], lists[NEXT_NUMBER])
+    lists[TRANSITIONS] = transition_lists(sequences, examples, settings, top_k)
+    return lists
 
 
 def popularity_lists(

@@ -1,53 +1,80 @@
-"""The keys of `config.model` for SASRec."""
+"""The config of a run of SASRec. The defaults are the recipe that `configs/sasrec.py` is."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-from genrec_jax.core.config_fields import expect_heads, expect_multiple, expect_one_of
+from genrec_jax.core.config_fields import (
+    at_least,
+    expect_heads,
+    expect_multiple,
+    one_of,
+    positive,
+    share,
+)
 from genrec_jax.core.errors import InputError
+from genrec_jax.models.run_config import (
+    RENAMED_TARGETS,
+    DataConfig,
+    EvaluateConfig,
+    RunConfig,
+    TargetsConfig,
+)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Causal self-attention over items; the defaults are those of `configs/sasrec.py`."""
+    """Causal self-attention over items."""
 
-    family: str = "sasrec"
-    d_model: int = 64
-    layers: int = 2
-    attention_heads: int = 2
-    ffn_dim: int = 256
-    dropout: float = 0.5
-    attention_dropout: float = 0.5
-    activation_dropout: float = 0.0
-    init_std: float = 0.02
-    max_items: int = 56  # longer histories lose their oldest items
-    dtype: str = "auto"  # float32, bfloat16; auto: bfloat16 on GPU and TPU, float32 on CPU
-    # Where positions are counted from. end: the most recent item has the same position however
-    # long the history is; not for targets=every.
-    count_from: str = "end"
+    family: str = one_of(("sasrec",), "sasrec")
+    d_model: int = at_least(1, 64)
+    layers: int = at_least(1, 2)
+    attention_heads: int = at_least(1, 2)
+    ffn_dim: int = at_least(1, 256)
+    dropout: float = share(0.5)
+    attention_dropout: float = share(0.5)
+    activation_dropout: float = share(0.0)
+    init_std: float = positive(0.02)
+    max_items: int = at_least(8, 56)  # longer histories lose their oldest items
+    dtype: str = one_of(("auto", "float32", "bfloat16"), "auto")  # auto: bfloat16 on GPU and TPU
+    # Count positions from the end: the most recent item has the same position however long the
+    # history is. Not with targets=all_positions.
+    reversed_positions: bool = True
 
     def __post_init__(self) -> None:
-        expect_one_of("config.model.family", self.family, ("sasrec",))
-        expect_one_of("config.model.dtype", self.dtype, ("auto", "float32", "bfloat16"))
-        expect_one_of("config.model.count_from", self.count_from, ("start", "end"))
         expect_multiple("config.model.max_items", self.max_items, 8)
         expect_heads(self.attention_heads, self.d_model)
 
-    def check_run(self, config: Any) -> None:
-        """Raise InputError for keys of the whole config that do not fit this model."""
-        targets = config.finetune.targets
-        expect_one_of("config.finetune.targets", targets, ("prefixes", "every"), self.family)
-        if self.count_from == "end" and targets == "every":
+
+@dataclass(frozen=True)
+class SASRecFinetuneConfig(TargetsConfig):
+    """Training; there is no mask token for `last_only`."""
+
+    targets: str = one_of(
+        ("prefix_augmentation", "all_positions"), "prefix_augmentation", RENAMED_TARGETS
+    )
+
+
+def _finetune() -> SASRecFinetuneConfig:
+    return SASRecFinetuneConfig(
+        epochs=20, batch_size=256, learning_rate=1e-3, weight_decay=0.0, validate_every_epochs=5
+    )
+
+
+@dataclass(frozen=True)
+class Config(RunConfig):
+    """The keys of a run; every item is scored."""
+
+    file = "configs/sasrec.py"
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=lambda: DataConfig(buckets=4))
+    finetune: SASRecFinetuneConfig = field(default_factory=_finetune)
+    evaluate: EvaluateConfig = field(default_factory=lambda: EvaluateConfig(batch_size=256))
+
+    def check(self) -> None:
+        super().check()
+        if self.model.reversed_positions and self.finetune.targets == "all_positions":
             raise InputError(
-                "config.model.count_from: found 'end' with finetune.targets='every', where every "
-                "position of a sequence is the end of another history, expected 'start', or "
-                "targets=prefixes"
+                "config.model.reversed_positions: found True with finetune.targets=all_positions, "
+                "where every position of a sequence is the end of another history, expected False, "
+                "or targets=prefix_augmentation"
             )
-        expect_one_of("config.pretrain.epochs", config.pretrain.epochs, (0,), self.family)
-        plain = ("published", "sequential", "random")
-        expect_one_of("config.indexing", config.indexing, plain, self.family)
-        search = config.evaluate.search
-        expect_one_of("config.evaluate.search", search, ("exhaustive",), self.family)
-        penalty = config.evaluate.length_penalty
-        expect_one_of("config.evaluate.length_penalty", penalty, (0.0,), self.family)
-        expect_one_of("config.model_parallel", config.model_parallel, (1,), self.family)

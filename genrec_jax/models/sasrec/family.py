@@ -1,7 +1,6 @@
 """The record of SASRec: how it is built and what it reads."""
 
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -10,8 +9,8 @@ from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.sentences import InputLengths
 from genrec_jax.layers.flops import TRAINING, encoder_flops
 from genrec_jax.models.contract import Family, Objective
-from genrec_jax.models.sasrec.config import ModelConfig
-from genrec_jax.models.sasrec.model import CountFrom, SASRecShape
+from genrec_jax.models.sasrec.config import Config
+from genrec_jax.models.sasrec.model import SASRecShape
 
 
 class SASRecFamily(Family):
@@ -20,23 +19,23 @@ class SASRecFamily(Family):
     name = "sasrec"
     title = "SASRec"
     shape = SASRecShape
-    reads_names = False
 
-    def objective(self, settings: ModelConfig, targets: str) -> Objective:
-        return "every_item" if targets == "every" else "following_item"
+    def objective(self, config: Config) -> Objective:
+        return "every_item" if config.finetune.targets == "all_positions" else "following_item"
 
-    def input_lengths(self, settings: ModelConfig, catalogue: Catalogue) -> InputLengths:
+    def input_lengths(self, config: Config, catalogue: Catalogue) -> InputLengths:
         return InputLengths(
             0,
             np.zeros(catalogue.n_users, np.int64),
             np.ones(catalogue.n_items, np.int64),
-            settings.max_items,
+            config.model.max_items,
             "config.model.max_items",
         )
 
     def make_shape(
-        self, settings: ModelConfig, catalogue: Catalogue, pretrained: Path | None, longest: int
+        self, config: Config, catalogue: Catalogue, pretrained: Path | None, longest: int
     ) -> SASRecShape:
+        settings = config.model
         return SASRecShape(
             d_model=settings.d_model,
             layers=settings.layers,
@@ -48,7 +47,7 @@ class SASRecFamily(Family):
             activation_dropout=settings.activation_dropout,
             init_std=settings.init_std,
             dtype=resolve_dtype(settings.dtype),
-            count_from=cast(CountFrom, settings.count_from),
+            reversed_positions=settings.reversed_positions,
             longest_input=longest,
         )
 

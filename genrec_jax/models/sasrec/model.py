@@ -9,7 +9,7 @@ items.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +33,6 @@ from genrec_jax.models.contract import (
 )
 from genrec_jax.models.tables import Tables
 
-CountFrom = Literal["start", "end"]
-
 
 @dataclass(frozen=True)
 class SASRecShape(ModelShape):
@@ -48,7 +46,7 @@ class SASRecShape(ModelShape):
     dropout: float = 0.5
     attention_dropout: float = 0.5
     activation_dropout: float = 0.0
-    count_from: CountFrom = "end"
+    reversed_positions: bool = True
 
     @property
     def width(self) -> int:
@@ -128,7 +126,7 @@ class SASRec(SequenceModel):
         slots = jnp.arange(read.items.shape[1])
         is_item = read.items >= 0
         positions = None
-        if self.shape.count_from == "end":
+        if self.shape.reversed_positions:
             last = jnp.sum(is_item, axis=1, keepdims=True) - 1
             positions = jnp.maximum(last - slots, 0)
         # Without an item the first position predicts, and must have something to look at.

@@ -20,7 +20,7 @@ from genrec_jax.data.prepare.config import PrepareConfig
 from genrec_jax.data.prepare.core_filter import order_ties
 from genrec_jax.data.prepare.prepare import prepare
 from genrec_jax.data.prepared import RECORD, read_names, read_prepared
-from genrec_jax.runs.config import DataConfig
+from genrec_jax.models.run_config import DataConfig
 from genrec_jax.runs.dataset import load_sequences
 
 CONFIG = ROOT / "configs" / "prepare.py"

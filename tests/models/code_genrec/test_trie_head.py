@@ -55,7 +55,7 @@ def whole_trie(codes: bool) -> Trie:
 
 @cache
 def small(
-    codes: bool, residual: str, temperature: float = 0.0, count_from: str = "start"
+    codes: bool, prior: str, temperature: float = 0.0, reversed_positions: bool = False
 ) -> tuple[CodeGenRec, Tables, Trie]:
     trie = decided(whole_trie(codes))
     shape = CodeGenRecShape(
@@ -69,9 +69,9 @@ def small(
         path_length=trie.depth,
         inner_nodes=int((trie.items < 0).sum()),
         init_std=0.3,
-        residual=residual,
+        encoder_prior=prior,
         temperature=temperature,
-        count_from=count_from,
+        reversed_positions=reversed_positions,
     )
     graph, _ = abstract_model(shape, U, N)
     model = merge(graph, init_params(shape, U, N, seed=1))
@@ -80,15 +80,15 @@ def small(
 
 compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 MODELS = pytest.mark.parametrize(
-    ("codes", "residual", "causal", "temperature"),
+    ("codes", "prior", "causal", "temperature"),
     [
-        (True, "vector", True, 0.0),
+        (True, "state", True, 0.0),
         (True, "none", False, 0.0),
-        (False, "vector", False, 0.0),
-        (True, "items", True, 0.2),
-        (False, "items", False, 0.0),
-        (True, "unseen", True, 0.0),
-        (False, "unseen", False, 0.2),
+        (False, "state", False, 0.0),
+        (True, "copying", True, 0.2),
+        (False, "copying", False, 0.0),
+        (True, "new_items", True, 0.0),
+        (False, "new_items", False, 0.2),
     ],
 )
 
@@ -109,7 +109,7 @@ def read_of(model: CodeGenRec, tables: Tables, causal: bool) -> ItemInput:
 def encoded_by(model: CodeGenRec, read: ItemInput) -> jax.Array:
     """The encoder's vector at every position."""
     positions = None
-    if model.shape.count_from == "end":
+    if model.shape.reversed_positions:
         positions = jnp.maximum(read.last - jnp.arange(T), 0)
     return model.encoder(model.vectors(read), read.look, None, positions=positions)
 
@@ -166,14 +166,14 @@ def test_paths_end_where_one_item_is_left(codes: bool) -> None:
 @MODELS
 def test_training_exhaustive_search_and_beams_agree(
     codes: bool,
-    residual: str,
+    prior: str,
     causal: bool,
     temperature: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if residual == "none" or not codes:  # as in catalogues with many nodes a level
+    if prior == "none" or not codes:  # as in catalogues with many nodes a level
         monkeypatch.setattr(trie_head, "SMALL_LEVEL", 0)
-    model, tables, trie = small(codes, residual, temperature)
+    model, tables, trie = small(codes, prior, temperature)
     losses = losses_of_all(model, tables, causal)
     np.testing.assert_allclose(np.exp(-losses).sum(1), 1.0, rtol=1e-5)
 
@@ -191,7 +191,7 @@ def test_training_exhaustive_search_and_beams_agree(
         found = search(left_out)
         items, best = map(np.asarray, best_items(scores, N, left_out))
         never = np.isfinite(best) & (best < NOTHING / 2)  # seen items: last, in any order
-        assert never.any() == (residual == "unseen" and left_out is None)
+        assert never.any() == (prior == "new_items" and left_out is None)
         np.testing.assert_array_equal(np.where(never, -1, found.items), np.where(never, -1, items))
         there = (items >= 0) & ~never
         np.testing.assert_allclose(np.asarray(found.scores)[there], best[there], atol=2e-5)
@@ -199,7 +199,7 @@ def test_training_exhaustive_search_and_beams_agree(
 
 @pytest.mark.parametrize("codes", [True, False])
 def test_a_nodes_vector_is_its_own_and_the_mean_of_the_items_below(codes: bool) -> None:
-    model, tables, trie = small(codes, "vector")
+    model, tables, trie = small(codes, "state")
     found = np.asarray(model.node_vectors(tables.trie))
     own = iter(np.asarray(model.node_embedding[...]))
     items = np.asarray(model.item_embedding[...])
@@ -229,9 +229,9 @@ def test_the_sum_of_many_items_is_one_of_bfloat16s_own_precision() -> None:
     np.testing.assert_allclose(found[node], expected, rtol=2**-8)
 
 
-@pytest.mark.parametrize("count_from", ["start", "end"])
-def test_an_empty_history_is_read_the_same_in_any_bucket(count_from: str) -> None:
-    model, tables, _ = small(True, "vector", 0.0, count_from)
+@pytest.mark.parametrize("reversed_positions", [False, True])
+def test_an_empty_history_is_read_the_same_in_any_bucket(reversed_positions: bool) -> None:
+    model, tables, _ = small(True, "state", 0.0, reversed_positions)
     found = []
     for length in (8, 16):
         nobody, nothing = jnp.array([-1]), jnp.full((1, 3), -1)
@@ -252,9 +252,9 @@ def path(trie: Trie, item: int) -> list[int]:
     return [leaf, *ancestors(trie, leaf)]
 
 
-def test_the_residual_is_the_encoders_vector_at_the_query() -> None:
-    """Beside cross-attention, the history reaches the decoder by the residual alone."""
-    model, tables, _ = small(True, "vector")
+def test_the_prior_state_is_the_encoders_vector_at_the_query() -> None:
+    """Beside cross-attention, the history reaches the decoder by that state alone."""
+    model, tables, _ = small(True, "state")
     lengths = (HISTORIES >= 0).sum(1)
     for causal, slots in ((True, lengths), (False, 1 + lengths)):
         read = read_of(model, tables, causal)
@@ -263,23 +263,23 @@ def test_the_residual_is_the_encoders_vector_at_the_query() -> None:
         np.testing.assert_allclose(states[:, 0], encoded[np.arange(B), slots], atol=1e-6)
 
 
-@pytest.mark.parametrize("residual", ["items", "unseen"])
+@pytest.mark.parametrize("prior", ["copying", "new_items"])
 @pytest.mark.parametrize("nodes_have_their_own", [True, False])
 @pytest.mark.parametrize(
     ("codes", "causal", "temperature"), [(True, True, 0.0), (False, False, 0.0), (True, True, 0.2)]
 )
 def test_what_a_silent_decoder_does_not_correct(
-    codes: bool, causal: bool, temperature: float, nodes_have_their_own: bool, residual: str
+    codes: bool, causal: bool, temperature: float, nodes_have_their_own: bool, prior: str
 ) -> None:
     """A softmax over all items with a pointer to each place of the history, whatever the trie; or
     one over the items that are not in the history. Of products, or of cosines over a temperature.
 
     Where inner nodes have vectors of their own, those are asked too on the way down.
     """
-    model, tables, trie = small(codes, residual, temperature)
+    model, tables, trie = small(codes, prior, temperature)
     graph, params = abstract_model(model.shape, U, N)[0], init_params(model.shape, U, N, seed=1)
     rng = np.random.default_rng(0)
-    if residual == "items":
+    if prior == "copying":
         params["pointer_recency"] = jnp.asarray(rng.normal(3.0, 2.0, 16), jnp.float32)
     params["decoder"]["layers"]["0"]["final_norm"]["scale"] *= 0.0
     params["node_embedding"] *= nodes_have_their_own
@@ -298,14 +298,14 @@ def test_what_a_silent_decoder_does_not_correct(
         masses = np.exp(items @ question)
         n = (history >= 0).sum()
         for place in range(n):
-            if residual == "unseen":
+            if prior == "new_items":
                 masses[history[place]] = 1e-37
                 continue
             pointer = np.asarray(params["pointer"])
             product = asked @ pointer @ encoded[user, 1 + place] / np.sqrt(len(asked))
             since = n - 1 - place + (0 if causal else 1)  # the mask comes after the last
             masses[history[place]] += np.exp(product + params["pointer_recency"][since])
-        never = np.isin(np.arange(N), history) & (residual == "unseen")
+        never = np.isin(np.arange(N), history) & (prior == "new_items")
         assert (found[user, never] < -60).all()
         if not nodes_have_their_own:
             expected = np.log(masses / masses.sum())
@@ -329,7 +329,7 @@ def test_what_a_silent_decoder_does_not_correct(
 
 def test_every_item_in_one_pass_is_one_pass_an_item() -> None:
     """Causal targets at all positions lose what a history cut before each target loses."""
-    model, tables, _ = small(True, "vector")
+    model, tables, _ = small(True, "state")
     batch = Batch(*map(jnp.asarray, (USERS, HISTORIES, TARGETS)))
     inputs = model.make_inputs(tables, batch, "every_item", T)
     every = compiled(lambda: model.loss(tables, inputs, None, False).loss)()
@@ -356,8 +356,8 @@ def test_every_item_in_one_pass_is_one_pass_an_item() -> None:
 @pytest.mark.parametrize("causal", [True, False])
 def test_positions_counted_from_the_end(causal: bool) -> None:
     """As counted from the start, in a table turned round at the length of each history."""
-    model, tables, _ = small(True, "vector")
-    shape = dataclasses.replace(model.shape, count_from="end")
+    model, tables, _ = small(True, "state")
+    shape = dataclasses.replace(model.shape, reversed_positions=True)
     graph, params = abstract_model(shape, U, N)[0], init_params(shape, U, N, seed=2)
     read = read_of(model, tables, causal)
     found = compiled(partial(encoded_by, merge(graph, params)))(read)
@@ -373,7 +373,7 @@ def test_positions_counted_from_the_end(causal: bool) -> None:
 
 
 def test_an_item_is_the_sum_of_its_tokens_and_its_id() -> None:
-    model, tables, _ = small(False, "vector")
+    model, tables, _ = small(False, "state")
     found = np.asarray(model.vectors(read_of(model, tables, False)))
     tokens, users, items = (
         np.asarray(one[...])

@@ -23,7 +23,7 @@ from transformers import BartConfig, BartForConditionalGeneration
 from genrec_jax.core.errors import InputError
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.models.contract import Params, abstract_model, init_params
-from genrec_jax.models.genrec.config import ModelConfig
+from genrec_jax.models.genrec.config import Config, ModelConfig
 from genrec_jax.models.genrec.convert import SHAPE_KEYS, load_params, read_shape
 from genrec_jax.models.genrec.family import FAMILY
 from genrec_jax.models.genrec.hub import checkpoint_folder
@@ -439,22 +439,23 @@ def test_configs_of_other_models(folder: Path, key: str, value: object, expected
 
 def test_the_shape_is_the_checkpoints(saved: Path, catalogue: Catalogue) -> None:
     """Unequal depths, heads and widths, without a flag; what the flags say must be true."""
-    config = ModelConfig(max_tokens=64, dropout=0.2, dtype="bfloat16")
+    config = Config(model=ModelConfig(max_tokens=64, dropout=0.2, dtype="bfloat16"))
     shape = FAMILY.make_shape(config, catalogue, saved, 0)
     expected = read_shape(saved)
     assert (expected.encoder_layers, expected.decoder_layers) == (2, 3)
     assert all(getattr(shape, name) == getattr(expected, name) for name in SHAPE_KEYS)
     assert (shape.dropout, shape.dtype) == (0.2, "bfloat16")
 
-    FAMILY.make_shape(ModelConfig(max_tokens=64, decoder_layers=3), catalogue, saved, 0)
-    wrong = ModelConfig(max_tokens=64, decoder_layers=2, attention_heads=4)
+    same = Config(model=ModelConfig(max_tokens=64, decoder_layers=3))
+    FAMILY.make_shape(same, catalogue, saved, 0)
+    wrong = Config(model=ModelConfig(max_tokens=64, decoder_layers=2, attention_heads=4))
     with pytest.raises(InputError) as error:
         FAMILY.make_shape(wrong, catalogue, saved, 0)
     assert str(error.value) == (
         f"config.model: {saved} is a checkpoint of another shape: "
         "decoder_layers is 3 there and 2 here; encoder_heads is 2 there and 4 here"
     )
-    scratch = FAMILY.make_shape(ModelConfig(), catalogue, None, 0)
+    scratch = FAMILY.make_shape(Config(), catalogue, None, 0)
     assert scratch == GenRecShape(vocab_size=catalogue.vocabulary.size, max_positions=512)
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import logging
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,13 +22,13 @@ from transformers import AutoTokenizer, BartForConditionalGeneration, Generation
 from genrec_jax.cli.export import main
 from genrec_jax.core.errors import InputError
 from genrec_jax.data.sequences import UserSequences
-from genrec_jax.identifiers.catalogue import ARRAYS, Catalogue
+from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import Indexing, make_indexing
 from genrec_jax.identifiers.tokenizer import load_bart_tokenizer
 from genrec_jax.main import main as train_main
 from genrec_jax.models.contract import Params, abstract_model, init_params, merge
 from genrec_jax.models.genrec import export
-from genrec_jax.models.genrec.config import ModelConfig
+from genrec_jax.models.genrec.config import Config
 from genrec_jax.models.genrec.convert import (
     POSITION_KEYS,
     Positions,
@@ -39,7 +38,7 @@ from genrec_jax.models.genrec.convert import (
 )
 from genrec_jax.models.genrec.export import Origin, write_folder
 from genrec_jax.models.genrec.family import FAMILY
-from genrec_jax.models.genrec.id_tables import FILE, read_id_tables
+from genrec_jax.models.genrec.id_tables import FILE
 from genrec_jax.models.genrec.inputs import encoder_input
 from genrec_jax.models.genrec.model import GenRecShape
 from genrec_jax.models.masking import append_mask
@@ -70,7 +69,7 @@ SMALL_MODEL = [
 def started(shape: GenRecShape, catalogue: Catalogue, folder: Path) -> Params:
     """The parameters that training starts from, of another seed than the folder's."""
     vectors = np.zeros((catalogue.n_items, 1))
-    return FAMILY.start_params(ModelConfig(), shape, catalogue, folder, 9, lambda most: vectors)
+    return FAMILY.start_params(Config(seed=9), shape, catalogue, folder, lambda *_: vectors)
 
 
 def params_of(folder: Path, catalogue: Catalogue, seed: int = 3) -> tuple[GenRecShape, Params]:
@@ -188,17 +187,21 @@ def test_the_config_is_that_of_our_model(bart, ours, exported: Path, tmp_path: P
     assert found.items() <= dataclasses.asdict(ours[0]).items()
 
 
-@pytest.mark.parametrize("count_from", ["start", "end"])
+@pytest.mark.parametrize("reversed_positions", [False, True])
 def test_the_snippet_of_the_model_card(
-    count_from: str, ours, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reversed_positions: bool,
+    ours,
+    catalogue: Catalogue,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Run as it is written; what it feeds to PyTorch gives the logits of our model."""
-    shape = dataclasses.replace(ours[0], count_from=count_from, longest_input=48)
+    shape = dataclasses.replace(ours[0], reversed_positions=reversed_positions, longest_input=48)
     params, folder = ours[1], tmp_path / "folder"
     write_folder(folder, catalogue, shape, params, ORIGIN)
-    assert read_positions(folder) == Positions(count_from, 48)
+    assert read_positions(folder) == Positions(reversed_positions, 48)
     card = (folder / "README.md").read_text()
-    assert ("counted from the end" in card) == (count_from == "end")
+    assert ("counted from the end" in card) == reversed_positions
     assert card.count("```python") == 1
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert code is not None
@@ -228,7 +231,7 @@ def test_the_snippet_of_the_model_card(
         input_ids=torch.tensor([names["tokens"]]), decoder_input_ids=torch.tensor(decoder_tokens)
     ).logits
     assert np.abs(found - bare.detach().numpy()).max() > 0.1  # the id tables matter
-    other = dataclasses.replace(shape, count_from="start" if count_from == "end" else "end")
+    other = dataclasses.replace(shape, reversed_positions=not reversed_positions)
     graph, _ = abstract_model(other, table.n_users, table.n_items)
     assert np.abs(found - merge(graph, params)(sentence, jnp.asarray(decoder_tokens))).max() > 0.01
     assert len(names["names"]) == 20
@@ -366,21 +369,6 @@ def test_a_run_becomes_a_folder_and_a_run_again(
     assert RunFolder(again).read_shape() == shape
 
 
-def test_a_run_from_before_the_catalogue_knew_its_dataset(run: Path, tmp_path: Path) -> None:
-    """Its fingerprint says which numbers its ids are, so that its rows are not lost."""
-    older, output = Path(shutil.copytree(run, tmp_path / "older")), tmp_path / "folder"
-    arrays = RunFolder(older).identifiers / ARRAYS
-    with np.load(arrays) as saved:
-        kept = {name: saved[name] for name in saved.files if not name.startswith("dataset_")}
-        assert len(kept) == len(saved.files) - 2
-    np.savez(arrays, **kept)
-    assert Catalogue.load(arrays.parent).dataset is None
-    assert command(f"--workdir={older}", f"--output={output}") == 0
-    found = read_id_tables(output, 16)
-    assert found is not None
-    assert found.dataset == Catalogue.load(RunFolder(run).identifiers).dataset
-
-
 def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     capsys.readouterr()
     assert command(*arguments) == 2
@@ -401,7 +389,7 @@ def test_wrong_flags(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         ([workdir, new, "--stpe=1"], "--stpe: no such flag; did you mean --step?"),
         ([workdir, new, "--step=x"], "--step=x: expected a whole number"),
         ([workdir, new, "--step=99"], "no checkpoint of step 99, found: "),
-        ([f"--workdir={tmp_path / 'no'}", new], "found no config.json, expected a run's folder"),
+        ([f"--workdir={tmp_path / 'no'}", new], "found no run.json, expected a run's folder"),
         ([workdir, f"--output={full}"], f"{full}: the folder is not empty, expected a new one"),
         ([workdir, f"--output={full / 'thesis.tex'}"], "found a file, expected a folder to write"),
     ):

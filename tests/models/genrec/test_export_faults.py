@@ -29,8 +29,8 @@ def exported(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"count_from": "middle"}, "is 'middle', expected 'start' or 'end'"),
-        ({"count_from": None}, "genrec_count_positions_from is missing"),
+        ({"reversed_positions": "middle"}, "is 'middle', expected 'start' or 'end'"),
+        ({"reversed_positions": None}, "genrec_count_positions_from is missing"),
         ({"longest_input": None}, "genrec_longest_trained_input is missing"),
         ({"longest_input": 10**30}, "up to max_position_embeddings = 64"),
         ({"longest_input": True}, "is True, expected a whole number"),

@@ -19,7 +19,7 @@ from genrec_jax.data.prepared import Names, Prepared, write_prepared
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import Indexing
 from genrec_jax.models.contract import Params, init_params
-from genrec_jax.models.genrec.config import ModelConfig
+from genrec_jax.models.genrec.config import Config
 from genrec_jax.models.genrec.export import Origin, write_folder
 from genrec_jax.models.genrec.family import FAMILY
 from genrec_jax.models.genrec.id_tables import (
@@ -31,7 +31,7 @@ from genrec_jax.models.genrec.id_tables import (
     write_id_tables,
 )
 from genrec_jax.models.genrec.model import GenRecShape
-from genrec_jax.runs.config import Config, DataConfig
+from genrec_jax.models.run_config import DataConfig
 from genrec_jax.runs.dataset import load_sequences
 from genrec_jax.runs.identifiers import build_catalogue
 
@@ -42,7 +42,7 @@ ORIGIN = Origin("test", 7, "file")
 def started(shape: GenRecShape, catalogue: Catalogue, folder: Path) -> Params:
     """The parameters that training starts from, of another seed than the folder's."""
     vectors = np.zeros((catalogue.n_items, 1))
-    return FAMILY.start_params(ModelConfig(), shape, catalogue, folder, 9, lambda most: vectors)
+    return FAMILY.start_params(Config(seed=9), shape, catalogue, folder, lambda *_: vectors)
 
 
 def write_log(folder: Path, users: Sequence[str], items: Sequence[str], name: str) -> Path:

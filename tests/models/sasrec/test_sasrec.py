@@ -20,9 +20,15 @@ BATCH = Batch(*map(jnp.asarray, ([4, 0, -1, 2], HISTORIES, [5, 22, 0, 11])))
 
 
 @cache
-def small(count_from: str = "end") -> tuple[SASRec, Any]:
+def small(reversed_positions: bool = True) -> tuple[SASRec, Any]:
     shape = SASRecShape(
-        d_model=16, layers=2, heads=2, ffn_dim=32, max_items=16, init_std=0.4, count_from=count_from
+        d_model=16,
+        layers=2,
+        heads=2,
+        ffn_dim=32,
+        max_items=16,
+        init_std=0.4,
+        reversed_positions=reversed_positions,
     )
     graph, _ = abstract_model(shape, 5, N)
     params = init_params(shape, 5, N, seed=1)
@@ -40,7 +46,7 @@ def test_it_holds_items_and_an_encoder() -> None:
 
 @pytest.mark.parametrize("objective", ["following_item", "every_item"])
 def test_the_loss_is_the_cross_entropy_over_all_items(objective: Any) -> None:
-    model, params = small("start")
+    model, params = small(False)
     inputs = model.make_inputs(NOTHING, BATCH, objective, T)
     states = np.asarray(model.encode(NOTHING, inputs.read))
     expected = -log_softmax(states @ np.asarray(params["item_embedding"]).T)
@@ -66,7 +72,7 @@ def test_every_position_is_asked_for_the_item_after_it() -> None:
 
 def test_one_pass_over_a_sequence_is_one_pass_a_prefix() -> None:
     """No position sees later items: it predicts as the history that ends there does."""
-    model, _ = small("start")
+    model, _ = small(False)
     every = model.encode(NOTHING, model.make_inputs(NOTHING, BATCH, "every_item", T).read)
     for row, history in enumerate(HISTORIES):
         for n in range(1, (history >= 0).sum() + 1):
@@ -77,10 +83,10 @@ def test_one_pass_over_a_sequence_is_one_pass_a_prefix() -> None:
             np.testing.assert_allclose(every[row, n - 1], alone[0, 0], atol=1e-5)
 
 
-@pytest.mark.parametrize("count_from", ["start", "end"])
-def test_scores_are_log_probabilities_whatever_the_padding(count_from: str) -> None:
+@pytest.mark.parametrize("reversed_positions", [False, True])
+def test_scores_are_log_probabilities_whatever_the_padding(reversed_positions: bool) -> None:
     """An empty history too: its one position looks at itself."""
-    model, params = small(count_from)
+    model, params = small(reversed_positions)
     found = []
     for length in (T, 2 * T):
         read = model.make_inputs(NOTHING, BATCH, "following_item", length).read
@@ -98,7 +104,7 @@ def test_scores_are_log_probabilities_whatever_the_padding(count_from: str) -> N
 
 def test_no_position_sees_later_items() -> None:
     """Another item at a place changes what comes from there on, and nothing before."""
-    model, _ = small("start")
+    model, _ = small(False)
     encoded = jax.jit(
         lambda histories: model.encode(
             NOTHING,
@@ -128,8 +134,8 @@ def test_users_and_names_are_not_read() -> None:
 
 def test_positions_counted_from_the_end() -> None:
     """As counted from the start, in a table turned round at the length of each history."""
-    reversed_, params = small("end")
-    forward, _ = small("start")
+    reversed_, params = small(True)
+    forward, _ = small(False)
     graph, _ = abstract_model(forward.shape, 5, N)
     read = reversed_.make_inputs(NOTHING, BATCH, "following_item", T).read
     found = reversed_.encode(NOTHING, read)
