@@ -1,4 +1,4 @@
-"""What the config files of the three datasets share; itself no config.
+"""What the config files of the three datasets share; not a config itself.
 
 The recipes are the defaults of the model families (genrec_jax/models/*/config.py). Here is what
 follows from the dataset.

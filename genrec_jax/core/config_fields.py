@@ -64,12 +64,11 @@ def check_fields(config: Any, name: str = "config") -> None:
         config: an instance of a config dataclass.
         name: of the group of keys that it is.
     """
-    for field in dataclasses.fields(config):
-        value, key = getattr(config, field.name), f"{name}.{field.name}"
+    values = vars(config)
+    _check_leaves({field.name: field for field in dataclasses.fields(config)}, values, name)
+    for key, value in values.items():
         if dataclasses.is_dataclass(value):
-            check_fields(value, key)
-        elif (check := field.metadata.get("check")) and (expected := check(value)):
-            raise InputError(f"{key}: found {value!r}, expected {expected}")
+            check_fields(value, f"{name}.{key}")
 
 
 def flat(values: Mapping[str, Any], prefix: str = "config") -> dict[str, Any]:
@@ -131,7 +130,10 @@ def _build(like: Any, values: Any, name: str) -> Any:
 
 
 def _check_leaves(fields: Mapping[str, Any], values: Mapping[str, Any], name: str) -> None:
-    """As `check_fields`, before the dataclass is built, whose own check may rely on them."""
+    """Raise InputError for the first value of a group that its field does not allow.
+
+    Before the dataclass is built: its own checks rely on values that are allowed.
+    """
     for key, field in fields.items():
         if (check := field.metadata.get("check")) and (expected := check(values[key])):
             raise InputError(f"{name}.{key}: found {values[key]!r}, expected {expected}")

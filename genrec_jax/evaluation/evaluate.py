@@ -168,7 +168,7 @@ def evaluate(
     path = folder.predictions / f"evaluate_{split}.parquet"
     check_writable(path, "--workdir")
     if folder.read_results() is None:
-        log.warning("WARNING: %s is not finished: these are metrics of a run so far", folder.path)
+        log.warning("WARNING: %s is not finished: its metrics may still improve", folder.path)
     sequences = load_sequences(config.data)
     folder.check_fingerprints(fingerprints.of_dataset(sequences))
     devices = Devices.to_rank(config.table_parts())

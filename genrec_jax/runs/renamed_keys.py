@@ -6,14 +6,14 @@ _SASREC = "SASRec is the family sasrec, as in configs/sasrec.py"
 
 # Key → the end of a message that starts with it.
 RENAMED = {
-    "config.steps_per_call": "is called config.steps_per_dispatch",
-    "config.finetune.holdout": "is called config.finetune.include_validation_item: False for 2, "
-    "True for 1",
-    "config.model.count_from": "is called config.model.reversed_positions: False for 'start', True "
-    "for 'end'",
-    "config.model.residual": "is called config.model.encoder_prior: 'state' for 'vector', "
+    "config.steps_per_call": "is now called config.steps_per_dispatch",
+    "config.finetune.holdout": "is now called config.finetune.include_validation_item: False for "
+    "2, True for 1",
+    "config.model.count_from": "is now called config.model.reversed_positions: False for 'start', "
+    "True for 'end'",
+    "config.model.residual": "is now called config.model.encoder_prior: 'state' for 'vector', "
     "'copying' for 'items', 'new_items' for 'unseen'",
-    "config.model.item_vectors": "is called config.model.item_init",
+    "config.model.item_vectors": "is now called config.model.item_init",
     "config.model.encoder_unit": f"{_CODES}; {_SASREC}",
     "config.model.head": f"{_CODES}; {_SASREC}",
 }

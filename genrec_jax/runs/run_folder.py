@@ -257,8 +257,8 @@ class RunFolder:
         for key, kind in RESULT_KEYS.items():
             if not isinstance(results.get(key), kind):
                 raise InputError(
-                    f"{self._results}: {key}: found {results.get(key)!r}, expected what the run "
-                    "wrote there; delete the file to test the run again"
+                    f"{self._results}: {key}: found {results.get(key)!r}, expected the value "
+                    "that the run stored; delete the file to test the run again"
                 )
         return results
 

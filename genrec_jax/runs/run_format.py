@@ -61,14 +61,15 @@ def read_record(workdir: Path) -> dict[str, Any]:
     return found
 
 
-def check_config(workdir: Path, values: Mapping[str, Any]) -> None:
+def check_config(workdir: Path, values: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     """Raise InputError if config.json holds another config than the run was created with.
 
     Args:
         workdir: of the run.
         values: what config.json holds.
+        record: what run.json holds.
     """
-    _check(workdir / CONFIG, _config_sum(values), read_record(workdir))
+    _check(workdir / CONFIG, _config_sum(values), record)
 
 
 def check_model(workdir: Path, values: Mapping[str, Any]) -> None:

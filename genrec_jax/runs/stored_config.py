@@ -15,9 +15,9 @@ def read_config(workdir: Path) -> RunConfig:
         InputError: the directory holds no run, one of another format, or a config that was changed
             since, cannot be read or is not valid.
     """
-    read_record(workdir)
+    record = read_record(workdir)
     values = read_object(workdir / CONFIG)
-    check_config(workdir, values)
+    check_config(workdir, values, record)
     defaults = default_config(family_of(values)).to_dict()
     return config_from_dict(_overlay(defaults, values))
 

@@ -83,7 +83,7 @@ def shared_changes(sweep: Ablation, config: str, common: Sequence[str]) -> dict[
     for label, own_keys in keys.items():
         left_out = [key for key in changes if key in known - own_keys]
         if left_out:
-            log.info("%s: its model family has no %s", label, ", ".join(left_out))
+            log.info("%s: left out, not keys of its family: %s", label, ", ".join(left_out))
         kept = {key: value for key, value in changes.items() if key not in left_out}
         shared[label] = Shared(kept, own_keys)
     return shared

@@ -154,7 +154,7 @@ def test_what_a_renamed_key_is_called_now_exists() -> None:
 
 
 def test_a_shape_is_stored_with_the_types_of_its_fields(run: Path, tmp_path: Path) -> None:
-    """A family that puts a NumPy number there is told so before anything is written."""
+    """A NumPy number in a field is refused before anything is written."""
     stored = RunFolder(run)
     shape = stored.read_shape()
     object.__setattr__(shape, "heads", np.int64(2))  # as a call does where types are not checked
@@ -186,7 +186,7 @@ def test_a_result_that_lacks_keys(
         assert by_name(["genrec_jax", command, argument]) == 2
         error = capsys.readouterr().err
         assert f"{run / 'results.json'}: " in error
-        assert "expected what the run wrote there" in error
+        assert "expected the value that the run stored" in error
 
 
 def test_short_lists_are_recommended_and_not_evaluated(
