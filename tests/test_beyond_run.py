@@ -208,7 +208,8 @@ def test_ranking_asks_as_finetuning_asked(family: str, targets: str | None, obje
         (
             SASREC,
             ["indexing=title"],
-            f"config.indexing: is not a key of sasrec ({SASREC}), but of genrec and code_genrec",
+            "config.indexing: is not a key of sasrec, the model family of this config, but of "
+            "genrec and code_genrec",
         ),
         (CODES, ["evaluate.length_penalty=1"], "config.evaluate.length_penalty: is not a key of"),
         (

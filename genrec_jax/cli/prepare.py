@@ -30,7 +30,7 @@ main = Command(
     (Flag("output", "The folder to write.", Path, expected="FOLDER", required=True),),
     ConfigSource(
         PrepareConfig.from_dict,
-        {"prepare": PrepareConfig()},
+        [PrepareConfig()],
         "configs/prepare.py[:source]",
     ),
 )

@@ -7,7 +7,7 @@ every machine that computes has ml_collections.
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,28 +29,23 @@ class ConfigSource:
 
     Attributes:
         build: nested mappings → the checked config.
-        kinds: the kinds of config that there are: name → an instance of the config's dataclass,
-            whose keys may be flags.
+        kinds: instances of the dataclasses that a config may be of, whose keys may be flags.
         file: what --config expects, for messages; "" if the command takes none.
         stored: reads the config that the directory of --workdir holds, as nested mappings; None if
             the command reads none there.
         group: the only keys that may be changed, as "evaluate"; "" if all may.
         fixed: keys that no flag may change, and what is expected instead.
-        renamed: keys of earlier versions, and what to say of each.
+        check_keys: raises InputError for a key that a config does not have, given the key and the
+            config as nested mappings, where more can be said than that there is no such key.
     """
 
     build: Callable[[Mapping[str, Any]], Any]
-    kinds: Mapping[str, Any]
+    kinds: Sequence[Any]
     file: str = ""
     stored: Callable[[Path], Mapping[str, Any]] | None = None
     group: str = ""
     fixed: Mapping[str, str] = field(default_factory=dict)
-    renamed: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def keys(self) -> dict[str, Set[str]]:
-        """The keys of each kind, as `config.a.b`."""
-        return {name: flat(asdict(kind)).keys() for name, kind in self.kinds.items()}
+    check_keys: Callable[[Collection[str], Mapping[str, Any]], None] | None = None
 
     @property
     def places(self) -> str:
@@ -130,10 +125,8 @@ def _check_keys(argv: Sequence[str], source: ConfigSource) -> None:
             )
         if key == "config":
             continue
-        if key in source.renamed:
-            raise InputError(f"{argument}: {source.renamed[key]}")
         if not has_config:
-            check_key(key, set().union(*source.keys.values()))
+            check_key(key, set().union(*(flat(asdict(kind)) for kind in source.kinds)))
             raise InputError(
                 f"{argument}: found no {' and no '.join(source.places.split(' or '))}, whose key "
                 "this would change"
@@ -146,13 +139,8 @@ def _check_own_keys(argv: Sequence[str], source: ConfigSource, content: ConfigDi
     for argument, key in _config_keys(argv):
         if key == "config":
             continue
-        having = [name for name, keys in source.keys.items() if key in keys]
-        if key not in own and having:
-            mine = [name for name, keys in source.keys.items() if keys == own.keys()]
-            raise InputError(
-                f"{key}: is not a key of {' '.join(mine) or 'this config'} "
-                f"({' '.join(_given(argv, source))}), but of {' and '.join(having)}"
-            )
+        if source.check_keys is not None:
+            source.check_keys([key], content.to_dict())
         check_key(key, own)
         if key in source.fixed and argument.partition("=")[2] != str(own[key]):
             raise InputError(
@@ -192,18 +180,16 @@ def _load(file: str, source: ConfigSource) -> ConfigDict:
         hasattr(config, "to_dict")  # raises what the file raised, if that was an OSError
     except AttributeError as error:
         if "has no attribute 'get_config'" not in str(error):
-            raise InputError(
-                f"--config={file}: {_fault(f'AttributeError: {error}', source)}"
-            ) from None
+            raise InputError(f"--config={file}: {_fault(f'AttributeError: {error}')}") from None
         raise InputError(f"--config={file}: found no get_config(), expected one") from None
     except (Exception, SystemExit) as error:  # a config file is code, and may raise anything
         kind = "" if isinstance(error, flags.Error) else f"{type(error).__name__}: "
-        raise InputError(f"--config={file}: {_fault(f'{kind}{error}', source)}") from None
+        raise InputError(f"--config={file}: {_fault(f'{kind}{error}')}") from None
     if not isinstance(config, ConfigDict):
         raise InputError(
             f"--config={file}: get_config returned a {type(config).__name__}, expected a ConfigDict"
         )
-    expected = {one.name for kind in source.kinds.values() for one in fields(kind)}
+    expected = {one.name for kind in source.kinds for one in fields(kind)}
     unknown = set(config) - expected
     if len(unknown) > len(set(config)) / 2:  # one that is misspelt gets a message of its own
         raise InputError(
@@ -216,7 +202,7 @@ def _load(file: str, source: ConfigSource) -> ConfigDict:
 FRAME = re.compile(r"^\s")  # a line of a traceback that is not the exception itself
 
 
-def _fault(text: str, source: ConfigSource) -> str:
+def _fault(text: str) -> str:
     """What a config file raised: it arrives as a whole traceback, which ends with it."""
     lines = text.strip().splitlines()
     start = max((i + 1 for i, line in enumerate(lines) if FRAME.match(line)), default=0)
@@ -224,9 +210,4 @@ def _fault(text: str, source: ConfigSource) -> str:
     ours = f"{InputError.__module__}.InputError: "
     if message.startswith(ours):
         return message.removeprefix(ours)
-    hints = [
-        f"; {key}: {what}"
-        for key, what in source.renamed.items()
-        if re.search(rf"[\"']{key.rsplit('.', 1)[-1]}[\"']", message)
-    ]
-    return f"the file fails with {plain_message(message)}{moved_hint(message)}{''.join(hints)}"
+    return f"the file fails with {plain_message(message)}{moved_hint(message)}"

@@ -4,7 +4,7 @@ The keys depend on the model family, which `config.model.family` names: each fam
 `models/` has those of its runs, their defaults and what they mean.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from genrec_jax.core.config_fields import build, flat
@@ -34,9 +34,8 @@ def config_from_dict(values: Mapping[str, Any], is_measured: bool = True) -> Run
     Raises:
         InputError: an unknown, missing or ill-typed key, or values that do not fit together.
     """
-    default = default_config(family_of(values))
-    _check_keys(flat(values), default)
-    config: RunConfig = build(default, values)
+    check_keys(flat(values), values)
+    config: RunConfig = build(default_config(family_of(values)), values)
     config.check()
     if is_measured and config.evaluate.top_k < 10:
         raise InputError(
@@ -68,9 +67,15 @@ def with_evaluate(
     return config_from_dict(changed, is_measured)
 
 
-def _check_keys(found: Mapping[str, Any], default: RunConfig) -> None:
-    """Raise InputError for a renamed key, or one that only other families have."""
-    own, family = flat(default.to_dict()), default.model.family
+def check_keys(found: Collection[str], values: Mapping[str, Any]) -> None:
+    """Raise InputError for a renamed key, or one that only other families have.
+
+    Args:
+        found: the keys, as `config.a.b`.
+        values: the config, which says of which family it is.
+    """
+    family = family_of(values)
+    own = flat(default_config(family).to_dict())
     for key in found:
         if key in RENAMED:
             raise InputError(f"{key}: {RENAMED[key]}")

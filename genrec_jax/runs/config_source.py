@@ -10,8 +10,7 @@ from genrec_jax.core.config_flags import ConfigSource, parse_config
 from genrec_jax.core.flags import Flag
 from genrec_jax.models import FAMILIES
 from genrec_jax.models.run_config import RunConfig
-from genrec_jax.runs.config import config_from_dict, default_config
-from genrec_jax.runs.renamed_keys import RENAMED
+from genrec_jax.runs.config import check_keys, config_from_dict, default_config
 from genrec_jax.runs.stored_config import read_config
 
 FILE = "configs/NAME.py[:variant]"
@@ -28,13 +27,22 @@ FIXED = {
     + ", ".join(f"--config={one.file} for {name}" for name, one in DEFAULTS.items() if one.file)
 }
 NEW_RUN = ConfigSource(
-    config_from_dict, DEFAULTS, FILE, stored_config, fixed=FIXED, renamed=RENAMED
+    config_from_dict,
+    list(DEFAULTS.values()),
+    FILE,
+    stored_config,
+    fixed=FIXED,
+    check_keys=check_keys,
 )
 # A run that recommends, where short lists are fine.
 RECOMMENDED_RUN = replace(NEW_RUN, build=partial(config_from_dict, is_measured=False))
 # A run that exists, of which only how it ranks may be changed.
 STORED_RUN = ConfigSource(
-    config_from_dict, DEFAULTS, stored=stored_config, group="evaluate", renamed=RENAMED
+    config_from_dict,
+    list(DEFAULTS.values()),
+    stored=stored_config,
+    group="evaluate",
+    check_keys=check_keys,
 )
 
 
