@@ -1,7 +1,7 @@
-"""What the config files of the three datasets share; not a config itself.
+"""Shared parts of the config files of the three datasets; not a config itself.
 
-The recipes are the defaults of the model families (genrec_jax/models/*/config.py). Here is what
-follows from the dataset.
+The recipes are the defaults of the model families (genrec_jax/models/*/config.py). This file holds
+the settings that depend on the dataset.
 """
 
 from ml_collections import ConfigDict
@@ -12,16 +12,17 @@ PAPER_VARIANTS = ("leakfree", "nopretrain")
 
 
 def of_family(family: str) -> ConfigDict:
-    """The defaults of a model family."""
+    """Return the default config of a model family."""
     return ConfigDict(default_config(family).to_dict())
 
 
 def paper(dataset: str, variant: str = "") -> ConfigDict:
-    """The paper's recipe (section 7.1) on a dataset.
+    """Return the config of the paper's recipe (section 7.1) for a dataset.
 
     Args:
         dataset: beauty, sports or yelp.
-        variant: `leakfree`, with random numbers; `nopretrain`, the ablation of Table 3; or "".
+        variant: `leakfree`, with randomly assigned user and item numbers; `nopretrain`, the
+            ablation of Table 3; or "".
     """
     check_variant(variant, PAPER_VARIANTS)
     config = of_family("genrec")
@@ -35,17 +36,17 @@ def paper(dataset: str, variant: str = "") -> ConfigDict:
 
 
 def best(dataset: str) -> ConfigDict:
-    """Beyond the paper: the model over item codes, every prefix of a sequence as an example."""
+    """Return the `:best` config: the model over item codes, trained on every sequence prefix."""
     config = beyond_the_paper("code_genrec", dataset)
     config.model.encoder_prior = "new_items" if config.evaluate.exclude_history else "copying"
     return config
 
 
 def beyond_the_paper(family: str, dataset: str) -> ConfigDict:
-    """A family's recipe on a dataset, validated on all users.
+    """Return a family's recipe for a dataset, validated on all users.
 
-    Items of the history are left out of the rankings where users never have an item twice: on all
-    but Yelp.
+    Items of the history are excluded from the rankings on datasets without repeat consumption: on
+    all but Yelp.
     """
     config = of_family(family)
     config.data.name = dataset

@@ -1,22 +1,22 @@
-"""From a log to a prepared dataset: where the columns of known sources are.
+"""Prepare a dataset from an interaction log: the columns of known sources (docs/data.md).
 
     python -m genrec_jax prepare --config=configs/prepare.py[:source] --output=FOLDER
         --config.log.file=FILE [--config.metadata.file=FILE] [--config.KEY=VALUE …]
 
-    (no source)     a CSV file with a header line: user, item, time (say `--config.log.user=…` and
-                    so on where yours are called otherwise); `--config.log.title=COLUMN` if it
-                    has titles. Other formats: --config.log.format=jsonl or parquet
+    (no source)     a CSV file with a header line: user, item, time (for other column names, set
+                    `--config.log.user=…` and so on); `--config.log.title=COLUMN` if it has
+                    titles. Other formats: --config.log.format=jsonl or parquet
     amazon2014      reviews_X_5.json.gz, items from meta_X.json.gz, strict or loose JSON
     amazon2023      X.jsonl.gz, items from meta_X.jsonl.gz
     yelp            yelp_academic_dataset_review.json, items from …_business.json; the paper's
-                    window of 2019 as S3-Rec's code has it
+                    window of 2019, as in S3-Rec's code
     movielens       ratings.csv, items from movies.csv (20M, 25M, 32M, latest)
     movielens_dat   ratings.dat, items from movies.dat (1M; 10M with
                     --config.metadata.encoding=utf-8)
-    sequences       S3-Rec's files: `user item item …` a line
+    sequences       S3-Rec's files: one `user item item …` per line
 
-Without --config.metadata.file no titles are carried, but those of --config.log.title.
-genrec_jax/data/prepare/config.py says what each key means.
+Without --config.metadata.file, the only titles stored are those of --config.log.title.
+genrec_jax/data/prepare/config.py documents every key.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,7 @@
 """GenRec: sequential recommendation as sequence-to-sequence generation, in JAX and Flax.
 
-The names of `__all__` are imported when they are first used, so that `import genrec_jax` is quick.
+The names in `__all__` are imported on first use, so that `import genrec_jax` is fast and does not
+import JAX.
 """
 
 import importlib
@@ -31,5 +32,6 @@ def __dir__() -> list[str]:
     return sorted({"__version__", *__all__})
 
 
-if sys.argv[:1] == ["-m"]:  # Python is locating the module of `python -m genrec_jax…`
+# While Python locates the module of `python -m genrec_jax…`, sys.argv is ["-m", …].
+if sys.argv[:1] == ["-m"]:
     importlib.import_module("genrec_jax.cli.renamed").refuse_module(sys.orig_argv)

@@ -1,4 +1,4 @@
-"""`python -m genrec_jax COMMAND`: one file a command, in genrec_jax/cli/."""
+"""Entry point of `python -m genrec_jax COMMAND`; each command is a module in genrec_jax/cli/."""
 
 from genrec_jax.cli.start import start
 

@@ -1,6 +1,6 @@
 """Train, evaluate, recommend or audit: `python -m genrec_jax.main --config=configs/NAME.py`.
 
-The same as `python -m genrec_jax train`, `evaluate`, `recommend` and `audit`, by --mode.
+--mode selects the command: `--mode=evaluate` is the same as `python -m genrec_jax evaluate`.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,11 @@ from genrec_jax.cli.start import start
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command that --mode names in `argv`, the program first; returns its exit code."""
+    """Run the command selected by --mode and return its exit code.
+
+    Args:
+        argv: the command line as in `sys.argv`, with the program's name first.
+    """
     from genrec_jax.cli.launch import by_mode
 
     return by_mode(argv)

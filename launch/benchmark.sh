@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The measurements that the README quotes, one after the other: a training step and decoding, each
-# beside PyTorch, and ten thousand steps in a row. Half an hour on 2 cores.
-#   launch/benchmark.sh                  all
-#   launch/benchmark.sh decode --all     one of them, with its flags
-# Beauty's sequences and BART's tokenizer come from GENREC_DATA_DIR and GENREC_BART_DIR, or are
+# Runs the benchmarks of docs/speed.md one after the other: a training step and decoding, each
+# compared with PyTorch, and a soak test of ten thousand steps. Takes half an hour on 2 cores.
+#   launch/benchmark.sh                  all benchmarks
+#   launch/benchmark.sh decode --all     one benchmark, with its flags
+# Beauty's sequences and BART's tokenizer are read from GENREC_DATA_DIR and GENREC_BART_DIR, or
 # downloaded.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# From nothing to a trained recommender: makes .venv, installs, trains configs/quickstart.py on the
-# synthetic dataset and prints the model beside popularity and the best possible recommender.
-# Arguments go on to the command, e.g. launch/quickstart.sh --workdir=/tmp/try --config.seed=1
+# From a fresh clone to a trained recommender: creates .venv, installs the package, trains
+# configs/quickstart.py on the synthetic dataset and prints the model's metrics beside those of
+# popularity and the best possible recommender. Arguments are passed to the training command, e.g.
+# launch/quickstart.sh --workdir=/tmp/try --config.seed=1
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes .venv and installs genrec_jax into it, with an extra if one is named: launch/venv.sh [test]
-# Does nothing where that has been done and neither requirements.txt nor pyproject.toml has changed.
-# PYTHON names the interpreter to build on (default: python3; 3.11 or newer).
+# Creates .venv and installs genrec_jax into it, optionally with an extra: launch/venv.sh [test]
+# Does nothing if that is done already and requirements.txt and pyproject.toml are unchanged.
+# PYTHON is the interpreter to use (default: python3; 3.11 or newer).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -19,7 +19,7 @@ if [[ -f "$stamp" && "$(cat "$stamp")" == "$wanted" ]]; then
 fi
 
 if [[ ! -x .venv/bin/python ]]; then
-  echo "making .venv"
+  echo "creating .venv"
   "$python" -m venv .venv
 fi
 echo "installing genrec_jax${extra:+ with its $extra extra} (about a minute)"

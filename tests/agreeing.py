@@ -1,4 +1,7 @@
-"""One of several processes that agree, without devices: ADDRESS COUNT NUMBER. Prints JSON."""
+"""One of several processes that test agreements without devices: ADDRESS COUNT NUMBER.
+
+Prints the results as JSON.
+"""
 
 import json
 import random
@@ -19,11 +22,11 @@ def failure_of(work: Any) -> Exception:
 
 
 def main(address: str, count: int, number: int) -> None:
-    processes.SECONDS_BETWEEN_LOOKS = 0.05
+    processes.SECONDS_BETWEEN_LOOKUPS = 0.05
     processes.join(address, count, number)
-    found: dict[str, Any] = {
-        "once": processes.once(lambda: (1, 2.5)),
-        "together": processes.together(lambda: number),
+    results: dict[str, Any] = {
+        "process 0": processes.run_on_process_0(lambda: (1, 2.5)),
+        "barrier": processes.barrier(lambda: number),
         "failures": [],
     }
     for first in range(count):
@@ -32,45 +35,45 @@ def main(address: str, count: int, number: int) -> None:
             if number >= first:
                 raise DiskError(f"from {number}")
 
-        found["failures"].append(str(failure_of(lambda fail=fail: processes.together(fail))))
+        results["failures"].append(str(failure_of(lambda fail=fail: processes.barrier(fail))))
 
     def diverge() -> None:
         raise NotFiniteError(3, "loss inf")
 
-    found["not finite"] = failure_of(lambda: processes.once(diverge)).args
-    found["unknown"] = str(failure_of(lambda: processes.once(lambda: {}["x"])))
-    found["nested"] = processes.once(lambda: processes.once(lambda: 5))
+    results["not finite"] = failure_of(lambda: processes.run_on_process_0(diverge)).args
+    results["unknown"] = str(failure_of(lambda: processes.run_on_process_0(lambda: {}["x"])))
+    results["nested"] = processes.run_on_process_0(lambda: processes.run_on_process_0(lambda: 5))
 
     stop, save = processes.Agreement(), processes.Agreement()
     dice = random.Random(number)
-    found["saved"] = []
-    for place in range(10_000):
+    results["saved"] = []
+    for poll in range(10_000):
         time.sleep(dice.random() * 0.004)
-        # A save follows the one before it, however long an agreement takes on a busy machine: one
-        # that is requested while another is pending would be the same.
-        n_saved = len(found["saved"])
-        if n_saved < 3 and place == max(found["saved"], default=0) + 20:
+        # A save is requested after the previous one is done, however long an agreement takes on a
+        # busy machine: a request while another is pending has no effect.
+        n_saved = len(results["saved"])
+        if n_saved < 3 and poll == max(results["saved"], default=0) + 20:
             is_last = n_saved == 2
             if number == 0:
-                save.ask()
+                save.request()
             if number == count - 1 and is_last:
-                stop.ask("SIGTERM")
-            if is_last:  # no process continues before a save and the stop are pending together
-                processes.together(lambda: None)
-        if save.reached() is not None:
-            found["saved"].append(place)
-            save.start_over()
-        if (what := stop.reached()) is not None:
-            found["stopped"] = [place, what]
+                stop.request("SIGTERM")
+            if is_last:  # all processes wait until a save and the stop are both requested
+                processes.barrier(lambda: None)
+        if save.poll() is not None:
+            results["saved"].append(poll)
+            save.reset()
+        if (what := stop.poll()) is not None:
+            results["stopped"] = [poll, what]
             break
-    found["unsaved"] = save.asked_anywhere()
-    found["everywhere"] = processes.everywhere(number)
-    late = processes.Agreement()  # asked for when nobody comes to such a place any more
+    results["unsaved"] = save.pending_anywhere()
+    results["gathered"] = processes.all_gather(number)
+    late = processes.Agreement()  # requested after the last poll
     if number == 1:
-        late.ask("SIGINT")
-    found["late"] = late.asked_anywhere()
-    found["never"] = processes.Agreement().asked_anywhere()
-    print(json.dumps(found))
+        late.request("SIGINT")
+    results["late"] = late.pending_anywhere()
+    results["never"] = processes.Agreement().pending_anywhere()
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from genrec_jax.data.synthetic import SyntheticSpec, synthetic_sequences  # noqa
 from genrec_jax.identifiers.catalogue import Catalogue  # noqa: E402
 from genrec_jax.identifiers.indexing import make_indexing  # noqa: E402
 from genrec_jax.identifiers.tokenizer import train_tokenizer  # noqa: E402
-from genrec_jax.training.resident import ResidentTrainer  # noqa: E402
+from genrec_jax.training.multi_step import MultiStepTrainer  # noqa: E402
 
 # A machine that is busy is no fault of an example's.
 settings.register_profile("any machine", deadline=None)
@@ -62,7 +62,7 @@ def sequences() -> UserSequences:
 def catalogue(sequences: UserSequences) -> Catalogue:
     """Its names by a tokenizer of its own, several tokens an item."""
     indexing = make_indexing("random", sequences, seed=1)
-    names = indexing.item_names() + indexing.user_names()
+    names = indexing.item_identifiers() + indexing.user_identifiers()
     return Catalogue.build(sequences, indexing, train_tokenizer(names, 40))
 
 
@@ -81,12 +81,12 @@ def still(sequences: UserSequences, catalogue: Catalogue) -> Small:
 
 
 @pytest.fixture(scope="session")
-def trainer(small: Small) -> ResidentTrainer:
+def trainer(small: Small) -> MultiStepTrainer:
     """One step a call. Shared, since compiling takes most of the time."""
     return small.trainer(1)
 
 
 @pytest.fixture(scope="session")
-def of_eights(small: Small) -> ResidentTrainer:
+def of_eights(small: Small) -> MultiStepTrainer:
     """Up to eight steps a call."""
     return small.trainer(8)

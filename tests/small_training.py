@@ -1,4 +1,4 @@
-"""A model of some thousand parameters and its phase, for the tests of the step."""
+"""A model with a few thousand parameters and its training phase, for tests of training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ import numpy as np
 from genrec_jax.data.batches import BatchPlan
 from genrec_jax.data.sequences import UserSequences, pretraining_examples
 from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.identifiers.sentences import plan_batches, token_lengths
+from genrec_jax.identifiers.input_lengths import plan_batches, token_lengths
 from genrec_jax.models.contract import abstract_model, init_params
 from genrec_jax.models.genrec.model import GenRecShape
 from genrec_jax.models.tables import Tables, put_on_device
 from genrec_jax.runs.train_state import TrainState
-from genrec_jax.training.calls import Call, plan_calls
+from genrec_jax.training.dispatches import Dispatch, plan_dispatches
+from genrec_jax.training.multi_step import MultiStepTrainer, put_examples
 from genrec_jax.training.optimizer import OptimizerSpec, make_optimizer
-from genrec_jax.training.resident import ResidentTrainer, put_examples
 from genrec_jax.training.step import Step, make_step, root_key, start_state
 
 SPEC = OptimizerSpec(steps=50, learning_rate=3e-3, weight_decay=0.1, warmup=0.1, clip_norm=1.0)
@@ -24,7 +24,7 @@ SPEC = OptimizerSpec(steps=50, learning_rate=3e-3, weight_decay=0.1, warmup=0.1,
 
 @dataclass
 class Small:
-    """Pretraining on the synthetic users: 15 batches of 4 an epoch, two buckets."""
+    """Pretraining on the synthetic users: 15 batches of 4 per epoch, in two buckets."""
 
     catalogue: Catalogue
     plan: BatchPlan
@@ -54,10 +54,10 @@ class Small:
         graph, _ = abstract_model(self.shape, *self._sizes)
         return make_step(graph, make_optimizer(spec), "random_item", **changes)
 
-    def trainer(self, steps_per_call: int) -> ResidentTrainer:
+    def trainer(self, steps_per_dispatch: int) -> MultiStepTrainer:
         examples = put_examples(self.plan.examples)
         root = root_key(0, "random_item")
-        return ResidentTrainer(self.step(), self.tables, examples, root, steps_per_call)
+        return MultiStepTrainer(self.step(), self.tables, examples, root, steps_per_dispatch)
 
     @property
     def tables(self) -> Tables:
@@ -66,19 +66,21 @@ class Small:
     def start(self, spec: OptimizerSpec = SPEC) -> TrainState:
         return start_state(init_params(self.shape, *self._sizes, seed=0), make_optimizer(spec))
 
-    def calls(self, stop: int, steps_per_call: int = 1, start: int = 0) -> Sequence[Call]:
-        return list(plan_calls(self.plan, 0, start, stop, steps_per_call, border=10_000))
+    def dispatches(
+        self, stop: int, steps_per_dispatch: int = 1, start: int = 0
+    ) -> Sequence[Dispatch]:
+        return list(plan_dispatches(self.plan, 0, start, stop, steps_per_dispatch, border=10_000))
 
     def train(
-        self, trainer: ResidentTrainer, stop: int, state: TrainState | None = None
+        self, trainer: MultiStepTrainer, stop: int, state: TrainState | None = None
     ) -> tuple[TrainState, list[float]]:
-        """The state after `stop` steps of the phase, and the loss of each."""
+        """Train up to step `stop` of the phase; return the state and the loss of each step."""
         state = self.start() if state is None else state
         losses: list[float] = []
-        for call in self.calls(stop, trainer.steps_per_call, int(state.step)):
-            state, metrics = trainer.run(state, call, trainer.put(call))
+        for dispatch in self.dispatches(stop, trainer.steps_per_dispatch, int(state.step)):
+            state, metrics = trainer.run(state, dispatch, trainer.put(dispatch))
             means = np.asarray(metrics.loss_sum) / np.maximum(metrics.tokens, 1)
-            losses += means[: len(call.rows)].tolist()
+            losses += means[: len(dispatch.rows)].tolist()
         return state, losses
 
     @property

@@ -68,10 +68,10 @@ def test_the_audit_calls_codes_clean(capsys: pytest.CaptureFixture[str], tmp_pat
     )
     data = as_file(faithful, tmp_path / "faithful.txt")
     text = printed(capsys, *data, "--config.indexing=collaborative", "--config.codes.dims=16")
-    assert "64 items have collaborative codes, 0 of them by chance" in text
-    assert "faithful, collaborative codes, tokenizer trained on the names" in text
+    assert "64 items have collaborative codes, 0 of them random" in text
+    assert "faithful, collaborative codes, tokenizer trained on the identifiers" in text
     last = text.strip().splitlines()[-1]
-    assert last.startswith("No leak found: the collaborative codes of faithful tell ")
+    assert last.startswith("No leak found: the collaborative codes of faithful carry no more")
     text = printed(capsys, *data, "--config.indexing=random_codes")
     assert text.strip().splitlines()[-1].startswith("No leak found: the random codes of faithful")
 
@@ -91,7 +91,7 @@ def test_the_audit_finds_codes_that_know_the_test_items(
     data = as_file(planted(), tmp_path / "planted.txt")
     text = printed(capsys, *data, "--config.indexing=collaborative", "--config.codes.dims=16")
     last = text.strip().splitlines()[-1]
-    assert last.startswith("LEAK: the collaborative codes of planted were made from held-out")
+    assert last.startswith("LEAK: the collaborative codes of planted depend on validation or test")
 
 
 @pytest.mark.slow
@@ -103,8 +103,11 @@ def test_the_audit_on_beauty(
     text = capsys.readouterr().out
     assert "beauty, collaborative codes, tokenizer facebook/bart-base" in text
     last = text.strip().splitlines()[-1]
-    assert last.startswith("No leak found: the collaborative codes of beauty tell more about")
-    assert "every code is the same, and they tell nothing of the 33 items" in last
+    assert last.startswith(
+        "No leak found: the collaborative codes of beauty carry more information"
+    )
+    assert "all codes stay the same" in last
+    assert "they carry none about the 33 items" in last
 
 
 @pytest.mark.parametrize("kind", ["semantic", "combined"])
@@ -158,5 +161,5 @@ def test_a_run_with_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     capsys.readouterr()
     assert export(["export", f"--workdir={run}", f"--output={tmp_path / 'out'}"]) == 2
     error = capsys.readouterr().err
-    assert "its items are written by codes (config.indexing=collaborative)" in error
+    assert "config.indexing: found 'collaborative' in " in error
     assert error.count("\n") == 1

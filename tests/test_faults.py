@@ -82,11 +82,11 @@ def test_another_dataset_of_the_same_users_and_items(
     before = content(copy / "run")
     assert train(copy) == 2
     line = told(capsys)
-    assert "--workdir=run: the run was trained on other data (dataset has sha256 " in line
+    assert "--workdir=run: the run was trained on other data (dataset: found sha256 " in line
     assert "tokenizer" not in line
     assert content(copy / "run") == before
     assert command("--mode=evaluate", "--workdir=run") == 2
-    assert "the run was trained on other data (dataset has" in told(capsys)
+    assert "the run was trained on other data (dataset: found" in told(capsys)
 
 
 def test_another_tokenizer(
@@ -100,8 +100,8 @@ def test_another_tokenizer(
     )
     assert train(copy) == 2
     line = told(capsys)
-    assert "(tokenizer has sha256 " in line
-    assert "token table has" in line
+    assert "(tokenizer: found sha256 " in line
+    assert "token table: found" in line
     assert "dataset" not in line
 
 
@@ -118,9 +118,9 @@ def test_the_checkpoint_before_a_damaged_one_is_used_and_said(
     before = capsys.readouterr()
     assert train(copy) == 0, before
     output = capsys.readouterr().out
-    assert f"the checkpoint of step {there[-1]} is damaged and set aside" in output
+    assert f"the checkpoint of step {there[-1]} is damaged and was quarantined" in output
     assert str(path.relative_to(copy)) in output
-    assert f"going on from the checkpoint of step {there[-2]}" in output
+    assert f"resuming from the checkpoint of step {there[-2]}" in output
     assert "is damaged" in (copy / "run" / "log.txt").read_text()
     assert lines(copy / "run") == lines(cut / "run")
     expected = arrays(cut / "run", there[-1])
@@ -132,7 +132,7 @@ def test_no_checkpoint_is_whole(copy: Path, capsys: pytest.CaptureFixture[str]) 
     for step in checkpoints(copy / "run"):
         (copy / "run" / "checkpoints" / str(step) / "checkpoint.json").write_text("{")
     assert train(copy) == 2
-    assert "none of the checkpoints is whole" in told(capsys)
+    assert "found only damaged checkpoints" in told(capsys)
 
 
 # -------------------------------------------------------------------------------------- disks
@@ -159,7 +159,7 @@ def test_a_full_disk(
     code, output, errors = run_in(small_disk, tmp_path)
     assert code == 0, errors
     if there:
-        assert f"going on from the checkpoint of step {there[-1]}" in output
+        assert f"resuming from the checkpoint of step {there[-1]}" in output
     assert lines(small_disk / "run") == lines(cut / "run")
 
 
@@ -228,8 +228,8 @@ def test_a_loss_that_is_not_finite(tmp_path: Path, capsys: pytest.CaptureFixture
     line = told(capsys)
     assert "error: finetune step " in line
     assert "gradient norm " in line
-    assert "; its batch has the users " in line
-    assert "and 44 more; the last good checkpoint is of step " in line
+    assert "; its batch contains the users " in line
+    assert "and 44 more; the last good checkpoint is at step " in line
     for step in checkpoints(tmp_path / "run"):
         for name, array in arrays(tmp_path / "run", step).items():
             assert jax.numpy.isfinite(array).all(), name
@@ -244,12 +244,12 @@ def test_a_second_process_in_the_folder(copy: Path, capsys: pytest.CaptureFixtur
     with locked(copy / "run" / "run.lock", "first"):
         assert train(copy) == 2
         line = told(capsys)
-    assert f"--workdir=run: another process works on it (pid {os.getpid()} on " in line
+    assert f"--workdir=run: in use by another process (pid {os.getpid()} on " in line
     assert content(copy / "run") == before
     output = copy / "lists.parquet"
     with locked(copy / "lists.parquet.lock", "first"):
         assert command("--mode=recommend", "--workdir=run", f"--output={output}") == 2
-        assert f"{output}: another process works on it (pid " in told(capsys)
+        assert f"{output}: in use by another process (pid " in told(capsys)
     assert not output.exists()
 
 

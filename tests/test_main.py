@@ -122,7 +122,7 @@ def test_evaluate_in_a_new_process_prints_what_training_printed(run: Path) -> No
 def test_a_finished_run_says_so(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "metrics.jsonl").read_bytes()
     assert command(CONFIG, f"--workdir={run}", *SMALL_MODEL) == 0
-    assert "holds a finished run" in capsys.readouterr().out
+    assert "contains a finished run" in capsys.readouterr().out
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
@@ -193,7 +193,7 @@ def test_evaluate_another_split_step_and_search(
     exact = ["--config.evaluate.search=exhaustive", "--config.evaluate.exclude_history=True"]
     assert command("--mode=evaluate", f"--workdir={run}", *exact) == 0
     printed = capsys.readouterr().out
-    assert "exhaustive search, items of the history left out" in printed
+    assert "exhaustive search, history items excluded" in printed
     # The baselines beside it leave them out too.
     assert "own history" not in printed
     figures = {}
@@ -234,18 +234,18 @@ def test_mixing_with_the_knn(
 ) -> None:
     exclude = "--config.evaluate.exclude_history=True"
     assert ensemble.main(["ensemble", f"--workdir={copy}", exclude]) == 0
-    found = json.loads((copy / "results_mixed.json").read_text())
+    found = json.loads((copy / "results_ensemble.json").read_text())
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if line.startswith("GenRec + kNN"))
     assert row.split()[8] == f"{found['metrics']['NDCG@10']:.5f}"
     best = max(found["validation"]["curve"], key=lambda one: one["NDCG@10"])
-    assert {key: best[key] for key in found["mix"]} == found["mix"]
+    assert {key: best[key] for key in found["ensemble"]} == found["ensemble"]
     assert found["validation"]["metrics"]["NDCG@10"] == best["NDCG@10"]
     knn = "item-transition kNN"
     assert list(found["references"]) == ["GenRec", "popularity", "largest number + 1, …", knn]
     hits = hits_without_the_history(run, k=10)["popularity"]
     assert found["references"]["popularity"]["HR@10"] == pytest.approx(hits)
-    lines = pq.read_table(copy / "predictions" / "mixed_test.parquet").to_pylist()
+    lines = pq.read_table(copy / "predictions" / "ensemble_test.parquet").to_pylist()
     hits = sum(line["target"] in line["items"][:10] for line in lines)
     assert hits / len(lines) == pytest.approx(found["metrics"]["HR@10"])
     # The model's own row is exact ranking, as the exhaustive search has it.
@@ -264,18 +264,18 @@ def test_mixing_with_the_knn(
     change_config(copy, finetune__include_validation_item=True)
     assert ensemble.main(["ensemble", f"--workdir={copy}"]) == 2
     assert (
-        "config.finetune.include_validation_item: found True, a run that was"
+        "config.finetune.include_validation_item: found True, so the run was"
         in capsys.readouterr().err
     )
     change_config(copy, finetune__include_validation_item=False)
     with monkeypatch.context() as patch:
-        patch.setattr(ensemble_run, "write_lists", full_disk)
+        patch.setattr(ensemble_run, "write_rankings", full_disk)
         assert ensemble.main(["ensemble", f"--workdir={copy}", exclude]) == 74
     assert "error: disk error: No space left on device" in capsys.readouterr().err
-    assert not (copy / "results_mixed.json").exists()  # of lists that are not there
+    assert not (copy / "results_ensemble.json").exists()  # of lists that are not there
     (copy / "results.json").unlink()
     assert ensemble.main(["ensemble", f"--workdir={copy}"]) == 2
-    assert "found no finished run there" in capsys.readouterr().err
+    assert "found no finished run" in capsys.readouterr().err
 
 
 def test_a_mix_that_another_run_chooses(
@@ -288,10 +288,12 @@ def test_a_mix_that_another_run_chooses(
     users = "--config.evaluate.validation_users=0"
     capsys.readouterr()
     assert ensemble.main(["ensemble", f"--workdir={copy}", f"--chooser={chooser}", users]) == 0
-    assert f"chosen by {chooser} for NDCG@10 of 80 validation users" in capsys.readouterr().out
-    found = json.loads((copy / "results_mixed.json").read_text())
+    assert (
+        f"weight-tuning run {chooser} by NDCG@10 on 80 validation users" in capsys.readouterr().out
+    )
+    found = json.loads((copy / "results_ensemble.json").read_text())
     assert found["chooser"] == str(chooser)
-    alone = next(one for one in found["validation"]["curve"] if one["way"] == "model")
+    alone = next(one for one in found["validation"]["curve"] if one["method"] == "model")
     exact = ["--config.evaluate.search=exhaustive", "--config.evaluate.exclude_history=False"]
     capsys.readouterr()
     assert command("--mode=evaluate", f"--workdir={chooser}", *exact) == 0
@@ -300,7 +302,7 @@ def test_a_mix_that_another_run_chooses(
 
     for other, told in (
         (run, f"--chooser={run}: found config.data.drop_last=0, expected 1"),
-        (tmp_path / "none", "found no finished run there"),
+        (tmp_path / "none", "found no finished run"),
     ):
         assert ensemble.main(["ensemble", f"--workdir={copy}", f"--chooser={other}"]) == 2
         error = capsys.readouterr().err
@@ -330,7 +332,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     [
         ("--config.sede=1", ["config.sede: no such key", "did you mean config.seed"]),
         ("--config.epochs=1", ["config.epochs", "config.finetune.epochs, config.pretrain.epochs"]),
-        ("--config.model=3", ["config.model: is a group of keys"]),
+        ("--config.model=3", ["config.model: found a group of keys"]),
         ("--config.finetune.epochs=1.5", ["config.finetune.epochs=1.5", "expected a whole number"]),
         ("--config.seed=many", ["config.seed=many"]),
         ("--config.data.name=books", ["config.data.name: found 'books'", "beauty, sports, yelp"]),
@@ -338,13 +340,13 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         ("--config.finetune.holdout=1", ["include_validation_item: False for 2, True for 1"]),
         (
             "--config.model.dropout=1.0",
-            ["config.model.dropout: found 1.0", "share from 0 to below"],
+            ["config.model.dropout: found 1.0", "expected a number in [0, 1)"],
         ),
         ("--config.pretrain.learning_rate=0", ["config.pretrain.learning_rate", "above 0"]),
         ("--config.pretrain.learning_rate=nan", ["config.pretrain.learning_rate", "finite"]),
         ("--config.evaluate.beams=10", ["config.evaluate.top_k: found 20", "beams = 10"]),
         ("--config.model.attention_heads=3", ["attention_heads: found 3", "d_model = 64"]),
-        ("--config.data.file=x.txt", ["config.data", "just where name is 'file'"]),
+        ("--config.data.file=x.txt", ["config.data", "if and only if name is 'file'"]),
         ("--config.finetune.batch_size=0", ["config.finetune.batch_size: found 0", "at least 1"]),
         ("--mode=predict", ["mode=predict", "train, evaluate, recommend, audit"]),
         ("--wordkir=x", ["--wordkir: no such flag; did you mean --workdir?"]),
@@ -366,7 +368,7 @@ def test_wrong_flags(
 def test_no_config_and_no_such_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--config: found none" in fails(capsys)
     line = fails(capsys, "--mode=evaluate", "--config.seed=1")
-    assert "found no --config=configs/NAME.py[:variant] and no --workdir" in line
+    assert "found no config to change, expected --config=configs/NAME.py[:variant] or" in line
     with pytest.raises(InputError, match="none: this config has no variants"):
         check_variant("tiny", ())
     assert "expected one of codes, sasrec" in fails(capsys, f"{CONFIG}:tiny")
@@ -380,10 +382,10 @@ def test_no_config_and_no_such_config(capsys: pytest.CaptureFixture[str]) -> Non
     [
         ("1 5 6 7\n2 5 six 7\n", ["line 2", "found 'six'", "whole number"]),
         ("1 5 6 7\n2 5 -6 7\n", ["line 2", "found '-6'"]),
-        ("1 5 6 7\n2 5 6\n", ["line 2", "user 2 has 2 items", "at least 3"]),
-        ("1 5 6 7\n\n2 5 6 7\n", ["line 2", "found nothing"]),
-        ("1 5 6 7\n2 5 6 7\n1 6 7 8\n", ["line 3", "user 1 stands on line 1 already"]),
-        ("", ["the file is empty"]),
+        ("1 5 6 7\n2 5 6\n", ["line 2", "user 2 with 2 items", "at least 3"]),
+        ("1 5 6 7\n\n2 5 6 7\n", ["line 2", "found an empty line"]),
+        ("1 5 6 7\n2 5 6 7\n1 6 7 8\n", ["line 3", "user 1 again, already on line 1"]),
+        ("", ["found an empty file"]),
     ],
 )
 def test_wrong_lines_of_a_sequence_file(
@@ -405,7 +407,7 @@ def test_wrong_lines_of_a_sequence_file(
         ("def get_config():\n    pass", "returned a NoneType, expected a ConfigDict"),
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("import nowhere_to_be_found", "nowhere_to_be_found"),
-        ("from genrec_jax.config import Config", "; it is genrec_jax.runs.config now"),
+        ("from genrec_jax.config import Config", "; the module is now genrec_jax.runs.config"),
         ("def get_config(:", "invalid syntax"),
     ],
 )
@@ -446,7 +448,7 @@ def test_missing_and_corrupt_dataset_files(
 ) -> None:
     beauty = [CONFIG, f"--workdir={tmp_path / 'run'}", "--config.data.name=beauty"]
     line = fails(capsys, *beauty, f"--config.data.dir={tmp_path}")
-    assert f"config.data.dir: {tmp_path} has no file Beauty.txt" in line
+    assert f"config.data.dir: found no Beauty.txt in {tmp_path}" in line
     (tmp_path / "Beauty.txt").write_text("1 2 3 4\n")
     line = fails(capsys, *beauty, f"--config.data.dir={tmp_path}")
     assert "Beauty.txt: found 8 bytes with sha256" in line
@@ -474,12 +476,12 @@ def test_wrong_checkpoints_and_tokenizers(
 
     workdir = f"--workdir={tmp_path / 'run'}"
     line = fails(capsys, CONFIG, workdir, f"--config.model.pretrained={tmp_path / 'no'}")
-    assert "expected a folder that exists, or a hub id" in line
+    assert "expected an existing folder, or a hub id" in line
 
     folder = tmp_path / "bart"
     folder.mkdir()
     line = fails(capsys, CONFIG, workdir, f"--config.model.pretrained={folder}")
-    assert "no tokenizer here (missing: vocab.json, merges.txt)" in line
+    assert "found no tokenizer (vocab.json, merges.txt missing)" in line
 
     save(small_bart(vocab_size=300), folder)
     specials = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -489,15 +491,16 @@ def test_wrong_checkpoints_and_tokenizers(
     (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(alphabet)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     line = fails(capsys, CONFIG, workdir, f"--config.model.pretrained={folder}")
-    assert "is a checkpoint of another shape: d_model is 32 there and 64 here" in line
+    assert f"config.model: other values than those of the checkpoint {folder}: " in line
+    assert "d_model: found 64, expected 32" in line
 
     def no_hub(*_: object, **__: object) -> None:
         raise OSError("name or service not known")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", no_hub)
     line = fails(capsys, CONFIG, workdir, "--config.model.pretrained=owner/model")
-    assert "owner/model cannot be fetched from the hub (name or service not known)" in line
-    assert "give a local folder" in line
+    assert "owner/model cannot be downloaded from the hub (name or service not known)" in line
+    assert "config.json, model.safetensors, vocab.json and merges.txt" in line
     assert "train from scratch with --config.model.pretrained=" in line
 
 
@@ -505,17 +508,17 @@ def test_wrong_workdirs(
     run: Path, copy: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     line = fails(capsys, CONFIG, f"--workdir={run}", *SMALL_MODEL, "--config.seed=7")
-    assert "holds the run of another config (config.seed is 0 there and 7 here)" in line
+    assert "a run of another config (config.seed: found 7, expected 0)" in line
     line = fails(capsys, "--mode=evaluate", f"--workdir={tmp_path / 'none'}")
     assert "found no run.json, expected a run's folder" in line
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.tex").write_text("")
-    assert "not empty and holds no run" in fails(capsys, CONFIG, f"--workdir={other}")
+    assert "expected an empty folder or a run" in fails(capsys, CONFIG, f"--workdir={other}")
     config = (copy / "config.json").read_text()
     (copy / "config.json").write_text("[]")
     line = fails(capsys, "--mode=evaluate", f"--workdir={copy}")
-    assert "config.json: found [], expected an object" in line
+    assert "config.json: found [], expected" in line
     (copy / "config.json").write_text(config)
     assert "no checkpoint of step 99, found: " in fails(
         capsys, "--mode=evaluate", f"--workdir={copy}", "--step=99"
@@ -535,7 +538,7 @@ def test_wrong_workdirs(
     assert f"{copy / 'model.json'}: was changed after the run was created" in line
     sign(copy)
     line = fails(capsys, "--mode=evaluate", f"--workdir={copy}")
-    assert "a checkpoint of another model" in line
+    assert "checkpoint is of another model" in line
     assert "expected (32,)" in line
 
 
@@ -543,9 +546,9 @@ def test_wrong_workdirs(
     ("text", "parts"),
     [
         ("1 2 3\n1 2 x\n", ["line 2", "found 'x'"]),
-        ("1 2 3\n1 41\n", ["line 2", "item 41 is not among the 40 items"]),
-        ("81 2\n", ["line 1", "user 81 is not among the 80 users"]),
-        ("1 2\n\n", ["line 2", "found nothing"]),
+        ("1 2 3\n1 41\n", ["line 2", "item 41 is unknown, expected one of the run's 40 items"]),
+        ("81 2\n", ["line 1", "user 81 is unknown, expected one of the run's 80 users"]),
+        ("1 2\n\n", ["line 2", "found an empty line"]),
     ],
 )
 def test_wrong_histories(
@@ -565,7 +568,7 @@ def test_the_default_workdir_names_config_and_variant(
     (tmp_path / "runs" / "beauty_small").mkdir(parents=True)
     (tmp_path / "runs" / "beauty_small" / "mine").touch()
     line = fails(capsys, f"--config={ROOT / 'configs' / 'beauty.py'}:small")
-    assert "--workdir=runs/beauty_small: the folder is not empty" in line
+    assert "--workdir=runs/beauty_small: found a folder with other files" in line
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

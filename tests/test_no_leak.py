@@ -12,8 +12,8 @@ import pytest
 from genrec_jax.core.errors import InputError
 from genrec_jax.data.sequences import (
     SHORTEST_SEQUENCE,
-    TEST_HOLDOUT,
-    VALIDATION_HOLDOUT,
+    TEST_EXCLUDES,
+    VALIDATION_EXCLUDES,
     UserSequences,
     next_item_examples,
     without_last,
@@ -22,11 +22,11 @@ from genrec_jax.data.synthetic import SyntheticSpec, synthetic_sequences
 from genrec_jax.evaluation.transition_settings import choose_settings
 from genrec_jax.identifiers.indexing import Indexing, coded_indexing, make_indexing
 from genrec_jax.identifiers.item_vectors import collaborative_vectors
-from genrec_jax.models.heuristics.baselines import popularity_lists
+from genrec_jax.models.heuristics.baselines import popularity_rankings
 from genrec_jax.models.heuristics.transitions import (
     TransitionKNN,
     TransitionSettings,
-    transition_lists,
+    transition_rankings,
 )
 
 SETTINGS = TransitionSettings(window=10, decay=0.6, power=0.0, popularity=0.25)
@@ -64,8 +64,8 @@ def test_names(indexing: str, true: UserSequences, changed: UserSequences) -> No
         collaborative(x) if indexing == "collaborative" else make_indexing(indexing, x, seed=3)
         for x in (true, changed)
     )
-    assert one.item_names() == other.item_names()
-    assert one.user_names() == other.user_names()
+    assert one.item_identifiers() == other.item_identifiers()
+    assert one.user_identifiers() == other.user_identifiers()
 
 
 def test_vectors(true: UserSequences, changed: UserSequences) -> None:
@@ -76,14 +76,14 @@ def test_vectors(true: UserSequences, changed: UserSequences) -> None:
 
 def test_knn_and_popularity(true: UserSequences, changed: UserSequences) -> None:
     """Asked with the same histories."""
-    examples = next_item_examples(true, TEST_HOLDOUT)
-    for holdout in (2, 3):
-        one, other = (TransitionKNN(x, SETTINGS, holdout) for x in (true, changed))
+    examples = next_item_examples(true, TEST_EXCLUDES)
+    for n_excluded in (2, 3):
+        one, other = (TransitionKNN(x, SETTINGS, n_excluded) for x in (true, changed))
         np.testing.assert_array_equal(one.counts, other.counts)
         np.testing.assert_array_equal(one.scores(examples).data, other.scores(examples).data)
     for lists in (
-        lambda x: transition_lists(x, examples, SETTINGS, 20),
-        lambda x: popularity_lists(x, examples, 20),
+        lambda x: transition_rankings(x, examples, SETTINGS, 20),
+        lambda x: popularity_rankings(x, examples, 20),
     ):
         np.testing.assert_array_equal(lists(true), lists(changed))
 
@@ -98,13 +98,13 @@ def test_a_log_that_ends_earlier(true: UserSequences) -> None:
     assert (earlier.n_users, earlier.n_items) == (true.n_users, true.n_items)
     for user in range(true.n_users):
         assert earlier.of(user).tolist() == true.of(user)[:-1].tolist()
-    ours = next_item_examples(earlier, TEST_HOLDOUT)
-    theirs = next_item_examples(true, VALIDATION_HOLDOUT)
+    ours = next_item_examples(earlier, TEST_EXCLUDES)
+    theirs = next_item_examples(true, VALIDATION_EXCLUDES)
     np.testing.assert_array_equal(ours.targets, theirs.targets)
     for row in range(len(ours)):
         assert ours.history(row).tolist() == theirs.history(row).tolist()
     other = without_last(redrawn(true, (1, 2, 3)), 1)
-    assert collaborative(earlier).item_names() == collaborative(other).item_names()
+    assert collaborative(earlier).item_identifiers() == collaborative(other).item_identifiers()
     assert without_last(true, 0) is true
     most = int(true.lengths.min()) - SHORTEST_SEQUENCE
     assert without_last(true, most).lengths.min() == SHORTEST_SEQUENCE
@@ -115,13 +115,13 @@ def test_a_log_that_ends_earlier(true: UserSequences) -> None:
 def test_the_check_sees_a_leak(true: UserSequences) -> None:
     """An item that training may see does change all of them."""
     seen = redrawn(true, (3,))
-    assert collaborative(true).item_names() != collaborative(seen).item_names()
-    examples = next_item_examples(true, TEST_HOLDOUT)
+    assert collaborative(true).item_identifiers() != collaborative(seen).item_identifiers()
+    examples = next_item_examples(true, TEST_EXCLUDES)
     knn, popular = (
         [lists(x) for x in (true, seen)]
         for lists in (
-            lambda x: transition_lists(x, examples, SETTINGS, 20),
-            lambda x: popularity_lists(x, examples, 20),
+            lambda x: transition_rankings(x, examples, SETTINGS, 20),
+            lambda x: popularity_rankings(x, examples, 20),
         )
     )
     assert (knn[0] != knn[1]).any()

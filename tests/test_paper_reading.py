@@ -15,7 +15,7 @@ from genrec_jax.core.errors import InputError
 from genrec_jax.data.batches import BatchPlan, choose_widths, cut_histories
 from genrec_jax.data.sequences import (
     Examples,
-    from_lists,
+    from_sequences,
     next_item_examples,
     prefix_examples,
     pretraining_examples,
@@ -25,11 +25,11 @@ from genrec_jax.data.sequences import (
 from genrec_jax.evaluation.metrics import HIT_CUTOFFS, NDCG_CUTOFFS, metrics
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
-from genrec_jax.identifiers.sentences import plan_batches, token_lengths
+from genrec_jax.identifiers.input_lengths import plan_batches, token_lengths
 from genrec_jax.identifiers.tokenizer import train_tokenizer
 from genrec_jax.identifiers.trie import build_trie
 from genrec_jax.models.genrec.inputs import decoder_input, encoder_input
-from genrec_jax.models.heuristics.baselines import popularity_lists
+from genrec_jax.models.heuristics.baselines import popularity_rankings
 from genrec_jax.models.masking import append_mask, mask_items, mask_random_item
 from genrec_jax.models.tables import put_on_device
 
@@ -52,9 +52,9 @@ N_USERS, N_ITEMS = len(USER_IDS), len(ITEM_IDS)
 def small_catalogue(kind="random"):
     """Names of 2 to 9 tokens by a trained tokenizer too small to hold every name whole."""
     chunks = [[*ITEM_IDS[u::N_USERS], 3, 12, 123] for u in range(N_USERS)]
-    sequences = from_lists("small", USER_IDS, chunks)
+    sequences = from_sequences("small", USER_IDS, chunks)
     indexing = make_indexing(kind, sequences, seed=3)
-    names = indexing.item_names() + indexing.user_names()
+    names = indexing.item_identifiers() + indexing.user_identifiers()
     return Catalogue.build(sequences, indexing, train_tokenizer(names, 40))
 
 
@@ -174,7 +174,7 @@ def with_published_ids(sequences, examples):
 @given(published, st.integers(0, 1000))
 def test_splits(lists, first_user):
     users = [first_user + 3 * i for i in range(len(lists))][::-1]
-    sequences = from_lists("drawn", users, lists)
+    sequences = from_sequences("drawn", users, lists)
     assert sequences.item_ids.tolist() == sorted({item for items in lists for item in items})
     assert [sequences.item_ids[sequences.of(u)].tolist() for u in range(len(lists))] == lists
 
@@ -199,7 +199,7 @@ def test_splits(lists, first_user):
 @given(published)
 def test_the_held_out_items_are_never_trained_on(lists):
     """By position, since an item may be repeated: the flat places n-1 and n-2 are never read."""
-    sequences = from_lists("drawn", list(range(1, len(lists) + 1)), lists)
+    sequences = from_sequences("drawn", list(range(1, len(lists) + 1)), lists)
     pretraining = pretraining_examples(sequences)
     last = sequences.offsets[1:]
     assert (pretraining.stops <= last - 2).all()
@@ -215,7 +215,7 @@ def test_sequence_files(tmp_path_factory, lists):
     lines = [[10 + u, *items] for u, items in enumerate(lists)]
     path.write_text("".join(" ".join(map(str, line)) + "\n" for line in lines))
     read = read_sequence_file(path, "drawn")
-    made = from_lists("drawn", [line[0] for line in lines], lists)
+    made = from_sequences("drawn", [line[0] for line in lines], lists)
     for field in ("items", "offsets", "user_ids", "item_ids"):
         np.testing.assert_array_equal(getattr(read, field), getattr(made, field))
 
@@ -616,11 +616,11 @@ def test_the_measures_of_the_paper_are_there():
 @relaxed
 @given(published, st.integers(1, 30))
 def test_popularity_lists(lists, top_k):
-    sequences = from_lists("drawn", list(range(len(lists))), lists)
+    sequences = from_sequences("drawn", list(range(len(lists))), lists)
     counts = paper.popularity_counts(paper.pretraining_items(items) for items in lists)
     ids = sequences.item_ids.tolist()
     expected = sorted(range(len(ids)), key=lambda row: (-counts.get(ids[row], 0), row))[:top_k]
-    found = popularity_lists(sequences, next_item_examples(sequences, 0), top_k)
+    found = popularity_rankings(sequences, next_item_examples(sequences, 0), top_k)
     filled = expected + [-1] * (top_k - len(expected))  # a catalogue smaller than the list
     assert found.tolist() == [filled] * len(lists)
 

@@ -1,4 +1,4 @@
-"""A run that is killed or stopped anywhere ends as the run that never was, bit for bit."""
+"""A run that is killed or stopped at any point ends bit for bit like an uninterrupted run."""
 
 import random
 import signal
@@ -19,7 +19,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """The run that is never cut."""
+    """An uninterrupted run."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     code, output, errors = run(folder, cache)
     assert code == 0, output + errors
@@ -27,12 +27,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 
 
 def wait_until(process: subprocess.Popen, condition, seconds: float = 240.0) -> bool:
-    """Whether the condition came true before the process ended."""
+    """Return whether the condition became true before the process ended."""
     end = time.monotonic() + seconds
     while process.poll() is None:
         if condition():
             return True
-        assert time.monotonic() < end, "nothing happened"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.0005)
     return False
 
@@ -48,24 +48,24 @@ def is_saving(workdir: Path) -> bool:
 def kill_often(
     workdir: Path, cache: Path, kills: int, steps: int, changes: tuple[str, ...]
 ) -> list[tuple[int, bool]]:
-    """Kill a run at seeded moments, evenly over its steps, and start it again each time.
+    """Kill a run at seeded moments, spread over its steps, and rerun it after each kill.
 
-    Every other kill falls into a save. Returns, for each, the newest checkpoint and whether one
-    was being written when the process was dead.
+    Every other kill happens during a save. Return, for each kill, the newest checkpoint and whether
+    one was being written when the process died.
     """
-    dice = random.Random(8)
+    rng = random.Random(8)
     moments = []
     for number in range(kills):
-        step = max(steps * (number + dice.random()) / (kills + 1), newest(workdir) + 1)
+        step = max(steps * (number + rng.random()) / (kills + 1), newest(workdir) + 1)
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process = start(workdir, cache, *changes, **silent)
         reached = wait_until(process, lambda step=step: newest(workdir) >= step)
         if number % 2:
             reached = reached and wait_until(process, lambda: is_saving(workdir))
-        time.sleep(dice.uniform(0, 0.03))
+        time.sleep(rng.uniform(0, 0.03))
         process.kill()
         process.wait()
-        assert reached, f"it was through before kill {number + 1}"
+        assert reached, f"the run finished before kill {number + 1}"
         assert process.returncode == -signal.SIGKILL
         moments.append((newest(workdir), is_saving(workdir)))
     return moments
@@ -78,15 +78,17 @@ def check_kills(
     print("killed at (newest checkpoint, while saving):", moments)
     assert {step < steps // 2 for step, _ in moments} == {True, False}  # in both phases
     assert any(saving for _, saving in moments)
-    with (workdir / "metrics.jsonl").open("a") as file:  # as a kill would leave it
+    with (workdir / "metrics.jsonl").open("a") as file:  # a line that a kill cut short
         file.write('{"step": 57, "phase": "finetune", "lo')
-    # Other steps a call and other moments of saving change nothing.
+    # The steps per dispatch and the moments of saving do not affect the result.
     other = ("--config.steps_per_dispatch=1", "--config.checkpoint_every_steps=4")
     code, output, errors = run(workdir, cache, *changes, *other)
     assert code == 0, output + errors
     check_same(workdir, whole)
-    assert "going on from the checkpoint of step" in (workdir / "log.txt").read_text()
-    assert not list((workdir / "checkpoints").glob("*.*"))  # nothing half-written is left
+    assert "resuming from the checkpoint of step" in (workdir / "log.txt").read_text()
+    assert not list(
+        (workdir / "checkpoints").glob("*.*")
+    )  # no partially written checkpoint remains
 
 
 def test_a_run_killed_three_times(whole: Path, cache: Path, tmp_path: Path) -> None:
@@ -113,13 +115,13 @@ def test_sigterm_saves_the_last_step(whole: Path, cache: Path, tmp_path: Path) -
     process.send_signal(signal.SIGTERM)
     code, _, errors = finish(process)
     assert code == 75, errors
-    assert "SIGTERM: saving, then leaving; a second signal leaves at once" in errors
+    assert "SIGTERM: saving and stopping; a second signal ends the process immediately" in errors
     assert "stopped by SIGTERM; rerun the command to resume" in errors
     stopped = newest(folder)
     assert 10 <= stopped < STEPS
     code, output, errors = run(folder, cache, quiet)
     assert code == 0, errors
-    assert f"going on from the checkpoint of step {stopped}" in output
+    assert f"resuming from the checkpoint of step {stopped}" in output
     assert lines(folder) == lines(whole)
 
 
@@ -147,7 +149,7 @@ def test_signals_while_validating(cache: Path, whole: Path, tmp_path: Path) -> N
     assert code == 75, errors
     assert "stopped by SIGINT" in errors
     assert newest(folder) == 15
-    # The validation that was cut is made again; a second signal does not wait for it.
+    # The interrupted validation is repeated; a second signal ends the process without waiting.
     process = start(folder, cache, code=SLOW_VALIDATION.replace("sleep(2)", "sleep(1000)"))
     for line in process.stdout:
         if line == "ranking\n":
@@ -162,19 +164,19 @@ def test_signals_while_validating(cache: Path, whole: Path, tmp_path: Path) -> N
     assert lines(folder) == lines(whole)
 
 
-# What XLA does: one instruction of Python's, in C and without its lock, that no handler interrupts.
+# Like a compilation of XLA: one call into C without Python's lock, which no handler interrupts.
 SLOW_COMPILATION = """
 import ctypes
 from genrec_jax.training import phase
-class Slow(phase.ResidentTrainer):
-    def program(self, state, call):
+class Slow(phase.MultiStepTrainer):
+    def program(self, state, dispatch):
         print("compiling", flush=True)
         sleep = ctypes.CDLL(None).select
         seconds = (ctypes.c_long * 2)(1000, 0)
         while sleep(0, None, None, None, seconds):
-            pass  # a signal wakes it
-        return super().program(state, call)
-phase.ResidentTrainer = Slow
+            pass  # a signal ends `select` early
+        return super().program(state, dispatch)
+phase.MultiStepTrainer = Slow
 """
 
 

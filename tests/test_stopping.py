@@ -28,7 +28,7 @@ from genrec_jax.sweeps import sweep, table
 from genrec_jax.sweeps.trials import Trial
 from genrec_jax.training import train
 
-ANNOUNCED = "SIGTERM: saving, then leaving; a second signal leaves at once\n"
+ANNOUNCED = "SIGTERM: saving and stopping; a second signal ends the process immediately\n"
 STOPPED = "stopped by SIGTERM; rerun the command to resume\n"
 
 
@@ -91,8 +91,8 @@ def stop_after(
         (Checkpoints, "params", 1),
         (predictions, "_publish", 2),
         (evaluate, "choose_settings", 2),
-        (evaluate, "reference_lists", 2),
-        (evaluate, "findings", 2),
+        (evaluate, "baseline_rankings", 2),
+        (evaluate, "evaluation_summary", 2),
         (evaluate, "versions", 2),
         (RunFolder, "write_results", 3),
         (run_report, "write_page", 4),
@@ -147,7 +147,7 @@ def test_a_signal_at_the_very_end_ends_in_stopped(capsys: pytest.CaptureFixture[
 
     def work() -> None:
         with stop_on_signals() as stop:
-            stop.heed()
+            stop.check()
             os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
@@ -164,8 +164,8 @@ def test_a_sweep_that_is_stopped_in_its_last_report(
     result = {"counts": {"best_step": 1}, "metrics": {}, "references": {}}
     monkeypatch.setattr(Trial, "is_finished", property(lambda trial: True))
     monkeypatch.setattr(table, "ablation_rows", lambda *_: [])
-    monkeypatch.setattr(table, "lines_to_beat", lambda *_: {})
-    monkeypatch.setattr(sweep, "_trial_line", lambda *_: result)
+    monkeypatch.setattr(table, "baseline_means", lambda *_: {})
+    monkeypatch.setattr(sweep, "_trial_record", lambda *_: result)
     with monkeypatch.context() as patch:
         patch.setattr(table, "write", then_signal(table.write))
         assert run_sweep(tmp_path / "sweep", ABLATION) == 75

@@ -53,7 +53,7 @@ def test_lists_hold_the_logs_own_ids_and_titles(
         assert len(set(line["items"])) == 20
         assert line["titles"] == [title_of[item] for item in line["items"]]
     shown = capsys.readouterr().out
-    assert "user user 1 é, after" in shown
+    assert "user user 1 é, most recent items:" in shown
     first = next(title for title in lines[0]["titles"] if title)
     assert " ".join(first.split())[:20] in shown
 
@@ -78,12 +78,15 @@ def test_histories_in_the_logs_own_ids(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("A00000 B0000001\n", ["line 1", "expected JSON lines"]),
+        ("A00000 B0000001\n", ["line 1", "found no JSON, expected {"]),
         ('{"user": "A00000", "items": []}\n{"user": "who", "items": []}\n', ["line 2", "'who'"]),
-        ('{"user": "A00000", "items": ["B1"]}\n', ["line 1", "item 'B1' is not among the 200"]),
-        ('{"user": "A00000", "items": [5]}\n', ["line 1", "found the item 5, expected text"]),
-        ('{"user": "A00000", "items": "B0000001"}\n', ["line 1", "items are no list"]),
-        ('{"user": "A00000", "items": [["a"]]}\n', ["line 1", "is no id"]),
+        (
+            '{"user": "A00000", "items": ["B1"]}\n',
+            ["line 1", "item 'B1' is unknown, expected one of the run's 200"],
+        ),
+        ('{"user": "A00000", "items": [5]}\n', ["line 1", "found the item 5, expected a string"]),
+        ('{"user": "A00000", "items": "B0000001"}\n', ["line 1", "items is not a list"]),
+        ('{"user": "A00000", "items": [["a"]]}\n', ["line 1", "is neither a string nor"]),
         ('{"user": "A00000"}\n', ["line 1", "the keys user and items"]),
         ('{"user": "A00000", "items": []}\n\n{}\n', ["line 2", "found ''"]),
         ('{"user": "A0', ["line 1", "expected"]),
@@ -102,7 +105,7 @@ def test_wrong_histories(
 def test_the_report_shows_titles_and_no_markup_of_theirs(run: Path) -> None:
     text = (run / "report.html").read_text()
     by_title = json.loads((run / "config.json").read_text())["indexing"] == "title"
-    assert ("titles as names" in text) == by_title
+    assert ("titles as item identifiers" in text) == by_title
     assert "<b>markup" not in text
     assert "<mask>" not in text
     shown = [title for title in titles(200) if title and len(title) < 60 and title.isprintable()]
@@ -114,8 +117,11 @@ def test_the_audit_of_titles(prepared: Path, capsys: pytest.CaptureFixture[str])
     data = f"--config.data.file={prepared}"
     assert command("--mode=audit", CONFIG, data, *TITLED) == 0
     printed = capsys.readouterr().out
-    assert "titled, titles, tokenizer trained on the names" in printed
-    assert "No leak found in the numbers: titled is written by its titles" in printed
+    assert "titled, titles, tokenizer trained on the identifiers" in printed
+    assert (
+        "No leak found in the numbers: the items of titled are identified by their titles"
+        in printed
+    )
 
 
 def test_titles_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,4 +149,4 @@ def test_another_log_of_the_same_size_is_refused(
     config["data"]["file"] = str(other)
     (moved / "config.json").write_text(json.dumps(config))
     line = fails(capsys, "--mode=recommend", f"--workdir={moved}")
-    assert "with other ids in the log than the run's" in line
+    assert "whose ids in the log differ from the run's" in line

@@ -10,9 +10,9 @@ import pytest
 from test_coded_run import SMALL, command
 from test_main import CONFIG
 
-from genrec_jax.data.sequences import UserSequences, from_lists, next_item_examples
+from genrec_jax.data.sequences import UserSequences, from_sequences, next_item_examples
 from genrec_jax.decoding.ranker import Ranker
-from genrec_jax.identifiers.sentences import plan_batches
+from genrec_jax.identifiers.input_lengths import plan_batches
 from genrec_jax.models.contract import init_params, merge
 from genrec_jax.models.genrec.inputs import EncoderInput, encoder_input
 from genrec_jax.models.genrec.model import POSITION_OFFSET
@@ -57,7 +57,7 @@ def equal_lengths(length: int) -> UserSequences:
     """40 users with `length` items each, of 30."""
     rng = np.random.default_rng(0)
     rows = [rng.integers(1, 31, length).tolist() for _ in range(40)]
-    return from_lists("equal", range(1, 41), rows)
+    return from_sequences("equal", range(1, 41), rows)
 
 
 def config_of(family: str, reversed_positions: bool, targets: str | None = None) -> RunConfig:
@@ -134,8 +134,8 @@ def test_histories_are_cut_to_the_longest_that_training_read() -> None:
     config, sequences = config_of("genrec", True), equal_lengths(12)
     setup = build(config, sequences)
     ranker = ranker_of(config, setup)
-    plan = ranker.plan(next_item_examples(sequences, holdout=0), "test")
-    examples = next_item_examples(sequences, holdout=2)
+    plan = ranker.plan(next_item_examples(sequences, n_excluded=0), "test")
+    examples = next_item_examples(sequences, n_excluded=2)
     longest = plan_batches(examples, setup.lengths, 8, 1, "finetune")
     assert setup.shape.longest_input == longest.n_tokens.max()
     assert plan.n_tokens.max() == setup.shape.longest_input
@@ -148,7 +148,7 @@ def test_a_log_whose_training_part_is_nearly_empty_still_reads_one_item(length: 
     config, sequences = config_of("genrec", True), equal_lengths(length)
     setup = build(config, sequences)
     ranker = ranker_of(config, setup)
-    plan = ranker.plan(next_item_examples(sequences, holdout=0), "test")
+    plan = ranker.plan(next_item_examples(sequences, n_excluded=0), "test")
     assert (plan.examples.stops - plan.examples.starts).min() >= 1
 
 
@@ -160,7 +160,9 @@ def encoded(setup: ModelSetup, params: dict, sentence: EncoderInput) -> jax.Arra
         model, positions = merge(graph, params), None
         if model.shape.reversed_positions:
             positions = model.reversed_positions(sentence)
-        return model.encoder(model.vectors(sentence), sentence.look, None, positions=positions)
+        return model.encoder(
+            model.vectors(sentence), sentence.attention_mask, None, positions=positions
+        )
 
     return encode(params, sentence)
 

@@ -126,7 +126,7 @@ def test_the_wheel_knows_the_named_datasets(environment: dict[str, str], tmp_pat
         text=True,
     )
     assert done.returncode == 2, done.stderr
-    assert f"config.data.dir: {tmp_path} has no file Beauty.txt" in done.stderr
+    assert f"config.data.dir: found no Beauty.txt in {tmp_path}" in done.stderr
 
 
 @pytest.mark.slow

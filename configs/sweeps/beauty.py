@@ -1,20 +1,21 @@
-"""From random codes to `:best`, step by step, on Beauty without the leak: three seeds, the test.
+"""Ablation on Beauty without the leak: from random codes to `:best`, step by step, three seeds.
 
     python -m genrec_jax sweep --config=configs/beauty.py:best --sweep=configs/sweeps/beauty.py \\
         --workers=2
 
-Each row goes on from the one before. The first four are trained as the paper has it, 4.2 and
-4.3: a random item masked, then the next one, one target a sequence in either phase. The trie comes
-with one vector an item in the encoder. In the fifth and sixth every item of a sequence is a target
-of one pass, at the dropout of `configs/beauty.py:best`: without pretraining, then with it. `best`
-is that config, without pretraining; README's "What was tried" takes apart what it changes in one.
-SASRec, the kNN and popularity beside them. The checkpoint at the end; 20 beams, SASRec's ranks
-exact; items of the history left out.
+Each row builds on the one before. The first four are trained in the paper's two phases (sections
+4.2 and 4.3): predict a random masked item, then the next item, with one target per sequence in
+either phase. With the trie-node output, the encoder reads one vector per item. In the fifth and
+sixth rows, every item of a sequence is a target in one pass, with the dropout of
+`configs/beauty.py:best`: first without pretraining, then with it. `best` is that config, without
+pretraining; docs/beyond-the-paper.md, "What was tried", takes its changes apart. SASRec, the kNN
+and popularity are the baselines. All rows use the last checkpoint and 20 beams (SASRec: exact
+ranks), with items of the history excluded.
 """
 
 from genrec_jax.sweeps.spec import Ablation, Setting
 
-# With dropout of .5 and std of .02 tokens are not learned at all: the loss stays at chance.
+# With a dropout of .5 and an init_std of .02, tokens are not learned: the loss stays at chance.
 AT_A_MASK = {
     "model.init_std": 0.08,
     "model.dropout": 0.2,
@@ -27,7 +28,7 @@ AT_A_MASK = {
     "finetune.epochs": 4,
     "finetune.learning_rate": 5e-4,
 }
-TOKENS = {  # the paper's model: tokens in, tokens out, in the sizes of the rows below
+TOKENS = {  # the paper's model, from tokens to tokens, in the sizes of the rows below
     **AT_A_MASK,
     "data.buckets": 4,
     "model.vocab_size": 512,
@@ -75,10 +76,12 @@ def get_sweep() -> Ablation:
             "random codes": Setting({**TOKENS, "indexing": "random_codes"}, config=SMALL),
             "collaborative codes": Setting({**TOKENS, "indexing": "collaborative"}, config=SMALL),
             "+ trie-node output": Setting({**ONE_TARGET, **PLAIN, "model.encoder_prior": "none"}),
-            "+ residual state": Setting({**ONE_TARGET, **PLAIN, "model.encoder_prior": "state"}),
+            "+ encoder prior state": Setting(
+                {**ONE_TARGET, **PLAIN, "model.encoder_prior": "state"}
+            ),
             "+ all positions": Setting(ALL_POSITIONS),
             "+ pretraining": Setting({**ALL_POSITIONS, **PRETRAINING}),
-            "best": Setting(mix=True),
+            "best": Setting(ensemble=True),
             "SASRec": Setting({"finetune.epochs": 12}, config="configs/sasrec.py:beauty"),
         },
     )

@@ -1,4 +1,4 @@
-"""What dropping the user's name, and no pretraining, do to the quickstart's model: three seeds.
+"""Ablation of user dropout and pretraining for the quickstart's model, with three seeds.
 
 python -m genrec_jax sweep --config=configs/quickstart.py --sweep=configs/sweeps/quickstart.py
 """
@@ -10,8 +10,8 @@ def get_sweep() -> Ablation:
     return Ablation(
         seeds=(0, 1, 2),
         settings={
-            "users always named": Setting({"model.user_dropout": 0.0}),
-            "in half of the examples": Setting({"model.user_dropout": 0.5}, mix=True),
+            "no user dropout": Setting({"model.user_dropout": 0.0}),
+            "user dropout 0.5": Setting({"model.user_dropout": 0.5}, ensemble=True),
             "no pretraining": Setting({"pretrain.epochs": 0}),
         },
     )

@@ -1,4 +1,4 @@
-"""Learning rates and regularisation of the quickstart's model, by validation.
+"""Search for the quickstart's learning rates and regularisation by its validation NDCG@10.
 
     python -m genrec_jax sweep --config=configs/quickstart.py \\
         --sweep=configs/sweeps/quickstart_search.py

@@ -1,16 +1,16 @@
-"""Top-20 decoding: ours free, constrained and exhaustive beside `transformers` `generate`.
+"""Measure top-20 decoding: free, constrained and exhaustive, beside `transformers` `generate`.
 
     python -m genrec_jax benchmark decode                       real Beauty inputs, small model
     python -m genrec_jax benchmark decode --all                 the whole test set, ours alone
-    python -m genrec_jax benchmark decode --all --bart-base --dtype=bfloat16    for a GPU
+    python -m genrec_jax benchmark decode --all --bart-base --dtype=bfloat16    on a GPU
 
-One run, the same weights, the same users in the same batches, the same beams; PyTorch is given the
-encoder's input embeddings for nothing. The weights are random but for some steps of training, after
-which the model writes names of items, if not yet the right ones; without them it would rank
-one-digit numbers first, and stop there. Users come from GENREC_DATA_DIR (or the download),
-the tokenizer from GENREC_BART_DIR (or the hub). Compilation and one warm-up run are left out.
-Exhaustive ranking decodes every inner node of the trie, some seconds a user on a CPU, so it is
-timed on the first EXACT_USERS of them, and lists are compared with the exact ones on those.
+Both sides run in one process with the same weights, users, batches and beams. PyTorch's time
+excludes the encoder's input embeddings. The weights are random except for some training steps,
+after which the model generates identifiers of items; without them it would rank one-digit numbers
+first and stop early. Users come from GENREC_DATA_DIR (or a download), the tokenizer from
+GENREC_BART_DIR (or the hub). Compilation and a warm-up run are excluded. Exhaustive search decodes
+every inner node of the trie, which takes seconds per user on a CPU, so it is timed on the first
+EXACT_USERS users, and rankings are compared with the exact ones on these.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,8 +28,8 @@ from genrec_jax.benchmarks.decode_sides import (
     prefix_function,
     set_up,
     torch_batches,
-    torch_lists,
     torch_model,
+    torch_rankings,
 )
 from genrec_jax.benchmarks.machine import DTYPES, describe_machine, seconds
 from genrec_jax.cli.command import Command
@@ -51,22 +51,23 @@ EXACT_USERS = 4
 
 
 class StepTimes(NamedTuple):
-    """Seconds of one step of a batch with all its beams."""
+    """The seconds of one search step of a batch with all its beams, by parts."""
 
     decoder: float  # layers and logits
     softmax: float  # the normaliser of the logits, which free search needs too
-    constraint: float  # children, their scores, the best of them, bookkeeping
+    constraint: float  # gathering and scoring children, top-k, bookkeeping
 
     @property
     def whole(self) -> float:
+        """The seconds of the whole step."""
         return sum(self)
 
 
 def step_times(setup: Setup, trie: Trie, repeats: int) -> StepTimes:
-    """The parts of a step for the batch of the shortest histories.
+    """Time the parts of a step for the batch of the shortest histories.
 
-    The constraint is timed as a whole search over a decoder that costs nothing, its logits being
-    there already, less the normalisers, by steps.
+    The time of the constraint is that of a search with precomputed logits, minus the normalisers,
+    divided by the steps.
     """
     table = setup.catalogue.table
     graph, _ = abstract_model(setup.shape, table.n_users, table.n_items)
@@ -75,36 +76,36 @@ def step_times(setup: Setup, trie: Trie, repeats: int) -> StepTimes:
     users = len(batch.users)
     on_device = put_on_device(trie)
     model = merge(graph, setup.params)
-    sentence = model.make_inputs(setup.tables, batch, "next_item", bucket.n_tokens).read
-    memory = jax.jit(lambda p: merge(graph, p).encode(setup.tables, sentence))(setup.params)
-    beginning = (table.eos, *on_device.prefix)
-    later = on_device.depth - len(beginning)
+    inputs = model.make_inputs(setup.tables, batch, "next_item", bucket.n_tokens).read
+    memory = jax.jit(lambda p: merge(graph, p).encode(setup.tables, inputs))(setup.params)
+    prefix = (table.eos, *on_device.prefix)
+    later = on_device.depth - len(prefix)
 
     def writer(params: Any) -> Any:
         return merge(graph, params).writer(setup.tables, memory)
 
-    start = jax.jit(lambda p: writer(p).start(beginning, BEAMS, later))
+    start = jax.jit(lambda p: writer(p).start(prefix, BEAMS, later))
     first, cache = start(setup.params)
     tokens = jnp.broadcast_to(jnp.arange(BEAMS) + 100, (users, BEAMS))
-    position = jnp.array(len(beginning))
+    position = jnp.array(len(prefix))
     advance = jax.jit(lambda p, c: writer(p).extend(tokens, jnp.zeros_like(tokens), position, c)[0])
     decoder = seconds(lambda: advance(setup.params, cache), repeats)
 
     logits = advance(setup.params, cache)
-    # With `</s>` this unlikely no search is over before its last step.
+    # An unlikely `</s>` keeps the search from ending early.
     first, logits = (one.at[:, :, table.eos].set(-100.0) for one in (first, logits))
     softmax = seconds(lambda: normaliser(logits), repeats)
-    nothing = jnp.zeros(())  # carried, so that the normalisers are not taken out of the loop
+    carried = jnp.zeros(())  # keeps XLA from moving the normalisers out of the loop
 
-    # `later` steps with all beams and one with the one hypothesis that has written the beginning.
+    # `later` steps with all beams, and one with the single hypothesis of the prefix.
     def search(first: jax.Array, logits: jax.Array, trie: DeviceTrie) -> jax.Array:
-        ready = Decoder(
-            lambda *_: (first, nothing),
-            lambda tokens, nodes, position, nothing: (logits + nothing, nothing * 0.5),
-            lambda nothing, parents: nothing,
+        decoder = Decoder(
+            lambda *_: (first, carried),
+            lambda tokens, nodes, position, carried: (logits + carried, carried * 0.5),
+            lambda carried, parents: carried,
             child_log_probs,
         )
-        return beam_search(ready, trie, setup.spec()).items
+        return beam_search(decoder, trie, setup.spec()).items
 
     choose = jax.jit(search)
     searched = seconds(lambda: choose(first, logits, on_device), repeats)
@@ -113,13 +114,14 @@ def step_times(setup: Setup, trie: Trie, repeats: int) -> StepTimes:
 
 @jax.jit
 def normaliser(logits: jax.Array) -> jax.Array:
+    """Compute the log-sum-exp of the logits."""
     return jax.nn.logsumexp(logits, axis=2)
 
 
 def numbered_trie(vocabulary: Vocabulary, n_items: int) -> tuple[Trie, int]:
-    """The trie of item_1 … item_N in BART's tokens, and its bytes a node."""
-    names = [f"item_{i}" for i in range(1, n_items + 1)]
-    table = build_token_table(vocabulary, names, ["user_1"])
+    """Return the trie of item_1 … item_N in BART's tokens, and its bytes per node."""
+    identifiers = [f"item_{i}" for i in range(1, n_items + 1)]
+    table = build_token_table(vocabulary, identifiers, ["user_1"])
     trie = build_trie(table.item_tokens, table.item_lengths, table.eos)
     arrays = [value for value in vars(trie).values() if isinstance(value, np.ndarray)]
     return trie, sum(array.nbytes for array in arrays) // trie.n_nodes
@@ -128,41 +130,43 @@ def numbered_trie(vocabulary: Vocabulary, n_items: int) -> tuple[Trie, int]:
 # ------------------------------------------------------------------------- the report
 
 
-def report_lists(setup: Setup, name: str, lists: np.ndarray, exact: np.ndarray) -> str:
-    """HR@20, and how much of the exact lists of the first users is found, also place by place."""
-    some = lists[: len(exact)]
-    found = np.mean((exact[:, :, None] == some[:, None, :]).any(axis=2))
-    same = np.mean(some == exact)
-    targets = setup.plan.examples.targets[: len(lists)]
-    hits = metrics(lists.astype(np.int32), targets)["HR@20"]
+def report_rankings(setup: Setup, name: str, rankings: np.ndarray, exact: np.ndarray) -> str:
+    """Return a line with HR@20, and the share of the exact rankings that was found."""
+    first = rankings[: len(exact)]
+    found = np.mean((exact[:, :, None] == first[:, None, :]).any(axis=2))
+    same = np.mean(first == exact)
+    targets = setup.plan.examples.targets[: len(rankings)]
+    hits = metrics(rankings.astype(np.int32), targets)["HR@20"]
     return (
-        f"{name:34s} HR@20 {hits:.5f}   {np.mean(lists >= 0):7.2%} name an item, "
-        f"{found:7.2%} of the exact list, {same:7.2%} in its place"
+        f"{name:34s} HR@20 {hits:.5f}   {np.mean(rankings >= 0):7.2%} are items, "
+        f"{found:7.2%} of the exact top 20 found, {same:7.2%} at the exact rank"
     )
 
 
 def bytes_of_user(setup: Setup) -> Iterator[str]:
+    """Yield a line with the memory that a user takes."""
     shape, table = setup.shape, setup.catalogue.table
     size = jnp.dtype(shape.dtype).itemsize
     tokens = max(bucket.n_tokens for bucket in setup.plan.buckets)
     n_before = 1 + len(setup.trie.prefix)
-    slots = n_before + (setup.trie.depth - n_before) * BEAMS
+    cached = n_before + (setup.trie.depth - n_before) * BEAMS
     unit = 2 * shape.decoder_layers * shape.d_model * size
     yield (
-        f"bytes a user: cross-attention {tokens * unit:,} at {tokens} tokens (a beam each would be "
-        f"{BEAMS * tokens * unit:,}), own tokens {slots * unit:,}, logits of a step "
+        f"bytes per user: cross-attention {tokens * unit:,} at {tokens} tokens (per beam it would "
+        f"be {BEAMS * tokens * unit:,}), decoder cache {cached * unit:,}, logits of a step "
         f"{BEAMS * shape.vocab_size * 4:,}; trie of {table.n_items:,} items "
         f"{sum(a.nbytes for a in vars(setup.catalogue.trie).values() if hasattr(a, 'nbytes')):,}"
     )
 
 
 def compare(setup: Setup, repeats: int) -> None:
-    lists: dict[str, np.ndarray] = {}
+    """Print the users per second of each search, and compare the rankings."""
+    rankings: dict[str, np.ndarray] = {}
     rates: dict[str, float] = {}
 
     def measure(name: str, run: Callable[[], np.ndarray], repeats: int) -> None:
-        lists[name] = run()  # compiles
-        rates[name] = rate = len(lists[name]) / seconds(run, repeats, warm_up=False)
+        rankings[name] = run()  # compiles
+        rates[name] = rate = len(rankings[name]) / seconds(run, repeats, warm_up=False)
         print(f"{name:34s} {rate:9.1f} {1000 / rate:9.2f}", flush=True)
 
     print(f"\n{'':34s} {'users/s':>9s} {'ms/user':>9s}")
@@ -170,26 +174,27 @@ def compare(setup: Setup, repeats: int) -> None:
         measure(f"ours, {search}", partial(setup.rank, setup.ranker(search)), repeats)
     model, batches = torch_model(setup), torch_batches(setup)
     for name, allowed in (("free", None), ("prefix function", prefix_function(setup))):
-        measure(f"generate, {name}", partial(torch_lists, setup, model, batches, allowed), 1)
+        measure(f"generate, {name}", partial(torch_rankings, setup, model, batches, allowed), 1)
     few = setup.head(EXACT_USERS)
     measure("ours, exhaustive", partial(few.rank, few.ranker("exhaustive")), 1)
-    exact = lists["ours, exhaustive"]
+    exact = rankings["ours, exhaustive"]
 
     ours = rates["ours, constrained"]
     print()
     for name, rate in rates.items():
         print(f"ours, constrained: {ours / rate:6.2f} times the users/s of {name}")
     print()
-    for name, found in lists.items():
-        print(report_lists(setup, name, found, exact))
+    for name, found in rankings.items():
+        print(report_rankings(setup, name, found, exact))
     for name in ("free", "constrained"):
-        theirs = lists["generate, " + {"free": "free", "constrained": "prefix function"}[name]]
-        same = np.mean(lists[f"ours, {name}"] == theirs)
-        print(f"ours, {name}, and generate's: {same:.2%} of the places name the same")
+        theirs = rankings["generate, " + {"free": "free", "constrained": "prefix function"}[name]]
+        same = np.mean(rankings[f"ours, {name}"] == theirs)
+        print(f"ours, {name}, and generate: {same:.2%} of the ranks have the same item")
 
 
 def steps_by_catalogue(setup: Setup, repeats: int) -> None:
-    head = f"{'nodes':>9s} {'bytes a node':>13s} {'ms a step':>10s} {'constraint':>11s}"
+    """Print the time of a search step for catalogues of several sizes."""
+    head = f"{'nodes':>9s} {'bytes/node':>13s} {'ms/step':>10s} {'constraint':>11s}"
     print(f"\n{'items':>9s} {head}   widths of the levels")
     for n_items in (10_000, 100_000, 1_000_000):
         trie, size = numbered_trie(setup.catalogue.vocabulary, n_items)
@@ -210,20 +215,19 @@ def run(args: SimpleNamespace) -> None:
         f"beauty, {len(examples)} test users, batches of {args.batch}, at most "
         f"{args.buckets} lengths: {', '.join(str(b.n_tokens) for b in setup.plan.buckets)}; "
         f"{shape.encoder_layers}+{shape.decoder_layers} layers, d {shape.d_model}, "
-        f"V {shape.vocab_size}, {shape.dtype}, {BEAMS} beams, names of up to {setup.trie.depth} "
-        f"tokens of which {len(setup.trie.prefix)} are shared"
+        f"V {shape.vocab_size}, {shape.dtype}, {BEAMS} beams, identifiers of up to "
+        f"{setup.trie.depth} tokens of which {len(setup.trie.prefix)} are common to all"
     )
     for line in bytes_of_user(setup):
         print(line)
     if args.all:
         ranker = setup.ranker("constrained")
         spent = seconds(partial(setup.rank, ranker), 1)
-        lists = setup.rank(ranker)
-        whole = all(len(set(row)) == BEAMS and min(row) >= 0 for row in lists.tolist())
-        print(
-            f"constrained, all {len(lists)} users: {spent:.1f} s, {len(lists) / spent:.0f} users/s"
-        )
-        print(f"every list holds {BEAMS} different items: {whole}")
+        rankings = setup.rank(ranker)
+        complete = all(len(set(row)) == BEAMS and min(row) >= 0 for row in rankings.tolist())
+        n = len(rankings)
+        print(f"constrained, all {n} users: {spent:.1f} s, {n / spent:.0f} users/s")
+        print(f"every ranking has {BEAMS} different items: {complete}")
         return
     compare(setup, args.repeats)
     steps_by_catalogue(setup, args.repeats)
@@ -235,14 +239,14 @@ main = Command(
     __doc__ or "",
     run,
     (
-        Flag("users", "Test users, spread over lengths.", int, 64, least=1),
+        Flag("users", "The number of test users, of all history lengths.", int, 64, least=1),
         Flag("all", "Rank all test users, without PyTorch.", bool, False),
-        Flag("batch", "Users a batch.", int, 16, least=1),
+        Flag("batch", "The users of a batch.", int, 16, least=1),
         Flag("buckets", "The most padded lengths.", int, 4, least=1),
-        Flag("bart-base", "6+6 layers of 768 instead of 3+3 of 256.", bool, False),
-        Flag("train-steps", "Steps of training before anything is timed.", int, 100, least=0),
-        Flag("dtype", "The dtype of the computation.", DTYPES, "float32"),
+        Flag("bart-base", "Use 6+6 layers of 768 instead of 3+3 of 256.", bool, False),
+        Flag("train-steps", "Training steps before the measurement.", int, 100, least=0),
+        Flag("dtype", "The compute dtype.", DTYPES, "float32"),
         Flag("repeats", "Timed runs, of which the fastest counts.", int, 3, least=1),
-        Flag("seed", "The seed of weights and order.", int, 0, least=0),
+        Flag("seed", "The seed of the weights and of the order.", int, 0, least=0),
     ),
 )

@@ -18,7 +18,7 @@ from genrec_jax.data.sequences import (
 )
 from genrec_jax.decoding.beam_search import SearchSpec
 from genrec_jax.decoding.exhaustive import make_blocks
-from genrec_jax.decoding.ranker import unwatched
+from genrec_jax.decoding.ranker import without_progress
 from genrec_jax.decoding.ranking import (
     Rank,
     find_by_beams,
@@ -30,7 +30,7 @@ from genrec_jax.decoding.ranking import (
 )
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
-from genrec_jax.identifiers.sentences import plan_batches, token_lengths
+from genrec_jax.identifiers.input_lengths import plan_batches, token_lengths
 from genrec_jax.identifiers.tokenizer import load_bart_tokenizer
 from genrec_jax.models.contract import Params, abstract_model, init_params, merge
 from genrec_jax.models.device_trie import DeviceTrie, put_on_device
@@ -48,7 +48,7 @@ BEAMS = 20
 
 @dataclass(frozen=True)
 class Setup:
-    """What both sides are given."""
+    """The common setup of both sides."""
 
     catalogue: Catalogue
     shape: GenRecShape
@@ -67,7 +67,7 @@ class Setup:
 
     @cached_property
     def cast(self) -> Params:
-        """The parameters as a ranker takes them."""
+        """The parameters in the compute dtype, for a ranker."""
         return cast_params(self.graph, self.params)
 
     def ranker(self, search: str) -> Rank:
@@ -80,7 +80,7 @@ class Setup:
         return make_ranker(self.graph, self.tables, find, self.trie, "next_item")
 
     def head(self, users: int) -> "Setup":
-        """The same for the first users alone, in one batch."""
+        """Return the setup for the first `users` users, in one batch."""
         rows = np.arange(min(users, len(self.plan.examples)))
         plan = plan_batches(
             self.plan.examples.take(rows),
@@ -92,13 +92,14 @@ class Setup:
         return replace(self, plan=plan)
 
     def rank(self, ranker: Rank) -> np.ndarray:
-        """Item rows [users, BEAMS]."""
+        """Rank all examples; return item rows [users, BEAMS]."""
         chunks = split_into_chunks(len(self.plan.examples))
-        found = rank_chunks(ranker, self.cast, self.plan, chunks, False, unwatched, "")
-        return join(found).items
+        ranked = rank_chunks(ranker, self.cast, self.plan, chunks, False, without_progress, "")
+        return join(ranked).items
 
 
 def set_up(args: SimpleNamespace, users: int) -> Setup:
+    """Load Beauty and the tokenizer, and train the model briefly; 0 users: all."""
     sequences = load_named("beauty", "")
     folder = checkpoint_folder(BART_BASE)
     indexing = make_indexing("random", sequences, args.seed)
@@ -111,7 +112,7 @@ def set_up(args: SimpleNamespace, users: int) -> Setup:
         shape = GenRecShape(**{**vars(shape), **small, "init_std": 0.05})
     params = init_params(shape, sequences.n_users, sequences.n_items, args.seed)
     params = train_briefly(params, shape, catalogue, sequences, args)
-    examples = next_item_examples(sequences, holdout=0)
+    examples = next_item_examples(sequences, n_excluded=0)
     by_length = np.argsort(examples.stops - examples.starts, kind="stable")
     rows = by_length[np.linspace(0, len(examples) - 1, users).astype(int)] if users else by_length
     plan = plan_batches(
@@ -138,7 +139,7 @@ def train_briefly(
     sequences: UserSequences,
     args: SimpleNamespace,
 ) -> Params:
-    """Some steps of pretraining on short histories."""
+    """Train some steps of pretraining on short histories."""
     steps = args.train_steps
     if steps == 0:
         return params
@@ -161,11 +162,11 @@ def train_briefly(
 
 
 def torch_model(setup: Setup) -> Any:
-    """`transformers`' BART with our weights and our dtype, on the GPU where torch sees one."""
+    """Make `transformers`' BART with our weights and dtype, on a GPU if torch has one."""
     import torch
     from transformers import BartConfig, BartForConditionalGeneration
 
-    from genrec_jax.models.genrec.names import name_table
+    from genrec_jax.models.genrec.tensor_names import name_table
 
     shape = setup.shape
     config = BartConfig(
@@ -204,7 +205,7 @@ def torch_device() -> str:
 
 
 def torch_batches(setup: Setup) -> list[tuple[np.ndarray, dict[str, Any]]]:
-    """(rows, inputs of `generate`) of every batch, embedded beforehand and on torch's device."""
+    """Return (rows, inputs of `generate`) of every batch, embedded in advance on torch's device."""
     import torch
 
     device = torch_device()
@@ -217,24 +218,27 @@ def torch_batches(setup: Setup) -> list[tuple[np.ndarray, dict[str, Any]]]:
     @partial(jax.jit, static_argnums=2)
     def embed(params: Params, batch: Batch, n_tokens: int) -> tuple[jax.Array, jax.Array]:
         model = merge(graph, params)
-        sentence = model.make_inputs(setup.tables, batch, "next_item", n_tokens).read
-        return model.embed(sentence.tokens) + model.id_vectors(sentence), sentence.mask
+        inputs = model.make_inputs(setup.tables, batch, "next_item", n_tokens).read
+        return model.embed(inputs.tokens) + model.id_vectors(inputs), inputs.mask
 
     batches = []
     for bucket, rows in setup.plan.in_order():
         x, mask = embed(setup.params, setup.plan.pad(bucket, rows), bucket.n_tokens)
-        inputs = {
+        arguments = {
             "inputs_embeds": torch.tensor(np.asarray(x, np.float32)[: len(rows)]).to(device, dtype),
             "attention_mask": torch.tensor(np.asarray(mask)[: len(rows)]).to(device),
         }
-        batches.append((rows, inputs))
+        batches.append((rows, arguments))
     return batches
 
 
-def torch_lists(
+def torch_rankings(
     setup: Setup, model: Any, batches: list[tuple[np.ndarray, dict[str, Any]]], allowed: Any
 ) -> np.ndarray:
-    """Item rows [users, BEAMS], -1 where a text is no item; `allowed` makes it constrained."""
+    """Rank with `generate`; return item rows [users, BEAMS], -1 for texts that are not items.
+
+    `allowed` is the prefix function of constrained search, or None.
+    """
     import torch
 
     width = setup.trie.depth
@@ -253,24 +257,24 @@ def torch_lists(
             texts = texts.cpu().numpy()[:, 1:]
         tokens[rows, :, : texts.shape[1]] = texts.reshape(len(rows), BEAMS, -1)
     item_of = {}
-    for item, (name, n) in enumerate(
+    for item, (path, n) in enumerate(
         zip(setup.catalogue.table.item_tokens, setup.catalogue.table.item_lengths, strict=True)
     ):
-        item_of[(*name[:n].tolist(), setup.catalogue.table.eos)] = item
-    lists = np.full(tokens.shape[:2], -1)
-    for place in np.ndindex(lists.shape):
-        text = tuple(t for t in tokens[place].tolist() if t != setup.catalogue.table.pad)
-        lists[place] = item_of.get(text, -1)
-    return lists
+        item_of[(*path[:n].tolist(), setup.catalogue.table.eos)] = item
+    rankings = np.full(tokens.shape[:2], -1)
+    for index in np.ndindex(rankings.shape):
+        text = tuple(t for t in tokens[index].tolist() if t != setup.catalogue.table.pad)
+        rankings[index] = item_of.get(text, -1)
+    return rankings
 
 
 def prefix_function(setup: Setup) -> Callable[[int, Any], list[int]]:
-    """A dict look-up a beam and step, as fast as a Python function of the prefix can be."""
+    """Return a prefix function: a dict look-up per beam and step, as fast as Python allows."""
     table = setup.catalogue.table
     allowed: dict[tuple[int, ...], set[int]] = {}
-    for name, length in zip(table.item_tokens.tolist(), table.item_lengths.tolist(), strict=True):
-        path = (*name[:length], table.eos)
+    for tokens, length in zip(table.item_tokens.tolist(), table.item_lengths.tolist(), strict=True):
+        path = (*tokens[:length], table.eos)
         for n, token in enumerate(path):
             allowed.setdefault(path[:n], set()).add(token)
-    lists = {prefix: sorted(tokens) for prefix, tokens in allowed.items()}
-    return lambda _, written: lists.get(tuple(written[1:].tolist()), [table.pad])
+    following = {prefix: sorted(tokens) for prefix, tokens in allowed.items()}
+    return lambda _, generated: following.get(tuple(generated[1:].tolist()), [table.pad])

@@ -1,4 +1,4 @@
-"""Where a figure was measured, and how to measure one."""
+"""The machine of a measurement, and timing."""
 
 import importlib.metadata
 import os
@@ -10,11 +10,11 @@ from typing import Any
 
 import jax
 
-DTYPES = ("float32", "bfloat16")  # of --dtype
+DTYPES = ("float32", "bfloat16")  # values of --dtype
 
 
 def describe_machine() -> str:
-    """Processor, device and versions, in three lines."""
+    """Return three lines with the processor, the devices and the versions."""
     packages = ("jax", "jaxlib", "flax", "optax", "torch", "transformers")
     versions = ", ".join(f"{name} {_version(name)}" for name in packages)
     device = jax.devices()[0]
@@ -26,7 +26,7 @@ def describe_machine() -> str:
 
 
 def seconds(run: Callable[[], Any], repeats: int, warm_up: bool = True) -> float:
-    """The least time of `repeats` runs, after one that compiles unless `warm_up` is off."""
+    """Return the shortest time of `repeats` runs, after a warm-up run that compiles."""
     if warm_up:
         jax.block_until_ready(run())
     times = []

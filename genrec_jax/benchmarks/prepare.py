@@ -1,13 +1,13 @@
-"""A log of 20 million interactions → a prepared dataset → batches: seconds, rows/s, memory.
+"""Measure the preparation of a log of 20 million interactions, and of its batches.
 
     python -m genrec_jax benchmark prepare                   1 M users, 200,000 items, csv.gz
     python -m genrec_jax benchmark prepare --users=100000    a tenth of it
-    python -m genrec_jax benchmark prepare --memory-gb=1     what DuckDB may take before it spills
+    python -m genrec_jax benchmark prepare --memory-gb=1     DuckDB's memory before it spills
 
-The log is synthetic: the popularity of items is log-normal, with a tenth of them below the 5-core;
-histories have 5 items and more, 20 on average; lines stand in no order of users; ids are as long
-as Amazon's. Every part runs in a process of its own, and its peak is the most memory that the
-process held at once (the kernel's figure).
+Prints seconds, rows per second and peak memory. The log is synthetic: item popularity is
+log-normal, with a tenth of the items below the 5-core; histories have at least 5 items, 20 on
+average; lines are in random order; ids are as long as Amazon's. Every part runs in a separate
+process, whose peak memory is reported by the kernel.
 """
 
 import gzip
@@ -27,22 +27,22 @@ import numpy as np
 from genrec_jax.cli.command import Command
 from genrec_jax.core.flags import Flag
 
-ITEMS_A_USER = 20
-ROWS_A_BLOCK = 1_000_000
+ITEMS_PER_USER = 20
+BLOCK = 1_000_000
 FIRST_SECOND, SECONDS = 1_388_534_400, 5 * 365 * 86_400
 
 
 def write_log(path: Path, users: int) -> int:
-    """A csv.gz of about 20 lines a user; returns how many."""
+    """Write a csv.gz of about 20 lines per user; return the number of lines."""
     rng = np.random.default_rng(0)
     items = max(20, users // 5)
-    lengths = 5 + rng.geometric(1 / (ITEMS_A_USER - 4), users) - 1
+    lengths = 5 + rng.geometric(1 / (ITEMS_PER_USER - 4), users) - 1
     owners = rng.permutation(np.repeat(np.arange(users), lengths))
     popularity = np.cumsum(rng.lognormal(sigma=1.5, size=items))
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(b"user,item,rating,time\n")
-        for start in range(0, len(owners), ROWS_A_BLOCK):
-            block = owners[start : start + ROWS_A_BLOCK]
+        for start in range(0, len(owners), BLOCK):
+            block = owners[start : start + BLOCK]
             drawn = np.searchsorted(popularity, popularity[-1] * rng.random(len(block)))
             moments = FIRST_SECOND + np.sort(rng.integers(0, 86_400, len(block)))
             moments += start * SECONDS // len(owners)
@@ -53,6 +53,7 @@ def write_log(path: Path, users: int) -> int:
 
 
 def prepare_log(path: Path, output: Path, memory_gb: float) -> None:
+    """Prepare the log, as the command `prepare` does."""
     from genrec_jax.data.prepare.config import PrepareConfig
     from genrec_jax.data.prepare.prepare import prepare
 
@@ -62,45 +63,46 @@ def prepare_log(path: Path, output: Path, memory_gb: float) -> None:
 
 
 def make_batches(folder: Path) -> None:
-    """All that stands between the folder and the first training step, and one epoch's batches."""
+    """Do everything before the first training step, and make the batches of one epoch."""
     from genrec_jax.data.prepared import read_prepared
     from genrec_jax.data.sequences import next_item_examples
     from genrec_jax.identifiers.catalogue import Catalogue
     from genrec_jax.identifiers.indexing import make_indexing
-    from genrec_jax.identifiers.sentences import plan_batches, token_lengths
+    from genrec_jax.identifiers.input_lengths import plan_batches, token_lengths
     from genrec_jax.identifiers.tokenizer import train_tokenizer
 
     started = time.perf_counter()
 
-    def tell(what: str) -> None:
-        print(f"  {what}: after {time.perf_counter() - started:.1f} s, {peak_gb():.2f} GB")
+    def report(done: str) -> None:
+        print(f"  {done}: after {time.perf_counter() - started:.1f} s, {peak_gb():.2f} GB")
 
     sequences = read_prepared(folder)
-    tell("folder read")
+    report("folder read")
     indexing = make_indexing("random", sequences, 0)
-    names = indexing.item_names() + indexing.user_names()
-    vocabulary = train_tokenizer(names, 800)
-    del names
-    tell("tokenizer trained")
+    identifiers = indexing.item_identifiers() + indexing.user_identifiers()
+    vocabulary = train_tokenizer(identifiers, 800)
+    del identifiers
+    report("tokenizer trained")
     catalogue = Catalogue.build(sequences, indexing, vocabulary)
-    tell("token table and trie built")
+    report("token table and trie built")
     examples = next_item_examples(sequences, 2)
     plan = plan_batches(examples, token_lengths(catalogue.table, 512), 256, 8, "finetune")
     batches = plan.epoch(0, 0)
-    tell("epoch planned")
+    report("epoch planned")
     rows = 0
     for bucket, members in batches:
         rows += int((plan.pad(bucket, members).users >= 0).sum())
     assert rows == sequences.n_users
-    tell(f"{len(batches)} batches of 256 made")
+    report(f"{len(batches)} batches of 256 made")
 
 
 def peak_gb() -> float:
+    """Return the peak memory of this process in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def in_a_process_of_its_own(part: str, *arguments: str) -> tuple[float, float]:
-    """Seconds and peak GB of this module's `--part`."""
+def in_new_process(part: str, *arguments: str) -> tuple[float, float]:
+    """Run a part of this benchmark in a new process; return its seconds and peak GB."""
     command = [
         sys.executable,
         "-m",
@@ -131,16 +133,16 @@ def run(flags: SimpleNamespace) -> None:
         started = time.perf_counter()
         rows = write_log(log, flags.users)
         print(
-            f"log: {rows:,} lines, {log.stat().st_size / 1e6:.0f} MB packed, "
+            f"log: {rows:,} lines, {log.stat().st_size / 1e6:.0f} MB compressed, "
             f"written in {time.perf_counter() - started:.0f} s",
             flush=True,
         )
         where = (f"--log={log}", f"--output={output}", f"--memory-gb={flags.memory_gb}")
-        took, peak = in_a_process_of_its_own("prepare", *where)
+        took, peak = in_new_process("prepare", *where)
         print(f"prepare: {took:.1f} s, {rows / took:,.0f} rows/s, peak {peak:.2f} GB", flush=True)
-        left = json.loads((output / "dataset.json").read_text())["interactions"]
-        took, peak = in_a_process_of_its_own("batches", *where)
-        print(f"batches: {took:.1f} s, {left / took:,.0f} interactions/s, peak {peak:.2f} GB")
+        remaining = json.loads((output / "dataset.json").read_text())["interactions"]
+        took, peak = in_new_process("batches", *where)
+        print(f"batches: {took:.1f} s, {remaining / took:,.0f} interactions/s, peak {peak:.2f} GB")
 
 
 main = Command(
@@ -149,10 +151,10 @@ main = Command(
     __doc__ or "",
     run,
     (
-        Flag("users", "Users in the log.", int, 1_000_000, least=100),
+        Flag("users", "The number of users in the log.", int, 1_000_000, least=100),
         Flag("memory-gb", "The memory that DuckDB may use.", float, 2.0),
-        Flag("scratch", "Where the log and DuckDB's files go.", Path, expected="FOLDER"),
-        # Of the processes that this one starts:
+        Flag("scratch", "The folder of the log and of DuckDB's files.", Path, expected="FOLDER"),
+        # For the processes that this one starts:
         Flag("part", "", ("prepare", "batches")),
         Flag("log", "", Path),
         Flag("output", "", Path),

@@ -1,14 +1,14 @@
-"""Many steps of a tiny model, as training makes them: is memory flat, does it slow down?
+"""Check that memory and step time stay flat over many training steps.
 
     python -m genrec_jax benchmark soak                       ten thousand steps, some minutes
     python -m genrec_jax benchmark soak --steps=100000
 
-A whole run in a folder of its own that goes again: both phases, a line of figures every 50 steps,
-a validation every 500 and a checkpoint every 250. Printed are, for each tenth of the run, the
-median of the resident memory of the process, read twice a second, and the lower quartile of the
-milliseconds a step, by the lines of figures, which leave validations and saves out. Leaves with
-exit code 1 if either grew by more than --tolerance within a phase; between the two, memory grows
-by the programs of the second.
+Trains a tiny model in a temporary folder: both phases, a line of metrics every 50 steps, a
+validation every 500 and a checkpoint every 250. For each tenth of the run it prints the median of
+the process's resident memory, read twice a second, and the lower quartile of the milliseconds per
+step in the lines of metrics, which exclude validations and saves. The exit code is 1 if either
+grows by more than --tolerance within a phase. Between the phases memory grows by the second phase's
+programs.
 """
 
 import json
@@ -31,16 +31,16 @@ from genrec_jax.runs.run_folder import RunFolder
 from genrec_jax.training.train import train
 
 BATCH = 16
-EVERY = 50  # steps a line
+EVERY = 50  # steps between lines of metrics
 TENTHS = 10
-# The tenths that are compared, by place: the first one of a phase compiles.
+# The indices of the tenths that are compared; the first tenth of a phase compiles.
 PHASES = {"pretraining": (1, 4), "finetuning": (6, 9)}
 SECONDS_BETWEEN_READINGS = 0.5
-FEWEST_STEPS = 2_000  # a tenth must hold a validation and some lines of figures
+FEWEST_STEPS = 2_000  # so that a tenth has a validation and some lines of metrics
 
 
 def soak_config(steps: int) -> Config:
-    """Half of the steps in each phase, on 2,000 synthetic users."""
+    """Return the config: half of the steps in each phase, on 2,000 synthetic users."""
     small = PhaseConfig(
         epochs=steps,  # more than enough: max_steps ends the phase
         max_steps=steps // 2,
@@ -69,7 +69,7 @@ def soak_config(steps: int) -> Config:
 
 
 class MemoryGauge:
-    """Reads, beside training, how many steps the run has written and the memory of the process."""
+    """A thread that records the run's logged steps and the memory of the process."""
 
     def __init__(self, metrics: Path):
         self.readings: list[tuple[int, float]] = []  # (step, resident MiB)
@@ -94,8 +94,8 @@ class MemoryGauge:
                 self.readings.append((step, memory.memory_info().rss / 2**20))
 
 
-def milliseconds_a_step(metrics: Path) -> list[tuple[int, float]]:
-    """(step, milliseconds) of each line of training figures; lines leave validations out."""
+def milliseconds_per_step(metrics: Path) -> list[tuple[int, float]]:
+    """Return (step, milliseconds per step) of each line of training metrics."""
     lines = map(json.loads, metrics.read_text().splitlines())
     return [
         (line["step"], 1000 * BATCH / line["sequences_per_second"])
@@ -105,7 +105,7 @@ def milliseconds_a_step(metrics: Path) -> list[tuple[int, float]]:
 
 
 def tenths(series: list[tuple[int, float]], steps: int) -> list[list[float]]:
-    """The values of each tenth of the steps."""
+    """Split a series of (step, value) into the values of each tenth of the steps."""
     width = steps / TENTHS
     return [
         [value for step, value in series if width * i < step <= width * (i + 1)]
@@ -114,18 +114,18 @@ def tenths(series: list[tuple[int, float]], steps: int) -> list[list[float]]:
 
 
 def lower_quartile(values: list[float]) -> float:
-    """Of times: what else runs on the machine only adds to them."""
+    """Return the lower quartile, since other work on the machine only increases times."""
     return quantiles(values, n=4)[0]
 
 
 def soak(steps: int) -> tuple[list[float], list[float]]:
-    """MiB and milliseconds a step in each tenth of a run."""
+    """Train, and return the MiB and the milliseconds per step in each tenth of the run."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder(Path(scratch) / "run")
         with MemoryGauge(folder.metrics) as gauge:
             train(soak_config(steps), folder, report_run)
         memory = [(step, value) for step, value in gauge.readings if step < steps]
-        times = milliseconds_a_step(folder.metrics)
+        times = milliseconds_per_step(folder.metrics)
         return (
             [median(values) for values in tenths(memory, steps)],
             [lower_quartile(values) for values in tenths(times, steps)],
@@ -141,7 +141,7 @@ def run(flags: SimpleNamespace) -> int:
     print("MiB  " + "".join(f"{value:7.0f}" for value in megabytes))
     print("ms   " + "".join(f"{value:7.2f}" for value in milliseconds))
     failed = False
-    for name, values in (("memory", megabytes), ("time a step", milliseconds)):
+    for name, values in (("memory", megabytes), ("time per step", milliseconds)):
         for phase, (first, last) in PHASES.items():
             share = values[last] / values[first] - 1
             failed |= share > flags.tolerance
@@ -155,7 +155,7 @@ main = Command(
     __doc__ or "",
     run,
     (
-        Flag("steps", "Steps of both phases together.", int, 10_000, least=FEWEST_STEPS),
-        Flag("tolerance", "The largest share by which memory and time may grow.", float, 0.1),
+        Flag("steps", "The steps of both phases together.", int, 10_000, least=FEWEST_STEPS),
+        Flag("tolerance", "The largest relative growth of memory and time.", float, 0.1),
     ),
 )

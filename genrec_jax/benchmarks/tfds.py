@@ -1,7 +1,9 @@
-"""How fast tensorflow-datasets folders are written and read: python -m genrec_jax benchmark tfds
+"""Measure how fast tensorflow-datasets folders are written and read.
 
-A prepared dataset of so many users, 9 items each on average, is written as a folder of `genrec`
-and read again, in bulk as training does, by the library's own decoder, and as it was prepared.
+    python -m genrec_jax benchmark tfds
+
+A prepared dataset with 9 items per user on average is written as a folder of `genrec`. It is read
+in bulk, as in training, by the library's decoder, and from the prepared folder.
 """
 
 import tempfile
@@ -20,10 +22,11 @@ from genrec_jax.data.prepared import Prepared, read_prepared, write_prepared
 from genrec_jax.data.tfds_export import build
 from genrec_jax.data.tfds_reader import read_tfds
 
-DECODED = 20_000  # users that the library's decoder is timed on
+DECODED = 20_000  # users for which the library's decoder is timed
 
 
 def make_prepared(folder: Path, n_users: int) -> None:
+    """Write a random prepared dataset."""
     rng = np.random.default_rng(0)
     n_items = max(n_users // 5, 10)
     offsets = np.concatenate([[0], np.cumsum(rng.integers(5, 14, n_users))])
@@ -41,6 +44,7 @@ def make_prepared(folder: Path, n_users: int) -> None:
 
 
 def timed(what: str, n_users: int, act: Callable[[], Any]) -> Any:
+    """Run a function and print its time."""
     started = time.perf_counter()
     result = act()
     seconds = time.perf_counter() - started
@@ -60,7 +64,7 @@ def run(args: SimpleNamespace) -> None:
         rows = builder.as_data_source("users")
         some = list(range(min(n, DECODED)))
         timed("read by the library's decoder", len(some), lambda: rows.__getitems__(some))
-        timed("read as it was prepared", n, lambda: read_prepared(prepared))
+        timed("read from the prepared folder", n, lambda: read_prepared(prepared))
 
 
 main = Command(
@@ -68,5 +72,5 @@ main = Command(
     "[--users=N]",
     __doc__ or "",
     run,
-    (Flag("users", "Users in the dataset.", int, 200_000, least=1),),
+    (Flag("users", "The number of users in the dataset.", int, 200_000, least=1),),
 )

@@ -1,1 +1,1 @@
-"""One file a command."""
+"""The commands of `python -m genrec_jax`, one module each."""

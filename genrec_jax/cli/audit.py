@@ -1,7 +1,8 @@
-"""Test whether the item numbering of a dataset leaks the test items; nothing is trained.
+"""Test whether the item numbering of a dataset leaks test items. No model is trained.
 
-Rules that know nothing but the numbers are ranked on the test items. What they hit above chance is
-what a model that reads the numbers as text can read off them.
+Heuristics that know nothing but the item numbers rank the test items. Their advantage over chance
+is what a model that reads item numbers as text could learn from the numbering alone. The dataset is
+that of --config, or of the run in --workdir.
 """
 
 import logging
@@ -16,15 +17,16 @@ from genrec_jax.runs.config_source import NEW_RUN
 log = logging.getLogger(__name__)
 
 
-def run(given: SimpleNamespace) -> None:
-    if given.workdir is not None and given.config_file is not None:
-        raise InputError("--workdir: found --config beside it, expected one of them")
+def run(arguments: SimpleNamespace) -> None:
+    """Run the command."""
+    if arguments.workdir is not None and arguments.config_file is not None:
+        raise InputError("--workdir: found together with --config, expected only one of them")
     from genrec_jax.cli.jax_setup import set_up_jax
     from genrec_jax.evaluation.audit import audit
     from genrec_jax.reporting.tables import audit_text
 
     set_up_jax()
-    log.info("%s", audit_text(audit(given.config)))
+    log.info("%s", audit_text(audit(arguments.config)))
 
 
 main = Command(
@@ -32,7 +34,14 @@ main = Command(
     "--config=configs/NAME.py[:variant]|--workdir=RUN [--config.KEY=VALUE …]",
     __doc__ or "",
     run,
-    (Flag("workdir", "A run whose config is taken without --config.", Path, expected="RUN"),),
+    (
+        Flag(
+            "workdir",
+            "The directory of a run whose config to use instead of --config.",
+            Path,
+            expected="RUN",
+        ),
+    ),
     NEW_RUN,
-    interrupted="interrupted; an audit writes nothing",
+    interrupted="interrupted; an audit writes no files",
 )

@@ -1,4 +1,4 @@
-"""Several processes, perhaps on several hosts, as one command: their flags, and how they meet."""
+"""The flags of a run in several processes, perhaps on several hosts, and how they connect."""
 
 import logging
 import re
@@ -7,56 +7,70 @@ from types import SimpleNamespace
 from genrec_jax.core.errors import InputError
 from genrec_jax.core.flags import Flag
 
-TOGETHER = ("coordinator", "processes", "process")
+ADDRESS_FLAGS = ("coordinator", "processes", "process")  # all or none of them must be given
 PROCESS_FLAGS = (
-    Flag("coordinator", "Where process 0 of several listens.", expected="HOST:PORT"),
-    Flag("processes", "The number of processes.", int),
-    Flag("process", "The number of this process, from 0.", int, expected="I"),
+    Flag(
+        "coordinator",
+        "Run in several processes that connect to process 0 at this address.",
+        expected="HOST:PORT",
+    ),
+    Flag("processes", "The number of processes of the run.", int),
+    Flag("process", "The number of this process, counted from 0.", int, expected="I"),
     Flag(
         "distributed",
-        "Take these three from SLURM, Open MPI, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
-        "JAX_PROCESS_ID.",
+        "Take the values of the three flags above from SLURM or Open MPI, or from the environment "
+        "variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.",
         bool,
         False,
     ),
 )
 
 
-def join_others(given: SimpleNamespace) -> None:
-    """Become one of several processes if the flags say so, and check that all have one config.
+def join_processes(arguments: SimpleNamespace) -> None:
+    """Connect to the other processes of the run if the flags request it.
+
+    Afterwards, only process 0 logs anything less severe than an error.
+
+    Args:
+        arguments: the parsed command line, with the values of PROCESS_FLAGS and `config`.
 
     Raises:
-        InputError: flags that do not fit together, or processes with different configs.
+        InputError: the flags do not fit together, the processes cannot be connected, or their
+            configs differ.
     """
-    values = [getattr(given, name) for name in TOGETHER]
-    missing = [f"--{name}" for name in TOGETHER if getattr(given, name) is None]
-    if given.distributed:
-        if len(missing) < len(TOGETHER):
-            raise InputError("--distributed: found --coordinator, --processes or --process beside")
-    elif len(missing) == len(TOGETHER):
+    values = [getattr(arguments, name) for name in ADDRESS_FLAGS]
+    missing = [f"--{name}" for name in ADDRESS_FLAGS if getattr(arguments, name) is None]
+    if arguments.distributed:
+        if len(missing) < len(ADDRESS_FLAGS):
+            raise InputError(
+                "--distributed: found together with --coordinator, --processes or --process, "
+                "expected none of them"
+            )
+    elif len(missing) == len(ADDRESS_FLAGS):
         return
     elif missing:
         raise InputError(
-            f"{' and '.join(missing)}: missing, expected all of --{', --'.join(TOGETHER)}"
+            f"{' and '.join(missing)}: missing, expected all of --{', --'.join(ADDRESS_FLAGS)}"
         )
-    elif not is_address(given.coordinator):
+    elif not is_address(arguments.coordinator):
         raise InputError(
-            f"--coordinator: found {given.coordinator!r}, expected HOST:PORT with a port from 1 "
-            "to 65535, as in localhost:29500"
+            f"--coordinator: found {arguments.coordinator!r}, expected HOST:PORT with a port from "
+            "1 to 65535, such as localhost:29500"
         )
-    elif given.process not in range(given.processes):
+    elif arguments.process not in range(arguments.processes):
         raise InputError(
-            f"--process: found {given.process}, expected a number from 0 to below "
-            f"--processes={given.processes}"
+            f"--process: found {arguments.process}, expected a number from 0 to below "
+            f"--processes={arguments.processes}"
         )
-    from genrec_jax.core import processes  # imports JAX, which the checks above do without
+    from genrec_jax.core import processes  # imports JAX, which the checks above do not need
 
     processes.join(*values)
-    if not processes.is_first():
+    if not processes.is_process_0():
         logging.getLogger("genrec_jax").setLevel(logging.ERROR)
-    processes.check_same(given.config.to_json(), "config")
+    processes.check_same(arguments.config.to_json(), "config")
 
 
 def is_address(text: str) -> bool:
+    """Return whether a text is HOST:PORT or [IPV6]:PORT with a valid port."""
     match = re.fullmatch(r"[^\s:]+:(\d{1,5})|\[[^\s\]]+\]:(\d{1,5})", text)
     return match is not None and 0 < int(match[1] or match[2]) < 2**16

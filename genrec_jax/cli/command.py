@@ -1,7 +1,7 @@
-"""A command: its flags, its help, its work, and how it ends.
+"""The `Command` class: a command's flags, help text, work and exit code.
 
 A command's module imports nothing heavy at the top: flags and config keys are checked, and --help
-is printed, before JAX is imported. Its `run` imports what does the work.
+is printed, before JAX is imported. Its function `run` imports what the work needs.
 """
 
 import importlib
@@ -18,23 +18,24 @@ from genrec_jax.cli.names import COMMANDS
 from genrec_jax.core.endings import UNWRITTEN, run_command
 from genrec_jax.core.flags import Flag, UnknownFlag, help_text, read_flags, wants_help
 
-if TYPE_CHECKING:  # needs ml_collections, which only commands with a config do
+if TYPE_CHECKING:  # imports ml_collections, which only commands with a config need
     from genrec_jax.core.config_flags import ConfigSource
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command of `python -m genrec_jax`; called with its command line, it returns the exit code.
+    """A command of `python -m genrec_jax`. Calling it with a command line returns its exit code.
 
     Attributes:
-        name: as on the command line.
-        usage: what follows the name, for --help.
-        text: the rest of --help.
-        run: does the work, with the flags' values as attributes; may return an exit code.
-        flags: all but --config.
-        config: where the command's config comes from; None if it has none.
-        positional: whether words that are no flags are allowed; they are `.positional`.
-        interrupted: the line for Ctrl-C.
+        name: the command's name on the command line.
+        usage: the form of the arguments after the name, for --help.
+        text: the description for --help.
+        run: does the work. It is called with the parsed arguments (a value for each flag, `config`
+            and `positional`) and may return an exit code.
+        flags: the command's flags, without those of its config.
+        config: the kind of config that the command takes; None if it has none.
+        positional: whether arguments that are not flags are allowed; they become `.positional`.
+        interrupted: the line to print after Ctrl-C.
     """
 
     name: str
@@ -47,20 +48,32 @@ class Command:
     interrupted: str = UNWRITTEN
 
     def __call__(self, argv: Sequence[str]) -> int:
-        """Do the work; `argv` has the command's name first."""
+        """Run the command and return its exit code.
+
+        Args:
+            argv: the command line, with the command's name first.
+        """
         with logging_to_console():
             return run_command(lambda: self._run(argv), self.interrupted, is_reported)
 
     def _run(self, argv: Sequence[str]) -> int | None:
         if wants_help(argv):
-            print(
-                help_text(f"python -m genrec_jax {self.name} {self.usage}", self.text, self.flags)
-            )
+            usage = f"python -m genrec_jax {self.name} {self.usage}"
+            print(help_text(usage, self.text, self.documented_flags))
             return 0
         return self.run(self.parse(argv))
 
+    @property
+    def documented_flags(self) -> tuple[Flag, ...]:
+        """The flags that --help lists, including those of the config."""
+        return self.flags if self.config is None else (*self.config.documented_flags, *self.flags)
+
     def parse(self, argv: Sequence[str]) -> SimpleNamespace:
-        """The values of the flags and the checked config. Raises InputError."""
+        """Return the values of the flags and the checked config.
+
+        Raises:
+            InputError: the command line or the config is invalid.
+        """
         try:
             if self.config is None:
                 return read_flags(flags.FlagValues(), argv, self.flags, self.positional)
@@ -74,7 +87,7 @@ class Command:
 
 
 def load_command(name: str) -> Callable[[Sequence[str]], int]:
-    """The command of a name in COMMANDS."""
+    """Import and return a command by its name in COMMANDS."""
     return importlib.import_module(f"genrec_jax.cli.{name.replace('-', '_')}").main
 
 
@@ -84,6 +97,9 @@ def _flag_names(name: str) -> set[str]:
 
 
 def is_reported(error: BaseException) -> bool:
-    """Whether this process prints the line for an error; of several, one does."""
-    processes = sys.modules.get("genrec_jax.core.processes")  # which imports JAX
-    return processes is None or processes.is_to_be_told(error)
+    """Return whether this process prints the line for an error.
+
+    If a command runs in several processes, one of them prints it.
+    """
+    processes = sys.modules.get("genrec_jax.core.processes")  # importing it would import JAX
+    return processes is None or processes.reports_error(error)

@@ -11,10 +11,11 @@ from genrec_jax.core.disk import writing
 
 
 class ConsoleHandler(logging.Handler):
-    """Log lines on standard output that leave a progress bar whole."""
+    """A logging handler that prints on standard output without breaking a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if sys.stdout is None:  # `>&-` closed it
+        """Print one record. Raises DiskError if standard output cannot be written."""
+        if sys.stdout is None:  # closed by the shell's `>&-`
             return
         with writing("standard output"):
             tqdm.write(self.format(record), file=sys.stdout)
@@ -23,7 +24,7 @@ class ConsoleHandler(logging.Handler):
 
 @contextlib.contextmanager
 def logging_to_console() -> Iterator[None]:
-    """The package's log lines on standard output, from `info` upwards."""
+    """Print the package's log lines of level INFO and above on standard output inside the block."""
     logger = logging.getLogger("genrec_jax")
     logger.setLevel(logging.INFO)
     logger.propagate = False

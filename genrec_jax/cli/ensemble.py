@@ -1,16 +1,20 @@
-"""Combine a finished run's probabilities with those of the item-transition kNN.
+"""Combine a finished run with the item-transition kNN.
 
-Scores every item for the validation users and chooses the combination method and its weight there;
-then ranks the test users once. `RUN/results_mixed.json` holds the result with the whole validation
-curve, `RUN/predictions/mixed_test.parquet` the rankings; those of an earlier ensemble are
-overwritten. A run that was finetuned on the validation targets (`finetune.holdout=1`) is refused:
-no weight can be chosen on them. GenRec's own row is that of exact ranking, whatever search the
-run's config names.
+Scores every item for the validation users, chooses the combination method and its weight on them,
+and then ranks the test users once. `RUN/results_ensemble.json` holds the result and the metrics of
+every weight on validation; `RUN/predictions/ensemble_test.parquet` holds the rankings. The files of
+an earlier ensemble are overwritten. The metrics of the model alone are those of exact ranking,
+whatever search the run's config selects.
 
-A run was trained on the histories that its validation shows, and so may give the kNN less weight
-there than is best on the test. --chooser=OTHER, a run of the same config with `data.drop_last=1`,
-predicts the same validation items as the test items will be predicted: the newest item of a
-history is new to it. Its seed may be another.
+A run that was also finetuned on the validation items (`finetune.include_validation_item`) is
+refused, because they cannot be used to choose a weight.
+
+By default the weight is chosen with the run itself. The run was trained on the histories from which
+it predicts the validation items, whereas every test history ends with an item that it was not
+trained on. The chosen weight of the kNN may therefore be smaller than is best on the test items.
+`--chooser=OTHER` chooses the weight with a second run of the same config and `data.drop_last=1`,
+which shifts the split by one item: the validation items of RUN are the test items of OTHER. The
+seeds of the two runs may differ.
 """
 
 import logging
@@ -18,25 +22,26 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from genrec_jax.cli.command import Command
-from genrec_jax.cli.runs import FINISHED
+from genrec_jax.cli.runs import REQUIRED_WORKDIR
 from genrec_jax.core.flags import Flag
 from genrec_jax.runs.config_source import STORED_RUN
 
 log = logging.getLogger(__name__)
 
 
-def run(given: SimpleNamespace) -> None:
+def run(arguments: SimpleNamespace) -> None:
+    """Run the command."""
     from genrec_jax.cli.jax_setup import set_up_jax
     from genrec_jax.core.file_lock import locked
-    from genrec_jax.evaluation.ensemble_run import RESULTS, mix_run
-    from genrec_jax.reporting.tables import mixed_table
+    from genrec_jax.evaluation.ensemble_run import RESULTS, evaluate_ensemble
+    from genrec_jax.reporting.tables import ensemble_table
     from genrec_jax.runs.run_folder import RunFolder
 
     set_up_jax()
-    with locked(given.workdir / "mix.lock", f"--workdir={given.workdir}"):
-        chooser = RunFolder(given.chooser) if given.chooser else None
-        result = mix_run(given.config, RunFolder(given.workdir), chooser)
-    log.info("\n%s\nwrote %s", mixed_table(result), given.workdir / RESULTS)
+    with locked(arguments.workdir / "ensemble.lock", f"--workdir={arguments.workdir}"):
+        chooser = RunFolder(arguments.chooser) if arguments.chooser else None
+        result = evaluate_ensemble(arguments.config, RunFolder(arguments.workdir), chooser)
+    log.info("\n%s\nwrote %s", ensemble_table(result), arguments.workdir / RESULTS)
 
 
 main = Command(
@@ -44,7 +49,16 @@ main = Command(
     "--workdir=RUN [--chooser=OTHER] [--config.evaluate.KEY=VALUE …]",
     __doc__ or "",
     run,
-    (FINISHED, Flag("chooser", "The run that chooses on validation.", Path, expected="OTHER")),
+    (
+        REQUIRED_WORKDIR,
+        Flag(
+            "chooser",
+            "The directory of a weight-tuning run: a run of the same config with data.drop_last=1. "
+            "If not given, the weight is chosen with the run itself.",
+            Path,
+            expected="OTHER",
+        ),
+    ),
     STORED_RUN,
-    interrupted="interrupted; earlier files are untouched, rerun the command to start anew",
+    interrupted="interrupted; existing files are unchanged, rerun the command to start over",
 )

@@ -1,13 +1,14 @@
 """Rank a split with a run's checkpoint and print its metrics.
 
-The baselines are printed beside it, on the same users. --config.evaluate.KEY=VALUE changes how the
-run is ranked; the run itself is not changed.
+The metrics of the baselines on the same users are printed next to them. --config.evaluate.KEY=VALUE
+changes how the users are ranked; the run itself is not changed. All other keys of the config must
+have the run's values, except config.model_parallel and config.data.dir.
 """
 
 import logging
 from types import SimpleNamespace
 
-from genrec_jax.cli.cluster import join_others
+from genrec_jax.cli.cluster import join_processes
 from genrec_jax.cli.command import Command
 from genrec_jax.cli.runs import RANKING_FLAGS, stored_run
 from genrec_jax.core.endings import RESUMABLE
@@ -17,14 +18,15 @@ from genrec_jax.runs.config_source import NEW_RUN
 log = logging.getLogger(__name__)
 
 
-def run(given: SimpleNamespace) -> None:
+def run(arguments: SimpleNamespace) -> None:
+    """Run the command."""
     from genrec_jax.cli.jax_setup import set_up_jax
     from genrec_jax.evaluation.evaluate import evaluate
     from genrec_jax.reporting.tables import result_table
 
     set_up_jax()
-    join_others(given)
-    result = evaluate(given.config, stored_run(given), given.split, given.step)
+    join_processes(arguments)
+    result = evaluate(arguments.config, stored_run(arguments), arguments.split, arguments.step)
     log.info("\n%s", result_table(result))
 
 
@@ -35,7 +37,7 @@ main = Command(
     run,
     (
         *RANKING_FLAGS,
-        Flag("split", "The split to rank.", ("test", "validation"), "test"),
+        Flag("split", "The split whose users are ranked.", ("test", "validation"), "test"),
     ),
     NEW_RUN,
     interrupted=RESUMABLE,

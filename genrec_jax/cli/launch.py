@@ -1,16 +1,17 @@
-"""From a command line to its command, for `python -m genrec_jax` and `python -m genrec_jax.main`.
+"""Find and run the command of a command line.
 
-Everything, the imports included, happens inside `run_command`, so that whatever goes wrong ends in
-one line and an exit code.
+`by_name` serves `python -m genrec_jax`; `by_mode` serves `python -m genrec_jax.main`. Everything,
+including the imports, runs inside `run_command`, so that every failure ends in one line and an exit
+code.
 """
 
 from collections.abc import Sequence
 
 from genrec_jax.cli.command import load_command
-from genrec_jax.cli.names import COMMANDS, MODES, RENAMED, nearest
+from genrec_jax.cli.names import COMMANDS, MODES, RENAMED, suggestion
 from genrec_jax.core.endings import EXIT_CODES, run_command
 from genrec_jax.core.errors import InputError
-from genrec_jax.core.flags import HELP, given, wants_help
+from genrec_jax.core.flags import HELP, flag_value, wants_help
 
 MODULE = "python -m genrec_jax"
 USAGE = "\n".join(
@@ -19,7 +20,8 @@ USAGE = "\n".join(
         "",
         *(f"  {name:<10} {about}" for name, about in COMMANDS.items()),
         "",
-        f"{MODULE}.main --mode={'|'.join(MODES)} is the same as the first four.",
+        f"{MODULE} COMMAND --help lists the flags of a command.",
+        f"{MODULE}.main --mode={'|'.join(MODES)} runs the first four, too.",
         "",
         EXIT_CODES,
     ]
@@ -30,8 +32,8 @@ USAGE_OF_MODES = "\n".join(
         "",
         *(f"  --mode={name:<10} {COMMANDS[name]}" for name in MODES),
         "",
-        "Without --mode, train. --mode=MODE --help lists the flags of a mode.",
-        f"{MODULE} --help lists the other commands.",
+        "The default mode is train. --mode=MODE --help lists the flags of a mode.",
+        f"{MODULE} --help lists all commands.",
         "",
         EXIT_CODES,
     ]
@@ -39,7 +41,11 @@ USAGE_OF_MODES = "\n".join(
 
 
 def by_name(argv: Sequence[str]) -> int:
-    """Run the command that `argv[1]` names with the arguments after it; returns its exit code."""
+    """Run the command named by `argv[1]` and return its exit code.
+
+    Args:
+        argv: the command line: the program's name, the command's name and its arguments.
+    """
     return run_command(lambda: _by_name(argv))
 
 
@@ -51,12 +57,16 @@ def _by_name(argv: Sequence[str]) -> int:
     if name.startswith("-"):
         raise InputError(f"{name}: expected a command first, one of {', '.join(COMMANDS)}")
     if name not in COMMANDS:
-        raise InputError(f"{name}: no such command{nearest(name, COMMANDS, RENAMED)}")
+        raise InputError(f"{name}: no such command{suggestion(name, COMMANDS, RENAMED)}")
     return load_command(name)([name, *argv[2:]])
 
 
 def by_mode(argv: Sequence[str]) -> int:
-    """Run the command that --mode names, train without it; returns its exit code."""
+    """Run the command named by --mode, or `train` without that flag, and return its exit code.
+
+    Args:
+        argv: the command line, with the program's name first.
+    """
     return run_command(lambda: _by_mode(argv))
 
 
@@ -65,9 +75,9 @@ def _by_mode(argv: Sequence[str]) -> int:
         raise InputError(f"{argv[0]}: expected the program's name before it, as in sys.argv")
     first = argv[1] if len(argv) > 1 else ""
     if first in COMMANDS:
-        one_mode = f"--mode={first}, or " if first in MODES else ""
-        raise InputError(f"{first}: not a flag, expected {one_mode}{MODULE} {first}")
-    mode = given(argv, "mode")
+        with_mode = f"--mode={first}, or " if first in MODES else ""
+        raise InputError(f"{first}: not a flag, expected {with_mode}{MODULE} {first}")
+    mode = flag_value(argv, "mode")
     if mode is None and wants_help(argv):
         print(USAGE_OF_MODES)
         return 0
@@ -79,10 +89,10 @@ def _by_mode(argv: Sequence[str]) -> int:
 
 def _without_mode(arguments: Sequence[str]) -> list[str]:
     kept: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        if word in ("--mode", "-mode"):
-            next(words, None)  # its value
-        elif not word.startswith(("--mode=", "-mode=")):
-            kept.append(word)
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument in ("--mode", "-mode"):
+            next(remaining, None)  # skip its value
+        elif not argument.startswith(("--mode=", "-mode=")):
+            kept.append(argument)
     return kept

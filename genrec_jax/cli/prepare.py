@@ -1,9 +1,9 @@
-"""Turn an interaction log into a prepared dataset that training reads.
+"""Turn an interaction log into a prepared dataset to train on.
 
-Reads and checks the log, drops duplicates, filters users and items to the k-core, orders by time,
-numbers, and writes FOLDER; genrec_jax/data/prepared.py describes its files. Then
---config.data.name=file --config.data.file=FOLDER trains on it. genrec_jax/data/prepare/config.py
-says what each key means.
+Reads and checks the log, drops duplicates, filters users and items to the k-core, orders the
+interactions by time, numbers users and items, and writes FOLDER. Its files are described in
+genrec_jax/data/prepared.py; the config keys are described in genrec_jax/data/prepare/config.py. To
+train on the dataset, set --config.data.name=file --config.data.file=FOLDER.
 """
 
 from pathlib import Path
@@ -15,10 +15,11 @@ from genrec_jax.core.flags import Flag
 from genrec_jax.data.prepare.config import PrepareConfig
 
 
-def run(given: SimpleNamespace) -> None:
+def run(arguments: SimpleNamespace) -> None:
+    """Run the command."""
     from genrec_jax.data.prepare.prepare import prepare
 
-    prepare(given.config, given.output)
+    prepare(arguments.config, arguments.output)
 
 
 main = Command(
@@ -27,7 +28,15 @@ main = Command(
     "[--config.KEY=VALUE …]",
     __doc__ or "",
     run,
-    (Flag("output", "The folder to write.", Path, expected="FOLDER", required=True),),
+    (
+        Flag(
+            "output",
+            "The folder to write the prepared dataset to.",
+            Path,
+            expected="FOLDER",
+            required=True,
+        ),
+    ),
     ConfigSource(
         PrepareConfig.from_dict,
         [PrepareConfig()],

@@ -1,6 +1,7 @@
-"""`python -m genrec_jax.MODULE`: refused for all modules but genrec_jax.main, with the command.
+"""Refuse `python -m genrec_jax.MODULE` for every module except genrec_jax.main.
 
-Most modules would do nothing when run so, with exit code 0; those of before 0.2.0 are gone.
+Most modules would do nothing when run this way and exit with code 0; modules from before 0.2.0 no
+longer exist. The message names the command to use instead.
 """
 
 import re
@@ -11,15 +12,16 @@ from genrec_jax.cli.benchmark import BENCHMARKS
 from genrec_jax.cli.names import COMMANDS, RENAMED
 
 RUNNABLE = ("genrec_jax", "genrec_jax.__main__", "genrec_jax.main")
-# `-m` may follow other short options in one word; -c, -W and -X take a value of their own.
+# `-m` may be the last of several short options in one argument. -c, -W and -X are not among them,
+# because they take a value.
 OPTIONS = re.compile(r"-[bBdEhiIOPqRsSuvVx?]*m(?P<module>.*)")
 
 
 def refuse_module(command_line: Sequence[str]) -> None:
-    """End the process with one line if it was started with a module that is no command.
+    """Exit with code 2 and a message if the process runs a module that is not a command.
 
     Args:
-        command_line: `sys.orig_argv`.
+        command_line: the command line of the Python process, `sys.orig_argv`.
     """
     module = module_of(command_line)
     if module in RUNNABLE or not module.startswith("genrec_jax."):
@@ -27,23 +29,27 @@ def refuse_module(command_line: Sequence[str]) -> None:
     name = module.removeprefix("genrec_jax.")
     last = name.removeprefix("cli.").replace("_", "-")
     if name.startswith("benchmarks.") and (one := last.removeprefix("benchmarks.")) in BENCHMARKS:
-        now = f"use python -m genrec_jax benchmark {one}"
+        hint = f"use python -m genrec_jax benchmark {one}"
     elif command := RENAMED.get(name) or (last if last in COMMANDS else None):
-        now = f"use python -m genrec_jax {command}"
+        hint = f"use python -m genrec_jax {command}"
     else:
-        now = "python -m genrec_jax --help lists the commands"
-    print(f"error: python -m {module}: no such command, {now}", file=sys.stderr)
+        hint = "python -m genrec_jax --help lists the commands"
+    print(f"error: python -m {module}: no such command, {hint}", file=sys.stderr)
     sys.exit(2)
 
 
 def module_of(command_line: Sequence[str]) -> str:
-    """The module of Python's own `-m`; "" if it was started without."""
-    words = iter(command_line[1:])
-    for word in words:
-        if match := OPTIONS.fullmatch(word):
-            return match["module"] or next(words, "")
-        if word in ("-W", "-X"):
-            next(words, None)
-        elif not word.startswith("-") or word == "-c":
+    """Return the module that Python's option `-m` runs, or "" without that option.
+
+    Args:
+        command_line: the command line of the Python process, `sys.orig_argv`.
+    """
+    arguments = iter(command_line[1:])
+    for argument in arguments:
+        if match := OPTIONS.fullmatch(argument):
+            return match["module"] or next(arguments, "")
+        if argument in ("-W", "-X"):
+            next(arguments, None)
+        elif not argument.startswith("-") or argument == "-c":
             return ""
     return ""

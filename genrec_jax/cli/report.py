@@ -1,7 +1,8 @@
-"""Print the paper's tables 1 and 3 with our runs beside them: one table a dataset.
+"""Print the paper's Tables 1 and 3 with your runs added, one table per dataset.
 
-The finished runs with their intervals, the baselines on the same users, and the paper's rows,
-marked as quoted. Markdown, or HTML where FILE ends in .html.
+Each table contains the finished runs with confidence intervals, the baselines on the same users,
+and the paper's rows, which are marked as quoted. The format is Markdown, or HTML if the name of
+--output ends in .html.
 """
 
 from pathlib import Path
@@ -13,38 +14,46 @@ from genrec_jax.core.errors import InputError
 from genrec_jax.core.flags import Flag
 
 
-def run(given: SimpleNamespace) -> None:
-    if not given.positional:
-        raise InputError("found no run, expected its directory: report RUN [RUN …]")
-    if given.output and given.output.suffix not in (".md", ".html"):
-        raise InputError(f"--output={given.output}: expected a name in .md or .html")
+def run(arguments: SimpleNamespace) -> None:
+    """Run the command."""
+    if not arguments.positional:
+        raise InputError("RUN: found no run, expected its directory, as in report RUN [RUN …]")
+    if arguments.output and arguments.output.suffix not in (".md", ".html"):
+        raise InputError(f"--output={arguments.output}: expected a name in .md or .html")
     from genrec_jax.core.disk import write_atomically
     from genrec_jax.reporting.paper_tables import as_html, as_markdown, table_of
 
     tables = {
-        title: table_of(dataset.name, runs)
-        for (title, dataset), runs in titled(results_of(given.positional)).items()
+        title: table_of(dataset.name, results)
+        for (title, dataset), results in add_titles(read_results(arguments.positional)).items()
     }
-    as_page = given.output is not None and given.output.suffix == ".html"
-    text = as_html(tables) if as_page else as_markdown(tables)
-    if given.output is None:
+    is_html = arguments.output is not None and arguments.output.suffix == ".html"
+    text = as_html(tables) if is_html else as_markdown(tables)
+    if arguments.output is None:
         print(text)
     else:
-        write_atomically(given.output, text)
+        write_atomically(arguments.output, text)
 
 
 class Dataset(NamedTuple):
-    """What the runs of one table have in common."""
+    """The dataset that all runs of one table were trained on."""
 
     name: str
     sha256: str
 
 
-Results = dict[str, Any]  # run → the content of its results.json
+Results = dict[str, Any]  # a run's name → the content of its results.json
 
 
-def titled(results: dict[Dataset, Results]) -> dict[tuple[str, Dataset], Results]:
-    """A title for each dataset: its name, and its size where others have the same name."""
+def add_titles(results: dict[Dataset, Results]) -> dict[tuple[str, Dataset], Results]:
+    """Add a title for each dataset: its name, and its size and checksum if the name is ambiguous.
+
+    Args:
+        results: the results of the runs on each dataset.
+
+    Returns:
+        The same results, by title and dataset.
+    """
     names = [dataset.name for dataset in results]
     tables = {}
     for dataset, runs in results.items():
@@ -59,15 +68,23 @@ def titled(results: dict[Dataset, Results]) -> dict[tuple[str, Dataset], Results
     return tables
 
 
-def results_of(runs: list[str]) -> dict[Dataset, Results]:
-    """The finished runs by the data that they were trained on."""
+def read_results(directories: list[str]) -> dict[Dataset, Results]:
+    """Read the results of finished runs and group them by dataset.
+
+    Args:
+        directories: the directories of the runs.
+
+    Raises:
+        InputError: a directory holds no run, a run is not finished, or two runs on one dataset have
+            the same name.
+    """
     from genrec_jax.runs.run_folder import RunFolder
 
     results: dict[Dataset, Results] = {}
-    for path in map(Path, runs):
+    for path in map(Path, directories):
         folder = RunFolder(path)
         try:
-            folder.read_config()  # says what is wrong with a folder that holds no run
+            folder.read_config()  # raises for a folder that holds no run
         except InputError as error:
             raise InputError(str(error).removeprefix("--workdir=")) from None
         result = folder.read_results()
@@ -78,7 +95,7 @@ def results_of(runs: list[str]) -> dict[Dataset, Results]:
         if path.name in rows:
             raise InputError(
                 f"{path}: found two runs named {path.name} on {result['dataset']}, expected one; "
-                "the name is their row in the table"
+                "a run's name identifies its row in the table"
             )
         rows[path.name] = result
     return results
@@ -89,6 +106,13 @@ main = Command(
     "RUN [RUN …] [--output=FILE]",
     __doc__ or "",
     run,
-    (Flag("output", "A file to write, .md or .html; default: print.", Path, expected="FILE"),),
+    (
+        Flag(
+            "output",
+            "The file to write, in .md or .html. By default, Markdown is printed.",
+            Path,
+            expected="FILE",
+        ),
+    ),
     positional=True,
 )

@@ -1,4 +1,4 @@
-"""What the commands on one run share: the flags that name it, and its directory."""
+"""Flags and helpers shared by the commands that work on one run."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,36 +12,41 @@ if TYPE_CHECKING:  # imports JAX
 
 WORKDIR = Flag(
     "workdir",
-    "The run's directory; by default runs/NAME[_variant] of --config=configs/NAME.py[:variant].",
+    "The run's directory. Default: runs/NAME[_variant] for --config=configs/NAME.py[:variant].",
     Path,
     expected="DIR",
 )
-FINISHED = Flag("workdir", "The run's directory.", Path, expected="RUN", required=True)
-STEP = Flag("step", "The checkpoint; default the best by validation.", int)
+REQUIRED_WORKDIR = Flag("workdir", "The run's directory.", Path, expected="RUN", required=True)
+STEP = Flag(
+    "step",
+    "The training step of the checkpoint to use. Default: the checkpoint that is best on "
+    "validation.",
+    int,
+)
 RANKING_FLAGS = (WORKDIR, STEP, *PROCESS_FLAGS)
 
 
-def run_folder(given: SimpleNamespace) -> "RunFolder":
-    """The directory of --workdir, or by default that of the config file.
+def run_folder(arguments: SimpleNamespace) -> "RunFolder":
+    """Return the run directory given by --workdir, or the default directory of the config file.
 
-    configs/beauty.py:small → runs/beauty_small.
+    The default for configs/beauty.py:small is runs/beauty_small.
     """
     from genrec_jax.runs.run_folder import RunFolder
 
-    if given.workdir is not None:
-        return RunFolder(given.workdir)
-    path, _, variant = given.config_file.partition(":")
+    if arguments.workdir is not None:
+        return RunFolder(arguments.workdir)
+    path, _, variant = arguments.config_file.partition(":")
     return RunFolder(Path("runs") / "_".join([Path(path).stem, *variant.split()]))
 
 
-def stored_run(given: SimpleNamespace) -> "RunFolder":
-    """The run that is ranked.
+def stored_run(arguments: SimpleNamespace) -> "RunFolder":
+    """Return the directory of the run to rank with.
 
     Raises:
-        InputError: there is none, or its config differs from `given.config` in more than how the
-            run is ranked.
+        InputError: the directory holds no run, or the run's config differs from `arguments.config`
+            in keys that do more than control ranking.
     """
-    folder = run_folder(given)
-    folder.read_config()  # there must be a run
-    folder.check_usable(given.config, ignored=("config.evaluate", "config.model_parallel"))
+    folder = run_folder(arguments)
+    folder.read_config()  # raises if the directory holds no run
+    folder.check_usable(arguments.config, ignored=("config.evaluate", "config.model_parallel"))
     return folder

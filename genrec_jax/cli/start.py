@@ -1,4 +1,4 @@
-"""The first lines of a process that runs a command."""
+"""The entry point of a process that runs a command."""
 
 import importlib
 import io
@@ -10,14 +10,18 @@ from genrec_jax.core.interrupts import handle
 
 
 def start(function: str) -> NoReturn:
-    """Run a function of cli/launch.py as the program.
+    """Run a function of cli/launch.py as the program and exit with its exit code.
 
-    Where SIGINT is ignored, as behind `nohup`, it stays so.
+    If SIGINT is ignored, as under `nohup`, it remains ignored.
+
+    Args:
+        function: the function's name: "by_name" or "by_mode".
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, handle)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error: `±` is no reason to fail
+    # As on standard error, a character that the encoding lacks, such as `±`, must not be an error.
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     code = getattr(importlib.import_module("genrec_jax.cli.launch"), function)(sys.argv)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is decided how the process ends
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the exit code is final
     sys.exit(code)

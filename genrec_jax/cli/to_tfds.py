@@ -1,6 +1,7 @@
-"""Write a named dataset or a prepared folder as a tensorflow-datasets folder.
+"""Write a named or prepared dataset as a tensorflow-datasets folder.
 
-Prints the folder that the dataset is in. `--config.data.name=file --config.data.file=` takes it.
+Prints the path of the folder. To train on it, set --config.data.name=file
+--config.data.file=PATH.
 """
 
 import contextlib
@@ -13,16 +14,18 @@ from genrec_jax.cli.command import Command
 from genrec_jax.core.flags import Flag
 
 
-def run(given: SimpleNamespace) -> None:
+def run(arguments: SimpleNamespace) -> None:
+    """Run the command."""
     import tensorflow_datasets as tfds
 
     from genrec_jax.data.tfds_export import build
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # of every prepared folder the library warns
+    logging.getLogger("absl").setLevel(logging.ERROR)  # the library warns about prepared folders
     if sys.stderr is None or not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # the folder is all that goes there
-        folder = build(given.source, given.output, given.beam)
+    # Standard output must contain only the path.
+    with contextlib.redirect_stdout(io.StringIO()):
+        folder = build(arguments.source, arguments.output, arguments.beam)
     print(folder)
 
 
@@ -34,16 +37,16 @@ main = Command(
     (
         Flag(
             "source",
-            "beauty, sports, yelp or a prepared folder.",
+            "The dataset: beauty, sports, yelp or the folder of a prepared dataset.",
             expected="NAME|FOLDER",
             required=True,
         ),
         Flag(
             "output",
-            "The data_dir of tensorflow-datasets.",
+            "The directory to write to, which is the data_dir of tensorflow-datasets.",
             expected="DATA_DIR",
             required=True,
         ),
-        Flag("beam", "With Apache Beam's local runner.", bool, False),
+        Flag("beam", "Write in parallel with Apache Beam's local runner.", bool, False),
     ),
 )

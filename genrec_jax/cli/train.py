@@ -1,32 +1,36 @@
 """Pretrain, finetune and test a model.
 
-The same command again resumes a run that was stopped. The run's directory holds its config,
-checkpoints, metrics, rankings and report.html. Every key of the config is a flag:
---config.finetune.epochs=5; genrec_jax/models/run_config.py says what the keys of all model families
-mean, and the config.py of each family there what its own keys mean. A file of configs/ that the
-working folder does not have is the one shipped with genrec_jax.
+Rerunning the command resumes a run that was stopped. The run's directory contains its config,
+checkpoints, metrics, rankings and report.html.
 
-On several hosts, run the same command on each, with --workdir on a shared disk. Tell the processes
-of each other by --coordinator=HOST:PORT, --processes=N and --process=I, or by --distributed.
+Every key of the config is a flag, such as --config.finetune.epochs=5. The keys of all model
+families are described in genrec_jax/models/run_config.py, those of one family in
+genrec_jax/models/FAMILY/config.py. A file of configs/ that is not in the working folder is taken
+from the installed package.
+
+To train on several hosts, run the same command on each of them, with --workdir on a shared disk.
+Connect the processes with --coordinator=HOST:PORT, --processes=N and --process=I, or with
+--distributed.
 """
 
 from types import SimpleNamespace
 
-from genrec_jax.cli.cluster import PROCESS_FLAGS, join_others
+from genrec_jax.cli.cluster import PROCESS_FLAGS, join_processes
 from genrec_jax.cli.command import Command
 from genrec_jax.cli.runs import WORKDIR, run_folder
 from genrec_jax.core.endings import RESUMABLE
 from genrec_jax.runs.config_source import NEW_RUN
 
 
-def run(given: SimpleNamespace) -> None:
+def run(arguments: SimpleNamespace) -> None:
+    """Run the command."""
     from genrec_jax.cli.jax_setup import set_up_jax
     from genrec_jax.reporting.run_report import report_run
     from genrec_jax.training.train import train
 
     set_up_jax()
-    join_others(given)
-    train(given.config, run_folder(given), report_run)
+    join_processes(arguments)
+    train(arguments.config, run_folder(arguments), report_run)
 
 
 main = Command(

@@ -1,1 +1,1 @@
-"""What every package uses: errors and exit codes, config fields, devices, processes, files."""
+"""Foundations of all packages: errors and exit codes, config fields, devices, processes, files."""

@@ -1,7 +1,8 @@
-"""Keys of a config by their dotted names, and nested mappings as checked frozen dataclasses.
+"""Config keys by dotted name, and conversion of nested mappings into checked frozen dataclasses.
 
-A config is a tree of frozen dataclasses. A field states the values it allows next to its default
-(`at_least`, `share`, `positive`, `one_of`); each dataclass checks which values fit together.
+A config is a tree of frozen dataclasses. Each field declares its allowed values next to its default
+(`at_least`, `share`, `positive`, `one_of`). Constraints between several fields are checked by the
+dataclass that contains them.
 """
 
 import dataclasses
@@ -12,42 +13,43 @@ from typing import Any
 
 from genrec_jax.core.errors import InputError
 
-LARGEST = 2**63 - 1  # NumPy and JAX take no larger whole number
+LARGEST = 2**63 - 1  # the largest integer that NumPy and JAX can hold
 
-# From a value to what is expected instead; "" if the value is allowed.
+# Maps a value to a description of the expected values, or to "" if the value is allowed.
 Check = Callable[[Any], str]
 
 
 def at_least(least: int | float, default: Any) -> Any:
-    """A field whose value is a number of `least` or more."""
+    """Declare a field whose value is a number of at least `least`."""
     return _field(default, lambda value: "" if value >= least else f"at least {least}")
 
 
 def share(default: float) -> Any:
-    """A field whose value is at least 0 and below 1."""
-    return _field(default, lambda value: "" if 0 <= value < 1 else "a share from 0 to below 1")
+    """Declare a field whose value is a fraction in [0, 1)."""
+    return _field(default, lambda value: "" if 0 <= value < 1 else "a number in [0, 1)")
 
 
 def positive(default: float) -> Any:
-    """A field whose value is above 0."""
+    """Declare a field whose value is greater than 0."""
     return _field(default, lambda value: "" if value > 0 else "a number above 0")
 
 
 def one_of(allowed: tuple[Any, ...], default: Any, renamed: Mapping[Any, Any] | None = None) -> Any:
-    """A field whose value is one of several.
+    """Declare a field whose value is one of a fixed set.
 
     Args:
-        allowed: the values.
-        default: one of them.
-        renamed: value of an earlier version → its name now, for the message.
+        allowed: the allowed values.
+        default: the default, one of `allowed`.
+        renamed: values of earlier versions and their current names; the error message for an old
+            value suggests the current one.
     """
-    names = renamed or {}
+    current = renamed or {}
 
     def check(value: Any) -> str:
         if value in allowed:
             return ""
-        if names.get(value) in allowed:
-            return f"{names[value]!r}, as it is called now"
+        if current.get(value) in allowed:
+            return f"{current[value]!r}, its current name"
         return ("one of " if len(allowed) > 1 else "") + ", ".join(map(str, allowed))
 
     return _field(default, check, allowed)
@@ -58,11 +60,14 @@ def _field(default: Any, check: Check, allowed: tuple[Any, ...] = ()) -> Any:
 
 
 def check_fields(config: Any, name: str = "config") -> None:
-    """Raise InputError for the first value, in any group, that its field does not allow.
+    """Check every value of a config, including those of nested groups, against its field.
 
     Args:
         config: an instance of a config dataclass.
-        name: of the group of keys that it is.
+        name: the dotted name of that group of keys, used in messages.
+
+    Raises:
+        InputError: for the first value that its field does not allow.
     """
     values = vars(config)
     _check_leaves({field.name: field for field in dataclasses.fields(config)}, values, name)
@@ -72,7 +77,7 @@ def check_fields(config: Any, name: str = "config") -> None:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "config") -> dict[str, Any]:
-    """Nested mappings as `config.a.b` → value."""
+    """Flatten nested mappings into one mapping with dotted keys, such as `config.a.b`."""
     result = {}
     for key, value in values.items():
         name = f"{prefix}.{key}"
@@ -81,29 +86,42 @@ def flat(values: Mapping[str, Any], prefix: str = "config") -> dict[str, Any]:
 
 
 def check_key(key: str, known: Collection[str]) -> None:
-    """Raise InputError for a `config.a.b` that does not exist, with those it may be meant for.
+    """Check that a dotted key exists.
 
     Args:
-        key: as a flag names it.
-        known: the keys that exist.
+        key: the key as it appears in a flag, such as `config.model.dropout`.
+        known: all existing keys.
+
+    Raises:
+        InputError: the key does not exist; the message suggests similar keys.
     """
     if key in known:
         return
     groups = {name.rsplit(".", 1)[0] for name in known} - {"config"}
     if key in groups:
-        raise InputError(f"{key}: is a group of keys, expected one of its keys, as {key}.KEY=VALUE")
+        raise InputError(
+            f"{key}: found a group of keys, expected one of its keys, as in {key}.KEY=VALUE"
+        )
     last = key.rsplit(".", 1)[-1]
-    near = [name for name in sorted(known) if name.rsplit(".", 1)[-1] == last]
-    near = near or difflib.get_close_matches(key, known, n=3, cutoff=0.8)
-    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    similar = [name for name in sorted(known) if name.rsplit(".", 1)[-1] == last]
+    similar = similar or difflib.get_close_matches(key, known, n=3, cutoff=0.8)
+    hint = f"; did you mean {', '.join(similar)}?" if similar else ""
     raise InputError(f"{key}: no such key{hint}")
 
 
 def build(config: Any, values: Any) -> Any:
-    """A config of the class of `config`, from nested mappings that hold every key.
+    """Build a config from nested mappings.
+
+    Args:
+        config: an instance of the config's dataclass; its structure determines keys and types.
+        values: nested mappings that contain every key.
+
+    Returns:
+        A new instance of the class of `config`.
 
     Raises:
-        InputError: an unknown, missing or ill-typed key, or a value that its field does not allow.
+        InputError: a key is unknown or missing, or a value has the wrong type or is not allowed by
+            its field.
     """
     known = flat(dataclasses.asdict(config))
     for key in flat(values) if isinstance(values, Mapping) else ():
@@ -130,9 +148,10 @@ def _build(like: Any, values: Any, name: str) -> Any:
 
 
 def _check_leaves(fields: Mapping[str, Any], values: Mapping[str, Any], name: str) -> None:
-    """Raise InputError for the first value of a group that its field does not allow.
+    """Raise InputError for the first value of one group that its field does not allow.
 
-    Before the dataclass is built: its own checks rely on values that are allowed.
+    This must run before the dataclass is built, because the dataclass's own checks rely on values
+    that are allowed individually.
     """
     for key, field in fields.items():
         if (check := field.metadata.get("check")) and (expected := check(values[key])):
@@ -152,7 +171,7 @@ def _typed(value: Any, kind: Any, name: str) -> Any:
 
 
 def expect_heads(heads: int, d_model: int) -> None:
-    """Raise InputError if attention heads cannot share the width of a model evenly."""
+    """Raise InputError if `heads` attention heads cannot split the model width evenly."""
     if d_model % max(heads, 1):
         raise InputError(
             f"config.model.attention_heads: found {heads}, expected a divisor of "
@@ -161,8 +180,8 @@ def expect_heads(heads: int, d_model: int) -> None:
 
 
 def expect_multiple(key: str, found: int, divisor: int) -> None:
-    """Raise InputError if the value of a key is no multiple of `divisor`."""
+    """Raise InputError if the value `found` of a config key is not a multiple of `divisor`."""
     if found % divisor:
         raise InputError(
-            f"{key}: found {found}, expected a multiple of {divisor}, which batches are padded to"
+            f"{key}: found {found}, expected a multiple of {divisor}, to which batches are padded"
         )

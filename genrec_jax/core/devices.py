@@ -1,18 +1,20 @@
-"""All devices of all processes as one mesh, and what lies where on it.
+"""The devices of all processes as one mesh, and the placement of arrays on it.
 
-    data    groups of devices; each group has one copy of the two id tables
-    model   the devices of a group; each holds its share of the width D of the id tables and of
-            their optimizer moments
+    data    groups of devices; each group holds one copy of the two id tables
+    model   the devices of one group; each holds a part of the width D of the id tables and of their
+            optimizer moments
 
-Every device computes its share of every batch, whatever its place. For a look-up in a split table
-the devices of a group tell each other their rows (integers), each looks up its part of the width
-for all of them, and the parts go to where their rows are computed. All else is whole on every
-device. The mesh is built here and nowhere else, with `AxisType.Auto`: the program is written for
-one device, and XLA splits it by where its arguments lie. On one device nothing is split, and the
-program is the same to the last bit.
+Every batch is split over all devices, whatever their position in the mesh. To look up rows of a
+split table, the devices of a group exchange the row numbers (integers), each device looks up its
+part of the width for the whole group, and the parts are sent to the devices that compute those
+rows. All other parameters are replicated on every device.
+
+The mesh is created in this module only, with `AxisType.Auto`: the program is written for one
+device, and XLA partitions it according to the sharding of its arguments. On one device nothing is
+split, and the program is bit for bit the single-device program.
 
 Tables are split along the width because that works for any number of rows, and because each look-up
-then touches every device alike, whichever users are the busy ones.
+then uses every device equally, however active the users in question are.
 """
 
 import logging
@@ -31,54 +33,61 @@ from genrec_jax.core.errors import InputError
 log = logging.getLogger(__name__)
 
 DATA, MODEL = "data", "model"
-ROWS = (DATA, MODEL)  # what the examples of a batch are split over
-SPLIT_TABLES = ("user_embedding", "item_embedding")  # parameters [rows, D]
+ROWS = (DATA, MODEL)  # the mesh axes over which the examples of a batch are split
+SPLIT_TABLES = ("user_embedding", "item_embedding")  # names of the split parameters, [rows, D]
 
 
 @dataclass(frozen=True)
 class Devices:
-    """The mesh, and the placements that the program knows. All methods keep values as they are.
+    """The device mesh and the placements of arrays on it. Placing an array keeps its values.
 
-    Every process must call the same methods with the same values in the same order, and each puts
-    on its own devices what they need.
+    Every process must call the same methods with the same values in the same order; each process
+    transfers the parts that its own devices need.
     """
 
     mesh: Mesh
 
     @classmethod
     def all(cls, model_parallel: int = 1) -> "Devices":
-        """Those of all processes, process by process.
+        """Create the mesh of all devices of all processes, ordered by process.
 
         Args:
-            model_parallel: devices that share one copy of the id tables.
+            model_parallel: the number of devices that share one copy of the id tables.
 
         Raises:
-            InputError: that does not divide the number of devices.
+            InputError: `model_parallel` does not divide the number of devices.
         """
-        found = usable_devices()
-        if len(found) % model_parallel:
+        devices = usable_devices()
+        if len(devices) % model_parallel:
             raise InputError(
                 f"config.model_parallel: found {model_parallel}, expected a divisor of the "
-                f"{len(found)} devices"
+                f"{len(devices)} devices"
             )
-        shape = (len(found) // model_parallel, model_parallel)
-        # Neighbours in the list share a host: the tables' parts stay on one.
-        return cls(Mesh(np.array(found).reshape(shape), (DATA, MODEL), (AxisType.Auto,) * 2))
+        shape = (len(devices) // model_parallel, model_parallel)
+        # Adjacent devices share a host, so that the parts of one table copy stay on one host.
+        return cls(Mesh(np.array(devices).reshape(shape), (DATA, MODEL), (AxisType.Auto,) * 2))
 
     @classmethod
-    def to_rank(cls, model_parallel: int) -> "Devices":
-        """All, for a run that was trained with `model_parallel`, perhaps on more devices."""
+    def for_ranking(cls, model_parallel: int) -> "Devices":
+        """Create the mesh of all devices to rank with a run, perhaps on fewer than it trained on.
+
+        Args:
+            model_parallel: the number of table parts in training. If it does not divide the number
+                of devices, the greatest common divisor of both is used and logged.
+        """
         count = len(usable_devices())
         fitting = math.gcd(model_parallel, count)
         if fitting != model_parallel:
             log.info(
-                "id tables in %d parts and not in the run's %d, which do not divide %d devices",
+                "splitting the id tables into %d parts: the run's %d parts do not divide the "
+                "%d devices",
                 *(fitting, model_parallel, count),
             )
         return cls.all(fitting)
 
     @property
     def count(self) -> int:
+        """The number of devices of all processes."""
         return self.mesh.size
 
     def __str__(self) -> str:
@@ -90,47 +99,69 @@ class Devices:
             f"id tables in {parts} part{'s' * (parts > 1)}"
         )
 
-    # ------------------------------------------------------------------ where things lie
+    # ------------------------------------------------------------------ shardings
 
     @property
-    def whole(self) -> NamedSharding:
-        """The same on every device."""
+    def replicated(self) -> NamedSharding:
+        """The sharding of an array that is replicated on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     def rows(self, axis: int = 0) -> NamedSharding:
-        """An array whose `axis` are the examples of a batch."""
+        """Return the sharding of an array whose dimension `axis` runs over a batch's examples."""
         return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, ROWS))
 
     def placement(self, tree: Any) -> Any:
-        """A sharding for each leaf of parameters or of an optimizer's state, by its name."""
+        """Return the sharding of each leaf of parameters or of an optimizer state.
+
+        Two-dimensional leaves named in SPLIT_TABLES are split along their width; all other leaves
+        are replicated.
+
+        Args:
+            tree: parameters, or an optimizer state whose leaves have the parameters' names.
+
+        Returns:
+            A tree of the same structure with a NamedSharding at each leaf.
+        """
         split = NamedSharding(self.mesh, PartitionSpec(None, MODEL))
 
         def of(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
             name = getattr(path[-1], "key", None) if path else None
-            return split if name in SPLIT_TABLES and leaf.ndim == 2 else self.whole
+            return split if name in SPLIT_TABLES and leaf.ndim == 2 else self.replicated
 
         return jax.tree_util.tree_map_with_path(of, tree)
 
     def like(self, tree: Any) -> Any:
-        """The shapes of parameters or of an optimizer's state, to restore them in place."""
+        """Return shapes, dtypes and shardings of a tree, so that it can be restored in place.
+
+        Args:
+            tree: parameters or an optimizer state.
+
+        Returns:
+            A tree of the same structure with a ShapeDtypeStruct at each leaf.
+        """
         return jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             tree,
             self.placement(tree),
         )
 
-    def apart(self, work: Any, params: Any) -> Any:
-        """`work(params, examples, whole)` for each device's own examples; nothing goes between.
+    def per_device(self, work: Any, params: Any) -> Any:
+        """Wrap `work` so that each device runs it on its own examples, without communication.
 
         Args:
-            work: for arrays of examples, which it gives such arrays of; it gets what the device has
-                of the parameters, their split tables in parts.
-            params: that it will be called with.
+            work: a function `work(params, examples, whole)` from arrays of examples to arrays of
+                examples. On each device it receives that device's part of the parameters (split
+                tables stay split), its examples, and all of `whole`.
+            params: the parameters that the function will be called with; only their structure is
+                used.
+
+        Returns:
+            A function with the same signature; `work` itself on one device.
         """
         if self.count == 1:
             return work
-        of_params = jax.tree.map(lambda place: place.spec, self.placement(params))
-        rows, whole = self.rows().spec, self.whole.spec
+        of_params = jax.tree.map(lambda sharding: sharding.spec, self.placement(params))
+        rows, whole = self.rows().spec, self.replicated.spec
         return jax.shard_map(
             work,
             mesh=self.mesh,
@@ -139,31 +170,35 @@ class Devices:
             check_vma=False,
         )
 
-    # ------------------------------------------------------------------ putting them there
+    # ------------------------------------------------------------------ transfers
 
-    def put(self, tree: Any, places: Any) -> Any:
-        """Arrays that every process has whole, on the devices that need them.
+    def put(self, tree: Any, shardings: Any) -> Any:
+        """Transfer arrays to the devices.
 
         Args:
-            tree: NumPy arrays, or JAX arrays of this process.
-            places: a sharding for all leaves, or a tree of them.
+            tree: NumPy arrays, or JAX arrays of this process. Every process has them in full.
+            shardings: one sharding for all leaves, or a tree with a sharding for each leaf.
+
+        Returns:
+            The tree as global JAX arrays with these shardings.
         """
         if jax.process_count() == 1:
-            return jax.device_put(tree, places)
-        if isinstance(places, NamedSharding):
-            one = places
-            places = jax.tree.map(lambda _: one, tree)
-        return jax.tree.map(_put_own_share, tree, places)
+            return jax.device_put(tree, shardings)
+        if isinstance(shardings, NamedSharding):
+            sharding = shardings
+            shardings = jax.tree.map(lambda _: sharding, tree)
+        return jax.tree.map(_put_local_part, tree, shardings)
 
-    def put_whole(self, tree: Any) -> Any:
-        """The same on every device."""
-        return self.put(tree, self.whole)
+    def replicate(self, tree: Any) -> Any:
+        """Replicate arrays on every device."""
+        return self.put(tree, self.replicated)
 
     def put_params(self, params: Any) -> Any:
+        """Transfer parameters to the devices with the shardings given by `placement`."""
         return self.put(params, self.placement(params))
 
     def check_width(self, width: int) -> None:
-        """Raise InputError if the width D of the tables cannot be split evenly over `model`."""
+        """Raise InputError if the width D of the id tables cannot be split evenly over `model`."""
         parts = self.mesh.shape[MODEL]
         if width % parts:
             raise InputError(
@@ -171,55 +206,68 @@ class Devices:
                 f"{width}"
             )
 
-    def check_divides(self, key: str, batch_size: int) -> None:
-        """Raise InputError if a batch of that size, set by `key`, cannot be split evenly."""
+    def check_batch_size(self, key: str, batch_size: int) -> None:
+        """Raise InputError if the batch size set by `key` cannot be split evenly over all devices.
+
+        Args:
+            key: the config key of the batch size, for the message.
+            batch_size: examples per batch, over all devices.
+        """
         if batch_size % self.count:
             raise InputError(
-                f"{key}: found {batch_size}, expected a multiple of {self.count}, the devices that "
-                "a batch is split over"
+                f"{key}: found {batch_size}, expected a multiple of {self.count}, the number of "
+                "devices over which a batch is split"
             )
 
 
 def usable_devices() -> list[Any]:
-    """The devices of all processes. Raises InputError if JAX cannot use what it was told to use."""
+    """Return the devices of all processes.
+
+    Raises:
+        InputError: JAX cannot use the platform that JAX_PLATFORMS selects.
+    """
     try:
         return jax.devices()
-    except (RuntimeError, AssertionError) as error:  # without a text where a platform is missing
-        asked = jax.config.values["jax_platforms"] or "the default platform"
-        reason = " ".join(str(error).split())[:160] or "the platform is not there"
+    except (RuntimeError, AssertionError) as error:  # the text is empty if a platform is missing
+        selected = jax.config.values["jax_platforms"] or "the default platform"
+        reason = " ".join(str(error).split())[:160] or "the platform is not available"
         raise InputError(
-            f"JAX_PLATFORMS: JAX cannot use {asked} ({reason}), expected a platform of this "
-            "machine, as in JAX_PLATFORMS=cpu"
+            f"JAX_PLATFORMS: JAX cannot use {selected} ({reason}), expected a platform of this "
+            "machine, such as JAX_PLATFORMS=cpu"
         ) from None
 
 
 def resolve_dtype(name: str) -> str:
-    """The compute dtype of a config: `auto` is float32 on a CPU, else bfloat16."""
+    """Return the compute dtype of a config; `auto` is float32 on a CPU and bfloat16 elsewhere."""
     if name != "auto":
         return name
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 def on_host() -> AbstractContextManager[Any]:
-    """Within, new arrays lie in the host's memory: an id table may be too large for one device."""
+    """Return a context in which new arrays are created in host memory.
+
+    An id table may be too large for the memory of one device.
+    """
     try:
         return jax.default_device(jax.local_devices(backend="cpu")[0])
-    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+    except RuntimeError:  # JAX_PLATFORMS does not include the CPU
         return nullcontext()
 
 
 def look_up(table: Float[Array, "rows D"], rows: Int[Array, "B *axes"]) -> Float[Array, "..."]:
-    """`table[rows]`, where the table may be split over `model` and the rows over all devices.
+    """Return `table[rows]`, where the table may be split over `model` and `rows` over all devices.
 
-    Said outright, XLA would keep D split through the layers and add up after each matrix product.
-    To be traced under `jax.set_mesh`; without a mesh, or where `model` is one device, it is plain.
+    The shardings of the intermediate results are explicit. Otherwise XLA would keep D split through
+    the following layers and add a reduction after each matrix product. Must be traced under
+    `jax.set_mesh`; without a mesh, or if `model` has one device, it is a plain look-up.
 
     Args:
-        table: of parameters.
-        rows: none of them negative.
+        table: an id table of the parameters.
+        rows: row numbers, none of them negative.
 
     Returns:
-        [B, *axes, D]
+        The rows, [B, *axes, D].
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.shape[MODEL] == 1:
@@ -230,14 +278,22 @@ def look_up(table: Float[Array, "rows D"], rows: Int[Array, "B *axes"]) -> Float
     return jax.lax.with_sharding_constraint(parts, PartitionSpec(ROWS))
 
 
-def split_rows(x: Array, axis: int) -> Array:
-    """An array whose `axis` are examples, split over all devices; as `look_up`."""
+def constrain_rows(x: Array, axis: int) -> Array:
+    """Constrain an array to be split over all devices along its dimension of examples.
+
+    Must be traced under `jax.set_mesh`; without a mesh, or on one device, the array is returned
+    unchanged.
+
+    Args:
+        x: the array.
+        axis: the dimension that runs over the examples of a batch.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*[None] * axis, ROWS))
 
 
-def _put_own_share(array: Any, place: NamedSharding) -> jax.Array:
+def _put_local_part(array: Any, sharding: NamedSharding) -> jax.Array:
     host = np.asarray(array)
-    return jax.make_array_from_callback(host.shape, place, lambda index: host[index])
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])

@@ -1,9 +1,9 @@
-"""Files written whole or not at all, and disk faults by whatever exception they arrive.
+"""Atomic file writes, and detection of disk faults whatever exception reports them.
 
 A disk fault is a full, read-only, unwritable or failing disk. Python and pyarrow raise an OSError
-with its errno. DuckDB, safetensors, tokenizers and array_record raise exceptions of their own
-types; what these have in common is the operating system's message in their text: "No space left on
-device".
+with an errno. DuckDB, safetensors, tokenizers and array_record raise exceptions of their own types,
+which have in common that their text contains the operating system's message, such as "No space left
+on device".
 """
 
 import contextlib
@@ -15,19 +15,23 @@ from pathlib import Path
 from genrec_jax.core.errors import DiskError, InputError
 
 FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
-LONGEST = 160  # characters of a library's own message
-DRAFT = ".part"  # the ending of a file that is not whole yet
+LONGEST = 160  # characters kept of a library's own message
+DRAFT = ".part"  # the suffix of a file that is still being written
 
 
 def disk_fault(error: BaseException) -> str | None:
-    """The operating system's message if the error is or reports a disk fault, else None."""
+    """Return the operating system's message if the error reports a disk fault, else None."""
     if isinstance(error, OSError):
         return describe(error) if error.errno in FAULTS else None
     return _system_message(error)
 
 
 def describe(error: Exception) -> str:
-    """One line on why writing failed: the system's message, with the file if the error has one."""
+    """Return one line on why writing failed.
+
+    This is the operating system's message, followed by the file if the error has one; without such
+    a message it is the start of the error's own text.
+    """
     if isinstance(error, OSError) and error.errno is not None:
         file = f" ({error.filename})" if isinstance(error.filename, str | Path) else ""
         return os.strerror(error.errno) + file
@@ -41,20 +45,22 @@ def _system_message(error: BaseException) -> str | None:
 
 @contextlib.contextmanager
 def writing(what: object, *kinds: type[Exception]) -> Iterator[None]:
-    """While something is written, turn what the disk refuses into a DiskError that names it.
+    """Turn disk faults raised inside the block into a DiskError that names the target.
 
-    Inside, any OSError counts as the disk's: a missing parent folder or a file in its place too.
+    Inside the block every OSError counts as a disk fault. That includes a missing parent folder and
+    a file where a folder is expected.
 
     Args:
-        what: is written, as the user knows it: a path, or a flag with its path.
-        kinds: exceptions of libraries that count as the disk's even without the system's message.
+        what: the target of the write, as the user knows it: a path, or a flag with its path.
+        kinds: exception types of libraries that count as disk faults even if their text does not
+            contain the operating system's message.
 
     Raises:
         DiskError: "WHAT cannot be written: REASON".
     """
     try:
         yield
-    except InputError:  # it is in words already
+    except InputError:  # it already has a message for the user
         raise
     except Exception as error:
         if not isinstance(error, (OSError, *kinds)) and disk_fault(error) is None:
@@ -63,14 +69,15 @@ def writing(what: object, *kinds: type[Exception]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Write a file that is there whole or not at all.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Write a file atomically: afterwards it is complete or does not exist.
 
     Yields:
-        A draft beside `path` to write to. It becomes `path` at the end; a failure removes it.
+        A draft next to `path` to write to. It replaces `path` when the block ends; if the block
+        fails, it is removed.
 
     Raises:
-        DiskError: it cannot be written.
+        DiskError: the file cannot be written.
     """
     draft = path.with_name(path.name + DRAFT)
     with writing(path):
@@ -83,10 +90,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all.
+    """Write a text file atomically: afterwards it is complete or does not exist.
 
     Raises:
-        DiskError: it cannot be written.
+        DiskError: the file cannot be written.
     """
-    with whole_file(path) as draft:
+    with atomic_file(path) as draft:
         draft.write_text(text, encoding="utf-8")

@@ -1,16 +1,17 @@
-"""The exceptions that end a command with one line and an exit code of their own (endings.py)."""
+"""Exceptions that end a command with one line and a dedicated exit code (core/endings.py)."""
 
 
 class InputError(ValueError):
-    """A wrong config key, file or line.
+    """An invalid config key, flag, file or line.
 
-    Its text is one line that names the key, file or line, what was found and what is expected.
-    The command line prints it and leaves with exit code 2; nothing slow has started by then.
+    The message is one line that names the key, flag, file or line, the value found and the value
+    expected. The command prints it and exits with code 2. Inputs are checked before slow work
+    starts.
     """
 
 
 class DiskError(InputError):
-    """A disk that is full, read-only or failing. What was whole before is whole still."""
+    """A full, read-only or failing disk. Files that were complete before remain complete."""
 
 
 class NotFiniteError(ArithmeticError):
@@ -18,4 +19,8 @@ class NotFiniteError(ArithmeticError):
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGINT was heeded. Like KeyboardInterrupt it is no error: nothing catches it."""
+    """The command stops because SIGTERM or SIGINT requested it.
+
+    `StopRequest.check` raises it at a point where stopping loses nothing. Like KeyboardInterrupt it
+    is not an `Exception`, so that no error handler catches it.
+    """

@@ -1,8 +1,9 @@
-"""One process at a time works on a folder or a file: a second one is refused, and told by whom.
+"""Exclusive locks on folders and files: a second process is refused, with the name of the first.
 
-The lock is `flock` on a small file: the kernel gives it up when the process ends, however it ends,
-so that no stale lock is ever in the way. On NFS it holds between machines where the server keeps
-locks (Linux NFS 3 and 4 do unless mounted with `nolock`); a file system that has none is said.
+The lock is `flock` on a small file. The kernel releases it when the process ends, however it ends,
+so that no stale lock remains. On NFS it also holds between machines if the server supports locks
+(Linux NFS 3 and 4 do, unless mounted with `nolock`). On a file system without locks, a warning is
+logged.
 """
 
 import contextlib
@@ -21,26 +22,29 @@ from genrec_jax.core.errors import InputError
 
 log = logging.getLogger(__name__)
 
-NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Holds the lock file `path` and removes it afterwards; the first of several processes does.
+    """Hold the lock file `path` during the block and remove it afterwards.
+
+    If a command runs in several processes, process 0 takes the lock for all of them.
 
     Args:
-        path: of the lock file; its folder is made, and removed again if nothing came into it.
-        what: is locked, as the flag that names it: `--workdir=runs/beauty`.
+        path: the lock file. Its folder is created if it does not exist, and removed again if it
+            is still empty afterwards.
+        what: the locked object, as the flag that names it: `--workdir=runs/beauty`.
 
     Raises:
-        InputError: another process holds it.
-        DiskError: the file cannot be made.
+        InputError: another process holds the lock.
+        DiskError: the lock file cannot be created.
     """
-    file, is_new = processes.once(lambda: _make_and_take(path, what))
+    file, is_new = processes.run_on_process_0(lambda: _create_and_lock(path, what))
     try:
         yield
     finally:
-        if processes.is_first():
+        if processes.is_process_0():
             with contextlib.suppress(OSError):
                 path.unlink()
                 if is_new:
@@ -48,50 +52,51 @@ def locked(path: Path, what: str) -> Iterator[None]:
             os.close(file)
 
 
-def _make_and_take(path: Path, what: str) -> tuple[int, bool]:
-    """The descriptor of the lock file, and whether its folder is new."""
+def _create_and_lock(path: Path, what: str) -> tuple[int, bool]:
+    """Return the descriptor of the locked file, and whether its folder was created."""
     is_new = not path.parent.exists()
     with writing(what):
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _take(path, what), is_new
+        return _lock(path, what), is_new
 
 
-def _take(path: Path, what: str) -> int:
+def _lock(path: Path, what: str) -> int:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(file, 1000).decode(errors="replace").strip() or "of unknown name"
+            holder = os.read(file, 1000).decode(errors="replace").strip() or "unknown"
             os.close(file)
             raise InputError(
-                f"{what}: another process works on it ({holder}); wait for it or end it"
+                f"{what}: in use by another process ({holder}); wait until it ends, or stop it"
             ) from None
         except OSError as error:
-            if error.errno not in NO_LOCKS_HERE:
+            if error.errno not in LOCKS_UNSUPPORTED:
                 os.close(file)
                 raise
             log.warning(
-                "WARNING: %s: the file system has no locks (%s): see to it that no second process "
-                "works on it",
+                "WARNING: %s: the file system does not support locks (%s); make sure that no other "
+                "process uses it",
                 *(what, error),
             )
             return file
-        if _is_still_there(path, file):
+        if _is_same_file(path, file):
             break
-        os.close(file)  # the holder before us removed it after we had opened it
+        os.close(file)  # the previous holder removed the file after it was opened here
     holder = f"pid {os.getpid()} on {socket.gethostname()}: {' '.join(sys.argv)}\n"
     try:
         os.truncate(file, 0)
         os.write(file, holder.encode())
-    except OSError:  # the disk is full
+    except OSError:  # for instance a full disk
         path.unlink()
         os.close(file)
         raise
     return file
 
 
-def _is_still_there(path: Path, file: int) -> bool:
+def _is_same_file(path: Path, file: int) -> bool:
+    """Return whether `path` still is the file with the open descriptor `file`."""
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(path.stat(), os.fstat(file))
     return False

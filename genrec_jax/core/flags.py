@@ -1,11 +1,13 @@
-"""A command's flags, declared once: read from the command line, checked, and printed by --help.
+"""Command-line flags: declared once, then parsed, checked and listed by --help.
 
-absl parses them, since the keys of a config become absl flags too (core/config_flags.py). This
-module knows nothing of configs, so that commands without one do without ml_collections.
+Parsing is done by absl, because the keys of a config also become absl flags
+(core/config_flags.py). This module does not depend on configs, so that commands without a config
+do not import ml_collections.
 """
 
 import difflib
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -18,7 +20,9 @@ from absl import flags
 from genrec_jax.core.errors import InputError
 
 HELP = ("--help", "-h", "-help")
-# absl gives every command these: flags from a file, and names of flags that may be misspelt.
+HELP_COLUMNS = 100
+WIDEST_USAGE = 30  # columns; the help of a flag with a longer usage starts on the next line
+# Flags that absl defines for every program: flags read from a file, and unknown flags to ignore.
 OF_ABSL = re.compile(r"--?(flagfile|undefok)(?:=|$)")
 
 
@@ -27,13 +31,13 @@ class Flag:
     """One flag of a command.
 
     Attributes:
-        name: without dashes in front.
-        help: one sentence; "" hides the flag from --help.
-        kind: of the value: str, int, float, bool, Path, or a tuple of the words that are allowed.
-        default: the value without the flag; None where the command decides.
-        expected: the form of the value, for messages and --help, as DIR.
-        required: whether a command line without it is an error.
-        least: the smallest value of a number that is allowed; None: any.
+        name: the flag's name without leading dashes.
+        help: a sentence for --help; "" hides the flag from --help.
+        kind: the type of the value: str, int, float, bool, Path, or a tuple of allowed words.
+        default: the value if the flag is not given; None if the command decides.
+        expected: the form of the value in messages and in --help, such as DIR.
+        required: whether the flag must be given.
+        least: the smallest allowed value of a number; None if there is no limit.
     """
 
     name: str
@@ -46,20 +50,21 @@ class Flag:
 
     @property
     def attribute(self) -> str:
-        """The name of its value among those that are read."""
+        """The attribute that holds the flag's value in the parsed arguments."""
         return self.name.replace("-", "_")
 
     @property
     def usage(self) -> str:
-        """As --help writes it: `--workdir=DIR`."""
+        """The flag as written in --help, such as `--workdir=DIR`."""
         if self.kind is bool:
             return f"--{self.name}"
         if isinstance(self.kind, tuple):
             return f"--{self.name}={'|'.join(self.kind)}"
-        named = {int: "N", float: "X", Path: "PATH"}
-        return f"--{self.name}={self.expected or named.get(self.kind, 'VALUE')}"
+        forms = {int: "N", float: "X", Path: "PATH"}
+        return f"--{self.name}={self.expected or forms.get(self.kind, 'VALUE')}"
 
     def define(self, values: flags.FlagValues) -> None:
+        """Define the flag in absl's `values`."""
         if isinstance(self.kind, tuple):
             flags.DEFINE_enum(self.name, self.default, self.kind, self.help, values)
             return
@@ -71,30 +76,35 @@ class Flag:
         define(self.name, self.default, self.help, flag_values=values)
 
     def value(self, values: flags.FlagValues) -> Any:
-        """The checked value. Raises InputError if it is missing or empty."""
-        found: Any = values[self.name].value
-        if found is None and self.required:
+        """Return the parsed value. Raises InputError if it is missing, empty or too small."""
+        value: Any = values[self.name].value
+        if value is None and self.required:
             raise InputError(f"--{self.name}: found none, expected {self.usage}")
-        if found == "" and (self.kind is Path or self.required):
+        if value == "" and (self.kind is Path or self.required):
             raise InputError(f"--{self.name}: found an empty value, expected {self.usage}")
-        if self.least is not None and isinstance(found, int | float) and found < self.least:
-            raise InputError(f"--{self.name}: found {found}, expected at least {self.least}")
-        return Path(str(found)) if self.kind is Path and found is not None else found
+        if self.least is not None and isinstance(value, int | float) and value < self.least:
+            raise InputError(f"--{self.name}: found {value}, expected at least {self.least}")
+        return Path(str(value)) if self.kind is Path and value is not None else value
 
 
-def given(argv: Sequence[str], name: str) -> str | None:
-    """The value of `--name=value` or `--name value` on a command line; None without the flag.
+def flag_value(argv: Sequence[str], name: str) -> str | None:
+    """Return the value of `--name=value` or `--name value` in a command line.
 
-    Reads the text alone, before any flag is defined. Of several the last counts, as for absl.
+    Only the text is read, so that no flag needs to be defined yet. If the flag is repeated, the
+    last value counts, as in absl.
+
+    Returns:
+        The value, or None if the flag is not given.
     """
-    found = None
+    value = None
     for argument, following in zip_longest(argv, argv[1:], fillvalue=""):
         if match := re.fullmatch(rf"--?{name}(?:=(.*))?", argument, re.DOTALL):
-            found = following if match[1] is None else match[1]
-    return found
+            value = following if match[1] is None else match[1]
+    return value
 
 
 def wants_help(argv: Sequence[str]) -> bool:
+    """Return whether a command line contains --help or one of its short forms."""
     return any(argument in HELP for argument in argv[1:])
 
 
@@ -104,16 +114,17 @@ def read_flags(
     """Parse a command line.
 
     Args:
-        values: where the flags are defined; may hold others already.
-        argv: the command line, the command's name first.
+        values: absl's container in which the flags are defined; it may already hold other flags.
+        argv: the command line, with the command's name first.
         declared: the command's flags.
-        positional: whether words that are no flags are allowed; they become `.positional`.
+        positional: whether arguments that are not flags are allowed; they become `.positional`.
 
     Returns:
-        The value of each declared flag by its `attribute`.
+        The value of each declared flag under its `attribute`, and `positional`.
 
     Raises:
-        InputError: an unknown flag, an ill-typed value, a missing flag, a stray word.
+        InputError: a flag is unknown or missing, a value has the wrong type, or an argument is not
+            a flag.
     """
     for argument in argv[1:]:
         if (match := OF_ABSL.match(argument)) is not None:
@@ -121,39 +132,45 @@ def read_flags(
     for flag in declared:
         flag.define(values)
     try:
-        words = values(list(argv))[1:]
+        positionals = values(list(argv))[1:]
     except flags.UnrecognizedFlagError as error:
         raise UnknownFlag(error.flagname, list(values)) from None
     except (flags.Error, ValueError) as error:
         if not isinstance(error, flags.Error) and "does not take an argument" not in str(error):
             raise
-        if "Traceback" in str(error):  # of a config file, which core/config_flags.py reports
+        if "Traceback" in str(error):  # from a config file; core/config_flags.py reports it
             raise
         raise InputError(plain_message(str(error))) from None
-    if words and not positional:
-        raise InputError(f"{words[0]}: not a flag, expected --name=value")
-    read = {flag.attribute: flag.value(values) for flag in declared}
-    return SimpleNamespace(**read, positional=words)
+    if positionals and not positional:
+        raise InputError(f"{positionals[0]}: not a flag, expected --name=value")
+    arguments = {flag.attribute: flag.value(values) for flag in declared}
+    return SimpleNamespace(**arguments, positional=positionals)
 
 
 class UnknownFlag(InputError):
     """A flag that the command does not have.
 
     Attributes:
-        name: the flag's.
+        name: the flag's name without leading dashes.
     """
 
     def __init__(self, name: str, known: Sequence[str] = (), owners: Sequence[str] = ()):
-        """`known` are the command's flags; `owners` other commands that have the flag."""
+        """Create the exception and its message.
+
+        Args:
+            name: the unknown flag's name without leading dashes.
+            known: the names of the command's flags; the message suggests a similar one.
+            owners: other commands that have the flag; the message names them.
+        """
         self.name = name
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-        hint = f"; did you mean --{near[0]}?" if near else ""
+        similar = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+        hint = f"; did you mean --{similar[0]}?" if similar else ""
         hint = f"; it is a flag of {', '.join(owners)}" if owners else hint
         super().__init__(f"--{name}: no such flag{hint}")
 
 
 def plain_message(text: str) -> str:
-    """absl's message on an ill-typed value, with what was expected in words."""
+    """Return absl's message about an ill-typed value with the expected type in plain words."""
     text = re.sub(r"invalid literal for int.*", "expected a whole number", text)
     text = re.sub(r"could not convert string to float.*", "expected a number", text)
     text = re.sub(r"\('Non-boolean argument to boolean flag', .*\)", "expected true or false", text)
@@ -162,13 +179,31 @@ def plain_message(text: str) -> str:
 
 
 def help_text(usage: str, text: str, declared: Sequence[Flag]) -> str:
-    """What --help prints: the command's docstring and a line for each flag."""
+    """Return the text that --help prints.
+
+    Args:
+        usage: the form of the command line.
+        text: the description, usually the docstring of the command's module.
+        declared: the flags to list, with their defaults.
+    """
     shown = [flag for flag in declared if flag.help]
-    width = max((len(flag.usage) for flag in shown if len(flag.usage) < 30), default=0)
+    width = max((len(flag.usage) for flag in shown if len(flag.usage) < WIDEST_USAGE), default=0)
+    indent = " " * (width + 4)
     lines = []
     for flag in shown:
         has_default = flag.default is not None and flag.default is not False
         default = f" Default: {flag.default}." if has_default else ""
-        gap = "\n" + " " * (width + 2) if len(flag.usage) > width else ""
-        lines.append(f"  {flag.usage:{width}}{gap}  {flag.help}{default}")
+        if len(flag.usage) > width:
+            lines.append(f"  {flag.usage}")
+            first = indent
+        else:
+            first = f"  {flag.usage:{width}}  "
+        lines += textwrap.wrap(
+            f"{flag.help}{default}",
+            HELP_COLUMNS,
+            initial_indent=first,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
     return "\n".join([usage, "", text.strip(), *(["", "Flags:"] if lines else []), *lines])

@@ -1,9 +1,9 @@
-"""Ctrl-C in a process that runs a command: the handler of SIGINT outside training.
+"""The SIGINT (Ctrl-C) handler of a process that runs a command, in use outside of training.
 
-Python's own handler raises KeyboardInterrupt wherever the program happens to be. In the middle of
-an import of JAX that ends in a traceback or a segmentation fault; in a callback of the garbage
-collector it is swallowed, and the program continues; libraries that read
-files in threads turn it into errors of their own.
+Python's default handler raises KeyboardInterrupt at whatever point the program has reached. This
+has three drawbacks. During an import of JAX it ends in a traceback or a segmentation fault. In a
+callback of the garbage collector it is swallowed, and the program continues. Libraries that read
+files in threads turn it into errors of their own types.
 """
 
 import os
@@ -12,25 +12,34 @@ import sys
 import threading
 from types import FrameType
 
-INTERRUPTED = 130
+INTERRUPTED = 130  # exit code
 SECONDS_TO_NEXT_TRY = 0.05
-SWALLOWS = ("_xla_gc_callback", "__del__")  # what Python calls by itself has no caller to tell
+# Python calls these functions itself and discards the exceptions that they raise.
+SWALLOWS = ("_xla_gc_callback", "__del__")
 
-_came = threading.Event()
+_interrupted = threading.Event()
 
 
-def came() -> bool:
-    """Whether a KeyboardInterrupt was raised here: what fails after it fails because of it."""
-    return _came.is_set()
+def was_interrupted() -> bool:
+    """Return whether `handle` has raised KeyboardInterrupt.
+
+    Any later error is then taken as a consequence of the interrupt.
+    """
+    return _interrupted.is_set()
 
 
 def handle(number: int, frame: FrameType | None) -> None:
     """Handle SIGINT.
 
+    During an import the process ends immediately, because there is nothing to clean up yet. In a
+    function that swallows exceptions, the signal is sent again shortly afterwards.
+
+    Args:
+        number: the signal's number.
+        frame: the stack frame that the signal interrupted.
+
     Raises:
-        KeyboardInterrupt: where that reaches `run_command`. During an import the process ends at
-            once, since nothing has begun that could be cleaned up; in a function that would swallow
-            the exception, the signal is repeated a little later.
+        KeyboardInterrupt: at any other point, from where it reaches `run_command`.
     """
     at: FrameType | None = frame
     while at is not None:
@@ -40,10 +49,10 @@ def handle(number: int, frame: FrameType | None) -> None:
                 sys.stderr.flush()
             os._exit(INTERRUPTED)
         if at.f_code.co_name in SWALLOWS:
-            again = threading.Timer(SECONDS_TO_NEXT_TRY, os.kill, (os.getpid(), number))
-            again.daemon = True
-            again.start()
+            retry = threading.Timer(SECONDS_TO_NEXT_TRY, os.kill, (os.getpid(), number))
+            retry.daemon = True
+            retry.start()
             return
         at = at.f_back
-    _came.set()
+    _interrupted.set()
     signal.default_int_handler(number, frame)

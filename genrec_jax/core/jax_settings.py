@@ -1,18 +1,19 @@
-"""The switches of JAX and XLA that change numbers: some are pinned, the others are recorded.
+"""JAX and XLA settings that affect numerical results: each is either pinned or recorded.
 
-JAX reads its switches from the environment (`JAX_ENABLE_X64=1`), and a run that is resumed under
-other switches is not, bit for bit, the run that was never stopped. So:
+JAX reads its settings from the environment (`JAX_ENABLE_X64=1`). A run that is resumed under other
+settings differs, bit for bit, from a run that was never stopped. Therefore:
 
-    PINNED      have one right value here. A command sets it (`pin`) and warns where the environment
-                has another. Importing genrec_jax changes nothing of JAX: a Ranker
-                (decoding/ranker.py) sets those that matter to it only while it works (`pinned`),
-                and returns the same rankings whatever the caller's values are.
-    RECORDED    are the user's choice, as are the environment VARIABLES. A run's folder stores what
-                it was started with: training under other values is refused, and loading the run to
-                evaluate or recommend logs a warning, since scores may differ in the last digits.
+    PINNED      settings with one correct value. A command sets it (`pin`) and warns if the
+                environment has another. Importing genrec_jax does not change JAX: a Ranker
+                (decoding/ranker.py) sets the values that matter to it only while it runs
+                (`pinned`), and returns the same rankings whatever the caller's settings are.
+    RECORDED    settings that are the user's choice, as are the environment VARIABLES. A run's
+                folder stores the values that the run was started with. Training under other values
+                is refused. Loading the run to evaluate or recommend logs a warning, because scores
+                may differ in the last digits.
 
-Every other switch of JAX is about devices, caches, checks, logs or features that are not used here.
-tests/core/test_jax_settings.py looks for new ones.
+All other JAX settings concern devices, caches, checks, logs or features that are not used here.
+tests/core/test_jax_settings.py fails if a new version of JAX adds a setting that may matter.
 """
 
 import enum
@@ -27,22 +28,22 @@ import jax
 
 log = logging.getLogger(__name__)
 
-KEY_IMPL = "threefry2x32"  # of every random key; dropout reads a key as its two words
+KEY_IMPL = "threefry2x32"  # implementation of random keys; dropout uses a key's two words
 
 PINNED: dict[str, Any] = {
     "jax_default_prng_impl": KEY_IMPL,
-    "jax_disable_jit": False,  # the step is compiled ahead of time
+    "jax_disable_jit": False,  # the training step is compiled ahead of time
     "jax_enable_x64": False,
     "jax_explicit_x64_dtypes": "warn",
     "jax_high_dynamic_range_gumbel": False,
     "jax_numpy_dtype_promotion": "standard",
     "jax_numpy_rank_promotion": "allow",
-    "jax_random_seed_offset": 0,  # the seed is config.seed
+    "jax_random_seed_offset": 0,  # config.seed alone determines the seed
     "jax_softmax_custom_jvp": False,
     "jax_threefry_partitionable": True,
 }
-# Those of PINNED that matter where nothing is drawn or differentiated. JAX can set them for a
-# while, in one thread.
+# The PINNED settings that matter when no random numbers or gradients are computed. JAX can set them
+# temporarily and for one thread.
 WHILE_RANKING = {
     jax.disable_jit: False,
     jax.enable_x64: False,
@@ -70,64 +71,70 @@ RECORDED = (
 )
 XLA_FLAGS = "XLA_FLAGS"
 VARIABLES = (XLA_FLAGS, "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
-# XLA flags that change no number, or, as the number of devices, one that a run may change.
+# XLA flags that do not affect results, or that a run may change, such as the number of devices.
 HARMLESS = ("--xla_dump_", "--xla_force_host_platform_device_count")
 
 
 def pin() -> None:
-    """Give each PINNED switch its value, for all of the process; warn of those that had another.
+    """Set every PINNED setting for the whole process and warn about those with another value.
 
-    For the start of a command. A switch that the installed JAX lacks is skipped.
+    Called when a command starts. Settings that the installed JAX does not have are skipped.
     """
     for name, value in PINNED.items():
-        if name in jax.config.values and (found := _value(name)) != value:
+        if name in jax.config.values and (current := _value(name)) != value:
             log.warning(
-                "WARNING: %s=%s is ignored: genrec_jax needs %s", name.upper(), found, value
+                "WARNING: %s=%s is ignored: genrec_jax needs %s", name.upper(), current, value
             )
             jax.config.update(name, value)
 
 
 @contextmanager
 def pinned() -> Iterator[None]:
-    """Within, and in this thread alone, ranking computes as it does in a command."""
+    """Apply the WHILE_RANKING settings inside the block, in this thread only.
+
+    Ranking then returns the same results as in a command.
+    """
     with ExitStack() as stack:
-        for switch, value in WHILE_RANKING.items():
-            stack.enter_context(switch(value))
+        for setting, value in WHILE_RANKING.items():
+            stack.enter_context(setting(value))
         yield
 
 
 def random_key(seed: int) -> jax.Array:
-    """The random key of a seed, of KEY_IMPL whatever JAX's default is."""
+    """Return the random key of a seed, with KEY_IMPL whatever JAX's default implementation is."""
     return jax.random.key(seed, impl=KEY_IMPL)
 
 
 def recorded() -> dict[str, Any]:
-    """The RECORDED switches that the installed JAX has, and VARIABLES, with their values; JSON."""
-    switches = {name: _value(name) for name in RECORDED if name in jax.config.values}
+    """Return this process's values of the RECORDED settings and of VARIABLES, as a JSON object.
+
+    Settings that the installed JAX does not have are left out.
+    """
+    settings = {name: _value(name) for name in RECORDED if name in jax.config.values}
     variables = {name: os.environ.get(name, "") for name in VARIABLES}
-    return {**switches, **variables, XLA_FLAGS: _xla_flags(variables[XLA_FLAGS])}
+    return {**settings, **variables, XLA_FLAGS: _xla_flags(variables[XLA_FLAGS])}
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    """One phrase for each setting that is not the same in both.
+    """Return one phrase for each setting that differs between this process and a run.
 
-    Names that only one of them has do not count: another version of JAX has other switches.
+    Settings that only one of them has are ignored, because each version of JAX has its own.
 
     Args:
-        found: by `recorded`, of this process.
-        expected: the same of a run.
+        found: this process's settings, as returned by `recorded`.
+        expected: the settings that the run was started with.
     """
     return [
-        f"{name.upper()} is {_shown(value)} here and {_shown(expected[name])} there"
+        f"{name.upper()} is {_shown(value)} in this process, {_shown(expected[name])} in the run"
         for name, value in found.items()
         if name in expected and value != expected[name]
     ]
 
 
 def _value(name: str) -> Any:
-    # Some switches are in the values alone and have no attribute.
-    found = getattr(jax.config, name, jax.config.values[name])
-    return found.name.lower() if isinstance(found, enum.Enum) else found
+    # Some settings are in `values` only and are not attributes of jax.config.
+    value = getattr(jax.config, name, jax.config.values[name])
+    return value.name.lower() if isinstance(value, enum.Enum) else value
 
 
 def _shown(value: Any) -> str:
@@ -135,9 +142,13 @@ def _shown(value: Any) -> str:
 
 
 def _xla_flags(text: str) -> str:
-    """The flags that may change numbers, sorted; of a flag that is given twice, the last."""
+    """Return the flags that may affect results, sorted; the last value of a repeated flag counts.
+
+    Args:
+        text: the value of XLA_FLAGS: flags, or the path of a file of flags.
+    """
     if text and not text.lstrip().startswith("-") and Path(text).is_file():
-        text = Path(text).read_text()  # XLA takes the name of a file too
+        text = Path(text).read_text()
     flags = {name: value for name, _, value in (flag.partition("=") for flag in text.split())}
     kept = sorted(name for name in flags if not name.startswith(HARMLESS))
     return " ".join(f"{name}={flags[name] or 'true'}" for name in kept)

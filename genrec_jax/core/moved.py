@@ -1,4 +1,4 @@
-"""What config and sweep files of before 0.2.0 import, and where it is now."""
+"""Current locations of modules that config and sweep files written before 0.2.0 import."""
 
 import re
 
@@ -10,9 +10,9 @@ MOVED = {
 
 
 def moved_hint(message: str) -> str:
-    """Return what to add to an ImportError's message: where the missing name is now, or ""."""
+    """Return a suffix for an ImportError's message that names the new location, or ""."""
     if "cannot import name 'Config' from 'genrec_jax.runs.config'" in message:
-        return "; a config file starts from default_config(FAMILY) of that module now"
+        return "; config files now start from default_config(FAMILY) of that module"
     missing = re.search(r"No module named '([\w.]+)'", message)
-    now = MOVED.get(missing[1]) if missing else None
-    return f"; it is {now} now" if now else ""
+    current = MOVED.get(missing[1]) if missing else None
+    return f"; the module is now {current}" if current else ""

@@ -1,8 +1,8 @@
-"""Where the files that are shipped with genrec_jax are: `configs/` and `third_party/`.
+"""Locations of the files that are shipped with genrec_jax: `configs/` and `third_party/`.
 
-In a checkout both folders are at the repository's top level, next to the package; an editable
-installation and PYTHONPATH use them there. A wheel contains them inside the package, where
-pyproject.toml maps them, so that site-packages gets no folder `configs` that belongs to nobody.
+In a checkout, both folders are at the repository's top level, next to the package. An editable
+installation and PYTHONPATH use them there. A wheel contains them inside the package, as mapped by
+pyproject.toml, so that site-packages does not get a top-level folder named `configs`.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ CONFIGS, SWEEPS = Path("configs"), Path("configs", "sweeps")
 
 
 def read_assets() -> dict[str, Any]:
-    """Read `third_party/assets.toml`: what can be downloaded, from where, with which checksums.
+    """Read `third_party/assets.toml`: the files to download, with their URLs and checksums.
 
     Raises:
         InputError: the file is missing, because the package was copied without it.
@@ -30,49 +30,49 @@ def read_assets() -> dict[str, Any]:
             return tomllib.load(file)
     except FileNotFoundError:
         raise InputError(
-            f"{ASSETS}: found no such file, expected the one that genrec_jax is shipped with; "
-            "install the package, or copy third_party/ along with genrec_jax/"
+            f"{ASSETS}: found no such file, expected the one shipped with genrec_jax; install the "
+            "package, or copy third_party/ along with genrec_jax/"
         ) from None
 
 
 def find_file(path: Path, flag: str, folder: Path) -> Path:
-    """Find a config or sweep file: in the working folder, or else among the shipped files.
+    """Find a config or sweep file in the working folder, or else among the shipped files.
 
     Args:
-        path: as the user gave it. Only `configs/…` is looked up among the shipped files.
+        path: the path given by the user. Only `configs/…` is looked up among the shipped files.
         flag: the flag that names the file, for the message.
-        folder: CONFIGS or SWEEPS; the message lists its files in both places.
+        folder: CONFIGS or SWEEPS; the message lists its files in both locations.
 
     Raises:
-        InputError: neither place has the file.
+        InputError: the file is in neither location.
     """
     if path.is_file():
         return path
     may_be_shipped = path.parts[:1] == CONFIGS.parts and ".." not in path.parts
     if may_be_shipped and (ROOT / path).is_file():
         return ROOT / path
-    here, shipped = (
+    local, shipped = (
         [str(file.relative_to(root)) for file in sorted((root / folder).glob("[!_]*.py"))]
         for root in (Path(), ROOT)
     )
-    places = {"in the working folder": here, "shipped with genrec_jax": shipped}
-    if here == shipped:  # in a checkout they are one place
-        del places["in the working folder"]
-    there = [f"{place}: {', '.join(names)}" for place, names in places.items() if names]
-    raise InputError("; ".join([f"{flag}: found no file {path}", *there]))
+    locations = {"in the working folder": local, "shipped with genrec_jax": shipped}
+    if local == shipped:  # in a checkout, both are the same folder
+        del locations["in the working folder"]
+    available = [f"{name}: {', '.join(files)}" for name, files in locations.items() if files]
+    raise InputError("; ".join([f"{flag}: found no file {path}", *available]))
 
 
 def load_shipped(name: str) -> ModuleType:
-    """Import a Python file of the shipped `configs/`, which is no package.
+    """Import a Python file of the shipped `configs/`, which is not a package.
 
-    What config files share is there, so that a copy of one works in any folder.
+    Config files share code in such a file, so that a copy of a config works in any folder.
 
     Args:
-        name: of the file, as _common.py.
+        name: the file's name, such as _common.py.
     """
     path = ROOT / CONFIGS / name
     spec = importlib.util.spec_from_file_location(f"genrec_jax_configs_{path.stem}", path)
-    assert spec is not None  # a path that ends in .py always has one
+    assert spec is not None  # the path ends in .py, for which a spec always exists
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -80,7 +80,11 @@ def load_shipped(name: str) -> ModuleType:
 
 
 def find_config(config: str) -> str:
-    """`FILE[:variant]` with the path of an existing FILE. Raises InputError if there is none."""
+    """Return `FILE[:variant]` with FILE replaced by the path of an existing file.
+
+    Raises:
+        InputError: FILE is empty or does not exist.
+    """
     file, colon, variant = config.partition(":")
     if not file:
         raise InputError(f"--config: found {config!r}, expected FILE[:variant]")

@@ -1,12 +1,13 @@
-"""SIGTERM and SIGINT: the first asks a run to save and leave, the second ends it at once.
+"""SIGTERM and SIGINT: the first asks a run to save and stop, the second ends it immediately.
 
-A request is announced on standard error, and an announced request always ends in Stopped: the run
-looks for one between its stages and batches (`heed`), and leaving `stop_on_signals` looks once
-more, when the signals have their default action back.
+A stop request is announced on standard error. An announced request always ends in Stopped: the run
+checks for one between its stages and batches (`StopRequest.check`), and `stop_on_signals` checks
+once more at its end, after it has restored the previous signal handlers.
 
-Python runs a signal's handler only between its own instructions, and a compilation is one of them
-that takes minutes. The signal's number is therefore also written to a socket, by C code and at
-once, and a thread listens there: the second signal ends the process even while XLA compiles.
+Python runs a signal handler only between two bytecode instructions, and a compilation by XLA is a
+single one that takes minutes. Python's C code therefore also writes the signal's number to a socket
+immediately, and a thread listens there. The second signal thus ends the process even during a
+compilation.
 """
 
 import contextlib
@@ -22,44 +23,52 @@ from genrec_jax.core.errors import Stopped
 from genrec_jax.core.processes import Agreement
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-AFTER_SIGNAL = 128  # the exit code of a process that a signal ended, less the signal's number
+AFTER_SIGNAL = 128  # a process ended by signal n exits with code 128 + n
 
 
 class StopRequest:
-    """Whether the process was asked to stop, to be looked at where stopping loses nothing.
+    """Whether the run should stop, to be checked at points where stopping loses nothing.
 
-    Of several processes it is enough that one was asked: all stop at the same look.
+    If a run has several processes, a signal to one of them is enough: all processes stop at the
+    same check. All of them must therefore make the same checks in the same order.
     """
 
     def __init__(self) -> None:
-        self._signal: signal.Signals | None = None
+        self._signal: signal.Signals | None = None  # the first signal received
         self._agreement = Agreement()
 
     def is_due(self) -> bool:
-        return self._agreement.reached() is not None
+        """Check like `check`, but return whether the run should stop instead of raising."""
+        return self._agreement.poll() is not None
 
-    def heed(self) -> None:
-        """Raise Stopped if the process was asked to stop."""
-        if (name := self._agreement.reached()) is not None:
+    def check(self) -> None:
+        """Raise Stopped if the run should stop at this point."""
+        if (name := self._agreement.poll()) is not None:
             raise Stopped(name)
 
-    def heed_last(self) -> None:
-        """Raise Stopped, in all processes, if one was asked to stop and none has stopped yet."""
-        if (name := self._agreement.asked_anywhere()) is not None:
+    def final_check(self) -> None:
+        """Raise Stopped in every process if any process has received a signal.
+
+        All processes call it once, after their last `check`.
+        """
+        if (name := self._agreement.pending_anywhere()) is not None:
             raise Stopped(name)
 
-    def heeded(self, items: Iterable[Any]) -> Iterator[Any]:
-        """The items, with a look before each."""
+    def checked(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Yield the items, with a `check` before each of them."""
         for item in items:
-            self.heed()
+            self.check()
             yield item
 
     def handle(self, number: int, frame: object = None) -> None:
-        """Ask to stop at the next look; asking again changes nothing."""
-        self._agreement.ask(signal.Signals(number).name)
+        """Handle a signal: request a stop at the next check. Further requests have no effect."""
+        self._agreement.request(signal.Signals(number).name)
 
     def listen(self, numbers: socket.socket) -> None:
-        """Until the other end is closed."""
+        """Handle signals whose numbers arrive on a socket, until its other end is closed.
+
+        The first one requests a stop and announces it; the second one ends the process.
+        """
         while received := numbers.recv(1):
             if received[0] not in SIGNALS:
                 continue
@@ -68,7 +77,8 @@ class StopRequest:
             self._signal = signal.Signals(received[0])
             self.handle(self._signal)
             print(
-                f"{self._signal.name}: saving, then leaving; a second signal leaves at once",
+                f"{self._signal.name}: saving and stopping; a second signal ends the process "
+                "immediately",
                 file=sys.stderr,
                 flush=True,
             )
@@ -76,12 +86,12 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Within, signals do nothing but what the module says.
+    """Turn SIGTERM and SIGINT inside the block into a StopRequest.
 
-    Python takes signals in the main thread alone: in another one the request is never made.
+    Python handles signals in the main thread only. In any other thread, no stop is ever requested.
 
     Raises:
-        Stopped: a signal came after the last look within.
+        Stopped: a signal came after the last check inside the block.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -89,7 +99,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
         return
     reading, writing = socket.socketpair()
     writing.setblocking(False)
-    # The handler asks too: when it runs, the listener may not have read the signal yet.
+    # The handler requests a stop too: it may run before the listener has read the signal's number.
     handlers = {number: signal.signal(number, request.handle) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(writing.fileno())
     listener = threading.Thread(target=request.listen, args=(reading,), daemon=True)
@@ -103,4 +113,4 @@ def stop_on_signals() -> Iterator[StopRequest]:
         writing.close()
         listener.join()
         reading.close()
-    request.heed_last()
+    request.final_check()

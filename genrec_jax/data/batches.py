@@ -1,11 +1,10 @@
-"""Examples → batches of integers: length-bucketed, padded to few shapes, a pure function of a step.
+"""Examples → batches of integers, bucketed by length and padded to few shapes.
 
-The host sends users [B], histories [B, H] (item rows, most recent last, padding -1) and targets
-[B]; tokens are looked up on the device. Examples are grouped by the number of tokens the encoder
-will see, so that each bucket has one static shape (H items, T tokens) and compiles once.
+A batch has users [B], histories [B, H] (item rows, most recent last, padded with -1) and targets
+[B]; tokens are looked up on the device. Examples are grouped by their number of encoder tokens, so
+that each bucket has one static shape (H items, T tokens) and compiles once.
 
-Which examples batch number `step` holds follows from (seed, step) alone: a run that is stopped
-and resumed sees the same batches.
+The examples of a batch depend on (seed, step) alone, so that a resumed run has the same batches.
 """
 
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ from jaxtyping import Int
 
 from genrec_jax.data.sequences import Examples
 
-Rows = Int[np.ndarray, " _"]  # numbers of examples
-ALIGNMENT = 8  # token shapes are multiples of this
+Rows = Int[np.ndarray, " _"]  # rows of examples
+ALIGNMENT = 8  # padded lengths are multiples of this
 
 
 class Bucket(NamedTuple):
@@ -29,7 +28,7 @@ class Bucket(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What goes to the device. A row that only fills the batch up has user -1."""
+    """The integers of a batch; padding rows have user -1."""
 
     users: Any  # int32 [B]: NumPy on the host, JAX inside jit
     histories: Any  # int32 [B, H]
@@ -38,10 +37,10 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class CutReport:
-    """What the token limit cost: whole items, from the oldest end."""
+    """The number of items dropped to fit the encoder's positions."""
 
-    items: int
-    histories: int
+    items: int  # dropped items
+    histories: int  # histories with dropped items
 
 
 def cut_histories(
@@ -51,8 +50,11 @@ def cut_histories(
 
     Args:
         examples: n histories.
-        item_tokens: the number of tokens in every item's name.
-        room: tokens that each history may take.
+        item_tokens: the number of tokens of every item.
+        room: the tokens that are available for each history.
+
+    Returns:
+        The examples with shorter histories, and the number of dropped items.
     """
     before = np.concatenate([[0], np.cumsum(item_tokens[examples.items], dtype=np.int64)])
     # The first item whose suffix up to the end fits: before[stop] - before[start] <= room.
@@ -65,16 +67,16 @@ def cut_histories(
 
 
 def history_tokens(examples: Examples, item_tokens: Int[np.ndarray, " N"]) -> Int[np.ndarray, " n"]:
-    """The number of tokens in the item names of each history."""
+    """Return the number of item tokens of each history."""
     before = np.concatenate([[0], np.cumsum(item_tokens[examples.items], dtype=np.int64)])
     return before[examples.stops] - before[examples.starts]
 
 
 def choose_widths(n_tokens: Int[np.ndarray, " n"], buckets: int) -> list[int]:
-    """At most `buckets` padded lengths that waste the fewest tokens on these examples.
+    """Choose at most `buckets` padded lengths that minimise the padding of these examples.
 
-    Exact, by dynamic programming over the multiples of ALIGNMENT: cost[k, j] is the least number
-    of padded tokens for all examples no longer than edge j with k widths, the last of them edge j.
+    The solution is exact, by dynamic programming over the multiples of ALIGNMENT: cost[k, j] is the
+    least number of padded tokens for all examples up to edge j with k widths, the last at edge j.
     """
     edges = np.arange(1, -(-int(n_tokens.max()) // ALIGNMENT) + 1) * ALIGNMENT
     below = np.searchsorted(np.sort(n_tokens), edges, side="right")  # examples no longer than edge
@@ -97,11 +99,11 @@ def choose_widths(n_tokens: Int[np.ndarray, " n"], buckets: int) -> list[int]:
 
 
 class BatchPlan:
-    """Every example of a split exactly once an epoch, in batches of few shapes.
+    """The batches of a split: every example once per epoch, in few shapes.
 
-    Within a bucket the examples are shuffled anew each epoch (or kept in order, for evaluation),
-    and what does not fill a batch moves on to the next larger bucket, so that one batch an epoch
-    at most is not full.
+    Within a bucket, examples are reshuffled in each epoch (or kept in order, for evaluation).
+    Examples that do not fill a batch move to the next larger bucket, so that at most one batch of
+    an epoch is not full.
     """
 
     def __init__(
@@ -115,11 +117,11 @@ class BatchPlan:
         """Group examples by length.
 
         Args:
-            examples: what the encoder reads, histories cut to fit.
-            n_tokens: the encoder tokens that each takes.
-            batch_size: examples a batch.
-            buckets: shapes at most.
-            whole: the same examples with their histories whole, if any were cut.
+            examples: the examples, with histories cut to fit the encoder.
+            n_tokens: the encoder tokens of each example.
+            batch_size: the examples of a batch.
+            buckets: the most shapes.
+            whole: the same examples with whole histories, if any were cut.
         """
         self.examples = examples
         self._whole = whole or examples
@@ -141,20 +143,20 @@ class BatchPlan:
 
     @property
     def padding_share(self) -> float:
-        """Share of the encoder's tokens of an epoch that are padding."""
+        """The share of padding in the encoder tokens of an epoch."""
         groups = self._grouped(self._members)
         padded = sum(self.batch_size * self.buckets[b].n_tokens for b, _ in groups)
         return 1.0 - int(self.n_tokens.sum()) / padded
 
     def epoch(self, seed: int, epoch: int) -> list[tuple[Bucket, Rows]]:
-        """The shuffled batches of an epoch, as (shape, rows of the examples)."""
+        """Return the shuffled batches of an epoch as (shape, rows of the examples)."""
         rng = np.random.default_rng([seed, epoch])
         groups = self._grouped([rng.permutation(members) for members in self._members])
         order = rng.permutation(len(groups))
         return [(self.buckets[groups[i][0]], groups[i][1]) for i in order]
 
     def in_order(self, start: int = 0, stop: int | None = None) -> list[tuple[Bucket, Rows]]:
-        """The batches of one pass over examples `start` … `stop - 1`, shortest histories first."""
+        """Return the batches of examples `start` … `stop - 1`, shortest histories first."""
         stop = len(self.examples) if stop is None else stop
         inside = [
             members[np.searchsorted(members, start) : np.searchsorted(members, stop)]
@@ -163,7 +165,7 @@ class BatchPlan:
         return [(self.buckets[b], rows) for b, rows in self._grouped(inside)]
 
     def training_batches(self, seed: int, start: int, stop: int) -> Iterator[tuple[Bucket, Batch]]:
-        """Batches `start` … `stop - 1` of the endless sequence of epochs."""
+        """Yield batches `start` … `stop - 1` of the endless sequence of epochs."""
         for epoch in range(start // self.steps_per_epoch, -(-stop // self.steps_per_epoch)):
             first = epoch * self.steps_per_epoch
             for step, (bucket, rows) in enumerate(self.epoch(seed, epoch), start=first):
@@ -171,7 +173,7 @@ class BatchPlan:
                     yield bucket, self.pad(bucket, rows)
 
     def pad(self, bucket: Bucket, rows: Rows) -> Batch:
-        """The batch of m <= B examples, filled up to the bucket's shape."""
+        """Return the batch of m <= B examples, padded to the bucket's shape."""
         examples = self.examples.take(rows)
         missing = self.batch_size - len(rows)
         return Batch(
@@ -181,11 +183,11 @@ class BatchPlan:
         )
 
     def whole_histories(self, bucket: Bucket, rows: Rows) -> Int[np.ndarray, "B W"]:
-        """The items of each history with those that were cut, -1 for none; W goes by bucket."""
+        """Return whole histories [B, W], padded with -1; W depends on the bucket."""
         return _padded(self._whole.take(rows), self._whole_widths[bucket], self.batch_size)
 
     def _grouped(self, members: list[Rows]) -> list[tuple[int, Rows]]:
-        """Batches of the rows of each bucket, in their order."""
+        """Cut the rows of each bucket into batches, in their order."""
         groups = []
         left = np.empty(0, dtype=np.int64)
         for b, in_bucket in enumerate(members):
@@ -199,9 +201,9 @@ class BatchPlan:
 
 
 def _padded(examples: Examples, width: int, height: int) -> Int[np.ndarray, "B H"]:
-    """Histories as rows of `width`, -1 where there is none."""
+    """Return histories as rows of `width` items, padded with -1 to `height` rows."""
     column = np.arange(width)
-    inside = column < (examples.stops - examples.starts)[:, None]
-    filled = np.full((height, width), -1, dtype=np.int32)
-    filled[: len(examples)][inside] = examples.items[(examples.starts[:, None] + column)[inside]]
-    return filled
+    is_item = column < (examples.stops - examples.starts)[:, None]
+    rows = np.full((height, width), -1, dtype=np.int32)
+    rows[: len(examples)][is_item] = examples.items[(examples.starts[:, None] + column)[is_item]]
+    return rows

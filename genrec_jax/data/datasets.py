@@ -1,4 +1,4 @@
-"""The named datasets: where each comes from, how it is found or downloaded, and checked."""
+"""The named datasets: found locally or downloaded, and verified."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from genrec_jax.data.sequences import UserSequences, read_sequence_file
 
 @dataclass(frozen=True)
 class Asset:
-    """A file of `third_party/assets.toml`: what it must be, and where it can be fetched."""
+    """A file of `third_party/assets.toml`: its address, size, checksum and licence."""
 
     file: str
     url: str
@@ -26,16 +26,16 @@ class Asset:
 
 
 def named_datasets() -> dict[str, Asset]:
-    """The downloadable datasets, by the name that a config gives them."""
+    """Return the downloadable datasets by their names in a config."""
     return {name: Asset(**row) for name, row in read_assets()["datasets"].items()}
 
 
 def load_named(name: str, folder: str = "") -> UserSequences:
-    """Beauty, Sports or Yelp: from `folder`, from GENREC_DATA_DIR, from the cache, or downloaded.
+    """Load Beauty, Sports or Yelp from `folder`, GENREC_DATA_DIR or the cache, or download it.
 
     Raises:
-        InputError: the file is missing from `folder`, cannot be downloaded, or is not the file
-            that `third_party/assets.toml` describes.
+        InputError: the file is missing from `folder`, cannot be downloaded, or differs from the
+            file that `third_party/assets.toml` describes.
         DiskError: the cache cannot be written.
     """
     asset = named_datasets()[name]
@@ -45,9 +45,12 @@ def load_named(name: str, folder: str = "") -> UserSequences:
 
 
 def named_attributes(name: str, folder: str = "") -> dict[int, list[str]]:
-    """Item id → its attributes, where the file of them lies beside the dataset's; else nothing.
+    """Read each item's attributes (numbered categories and brands), if their file is available.
 
-    Such a file numbers what the shop says of an item: its categories, its brand.
+    The file is expected beside the dataset's in `folder` or GENREC_DATA_DIR.
+
+    Returns:
+        Item id → attributes; empty without the file.
     """
     folder = folder or os.environ.get("GENREC_DATA_DIR", "")
     asset = named_datasets().get(name)
@@ -55,8 +58,8 @@ def named_attributes(name: str, folder: str = "") -> dict[int, list[str]]:
         return {}
     path = Path(folder) / f"{Path(asset.file).stem}_item2attributes.json"
     try:
-        found = json.loads(path.read_text())
-        return {int(item): [f"a{one}" for one in values] for item, values in found.items()}
+        content = json.loads(path.read_text())
+        return {int(item): [f"a{one}" for one in values] for item, values in content.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -67,7 +70,7 @@ def _local_file(asset: Asset, folder: str) -> Path | None:
     if folder:
         path = Path(folder) / asset.file
         if not path.is_file():
-            raise InputError(f"config.data.dir: {folder} has no file {asset.file}")
+            raise InputError(f"config.data.dir: found no {asset.file} in {folder}, expected it")
         return path
     environment = os.environ.get("GENREC_DATA_DIR")
     if environment and (path := Path(environment) / asset.file).is_file():
@@ -81,14 +84,14 @@ def _check(path: Path, asset: Asset) -> None:
     if found != asset.sha256:
         raise InputError(
             f"{path}: found {len(content)} bytes with sha256 {found[:12]}…, expected {asset.bytes} "
-            f"bytes with sha256 {asset.sha256[:12]}…; for a sequence file of your own set "
+            f"bytes with sha256 {asset.sha256[:12]}…; to use your own sequence file, set "
             f"config.data.name=file and config.data.file={path}"
         )
 
 
 def _download(asset: Asset) -> Path:
-    """Into the cache, under its own name only once it is whole (pooch moves a checked file)."""
-    import pooch  # here, since few runs download anything
+    """Download a file to the cache; it receives its name only when complete and verified."""
+    import pooch  # imported here, since few runs download anything
 
     folder = cache_dir()
     try:
@@ -101,11 +104,11 @@ def _download(asset: Asset) -> Path:
                 progressbar=True,
             )
         )
-    except Exception as error:  # requests, urllib3, OSError and ValueError (hash) all end here
+    except Exception as error:  # from requests, urllib3, OSError, and ValueError for a wrong hash
         if (fault := disk_fault(error)) is not None:
             raise DiskError(f"{folder / asset.file} cannot be written: {fault}") from None
         reason = textwrap.shorten(str(error), 200)
         raise InputError(
             f"{asset.file}: cannot be downloaded from {asset.url} to {folder} ({reason}); put the "
-            "file into a folder and set config.data.dir or GENREC_DATA_DIR to it"
+            "file into a folder, and set config.data.dir or GENREC_DATA_DIR to the folder"
         ) from None

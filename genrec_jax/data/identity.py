@@ -1,6 +1,7 @@
-"""How a run recognises its dataset: by its name and by the sha256 of its content.
+"""The identity of a dataset: its name and the sha256 of its content.
 
-The content is hashed, not the files: the same sequences in another format have the same hash.
+The content is hashed instead of the files, so the same sequences in another format have the same
+hash.
 """
 
 import hashlib
@@ -9,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from genrec_jax.data.prepared import Names
+from genrec_jax.data.prepared import LogMetadata
 from genrec_jax.data.sequences import UserSequences
 
-NUMBERS_A_PIECE = 1 << 22  # hashed at a time
+CHUNK = 1 << 22  # numbers that are hashed at a time
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,17 @@ class DatasetId:
     sha256: str
 
 
-def identify(sequences: UserSequences, names: Names | None) -> DatasetId:
-    """Hash the sequences and, of a prepared log, the log's own ids.
+def identify(sequences: UserSequences, metadata: LogMetadata | None) -> DatasetId:
+    """Hash the sequences and, for a prepared log, the log's own ids.
 
     Args:
         sequences: the whole dataset, before `config.data.drop_last` shortens it.
-        names: the log's own ids; None for datasets that have only numbers.
+        metadata: the log's own ids; None for datasets with numbers alone.
     """
     digest = hash_sequences(sequences)
-    if names is not None:
+    if metadata is not None:
         whole = hashlib.sha256(digest.encode())
-        for ids in (names.user_ids, names.item_ids):
+        for ids in (metadata.user_ids, metadata.item_ids):
             for one in ids:
                 encoded = one.encode()
                 whole.update(len(encoded).to_bytes(8, "little") + encoded)
@@ -42,18 +43,18 @@ def identify(sequences: UserSequences, names: Names | None) -> DatasetId:
 
 
 def hash_sequences(sequences: UserSequences) -> str:
-    """The sha256 of the sequences and of the numbers of their users and items."""
+    """Return the sha256 of the sequences and of the numbers of their users and items."""
     arrays = (sequences.items, sequences.offsets, sequences.user_ids, sequences.item_ids)
     return hash_integers(*arrays)
 
 
 def hash_integers(*arrays: Any) -> str:
-    """The sha256 of integer arrays and their shapes, whatever width they have in memory."""
+    """Return the sha256 of integer arrays and their shapes, independent of their dtype."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(repr(np.shape(array)).encode())
         flat = np.reshape(array, -1)
-        for start in range(0, len(flat), NUMBERS_A_PIECE):
-            piece = np.ascontiguousarray(flat[start : start + NUMBERS_A_PIECE], np.int64)
+        for start in range(0, len(flat), CHUNK):
+            piece = np.ascontiguousarray(flat[start : start + CHUNK], np.int64)
             digest.update(piece.tobytes())
     return digest.hexdigest()

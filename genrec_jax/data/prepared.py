@@ -1,15 +1,15 @@
-"""A prepared dataset on disk: four files in a folder, which training reads as it stands.
+"""A prepared dataset on disk: a folder of four files, which training reads.
 
-    dataset.json        what this is: format, name, the config that made it, counts step by step,
+    dataset.json        the record: format, name, the config that made it, counts of every step,
                         sizes, and the sha256 of the three files below
     sequences.parquet   user int32 (1 … U), items list<int32> (numbers 1 … N, oldest first),
                         times list<int64> (Unix seconds)
-    users.parquet       user int32 (1 … U), id string: the log's own
-    items.parquet       item int32 (1 … N), id string, title string or null,
+    users.parquet       user int32 (1 … U), id string: the log's own id
+    items.parquet       item int32 (1 … N), id string: the log's own id, title string or null,
                         attributes list<string> or null
 
-The log's ids are only ever names here, whatever characters they hold: numbers are what a model
-writes. The bytes follow from the content alone.
+The log's ids may contain any characters; models use the numbers. The bytes of the files depend on
+the content alone.
 """
 
 import hashlib
@@ -53,10 +53,10 @@ ITEMS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the folder holds: user row u has items[offsets[u]:offsets[u + 1]], oldest first.
+    """The content of the folder: user row u has items[offsets[u]:offsets[u + 1]], oldest first.
 
     `items` are numbers from 1. Ids, titles and attributes are aligned with users 1 … U and items
-    1 … N; no titles or attributes at all may be given as ().
+    1 … N; titles and attributes may be () if there are none.
     """
 
     items: Int[np.ndarray, " interactions"]
@@ -69,8 +69,8 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Names:
-    """How the log itself calls users and items: rows 0 … U-1 and 0 … N-1 of UserSequences."""
+class LogMetadata:
+    """The log's own ids, titles and attributes, by the user and item rows of UserSequences."""
 
     user_ids: list[str]
     item_ids: list[str]
@@ -79,23 +79,25 @@ class Names:
 
     @property
     def has_titles(self) -> bool:
+        """Whether any item has a title."""
         return any(title is not None for title in self.titles)
 
 
 def is_prepared(folder: Path) -> bool:
+    """Return whether a folder is a prepared dataset."""
     return (folder / RECORD).is_file()
 
 
 def write_prepared(
     folder: Path, name: str, prepared: Prepared, record: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the four files into `folder`, which exists.
+    """Write the four files of a prepared dataset.
 
     Args:
-        folder: where to.
-        name: of the dataset.
+        folder: the folder, which must exist.
+        name: the dataset's name.
         prepared: its content.
-        record: what dataset.json tells besides (the config, the counts), as JSON values.
+        record: more content of dataset.json (the config, the counts), as JSON values.
     """
     _write_sequences(folder / SEQUENCES, prepared)
     n_users, n_items = len(prepared.user_ids), len(prepared.item_ids)
@@ -122,17 +124,17 @@ def write_prepared(
 
 
 def _write_sequences(path: Path, prepared: Prepared) -> None:
-    """Block by block of users: what is in memory beside the arrays is one block."""
+    """Write sequences.parquet in blocks of users, to bound the memory beside the arrays."""
     n_users = len(prepared.user_ids)
     with pq.ParquetWriter(path, SEQUENCES_SCHEMA, compression="zstd") as writer:
         for start in range(0, n_users, USERS_A_BLOCK):
             bounds = prepared.offsets[start : start + USERS_A_BLOCK + 1]
-            inside = slice(int(bounds[0]), int(bounds[-1]))
+            block = slice(int(bounds[0]), int(bounds[-1]))
             offsets = pa.array(bounds - bounds[0], pa.int32())
             columns = [
                 pa.array(np.arange(start + 1, start + len(bounds), dtype=np.int32)),
-                pa.ListArray.from_arrays(offsets, pa.array(prepared.items[inside], pa.int32())),
-                pa.ListArray.from_arrays(offsets, pa.array(prepared.times[inside], pa.int64())),
+                pa.ListArray.from_arrays(offsets, pa.array(prepared.items[block], pa.int32())),
+                pa.ListArray.from_arrays(offsets, pa.array(prepared.times[block], pa.int64())),
             ]
             writer.write_batch(pa.record_batch(columns, schema=SEQUENCES_SCHEMA))
 
@@ -151,10 +153,10 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """dataset.json, once the files are those that it names.
+    """Read dataset.json, and verify the checksums of the other files.
 
     Raises:
-        InputError: a file is missing, is not the one that was written, or is of another format.
+        InputError: a file is missing, was changed, or has another format.
     """
     path = folder / RECORD
     try:
@@ -163,9 +165,9 @@ def read_record(folder: Path) -> dict[str, Any]:
         expected = {file: files[file] for file in TABLES}
         sizes = [record[key] for key in ("users", "items", "interactions")]
         if not all(type(size) is int for size in sizes) or type(record["name"]) is not str:
-            raise TypeError("its counts or its name are of another type")
+            raise TypeError("its counts or its name have another type")
     except FileNotFoundError:
-        raise InputError(f"{folder}: has no {RECORD}, expected a prepared dataset") from None
+        raise InputError(f"{folder}: found no {RECORD}, expected a prepared dataset") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: cannot be read as a dataset's record: {error!r}") from None
     if version != FORMAT_VERSION:
@@ -181,16 +183,18 @@ def read_record(folder: Path) -> dict[str, Any]:
         if found != fingerprint:
             raise InputError(
                 f"{folder / file}: found {found['bytes']} bytes with sha256 "
-                f"{found['sha256'][:12]}…, expected what {RECORD} says; prepare the dataset again"
+                f"{found['sha256'][:12]}…, expected {fingerprint['bytes']} bytes with sha256 "
+                f"{fingerprint['sha256'][:12]}… as in {RECORD}; prepare the dataset again"
             )
     return record
 
 
 def read_prepared(folder: Path) -> UserSequences:
-    """The sequences of a prepared folder, with `user_ids` 1 … U and `item_ids` 1 … N.
+    """Read the sequences of a prepared folder, with `user_ids` 1 … U and `item_ids` 1 … N.
 
     Raises:
-        InputError: see `read_record`; also content that cannot be sequences of these sizes.
+        InputError: a file is missing, was changed, has another format, or does not have the sizes
+            that dataset.json states.
     """
     record = read_record(folder)
     n_users, n_items, n = record["users"], record["items"], record["interactions"]
@@ -213,7 +217,7 @@ def read_prepared(folder: Path) -> UserSequences:
     if not fits or n_users == 0 or lengths.min() < SHORTEST_SEQUENCE:
         raise InputError(
             f"{path}: found {users_done} users with {items_done} interactions, expected {n_users} "
-            f"with {n}, and at least {SHORTEST_SEQUENCE} of each user"
+            f"with {n}, and at least {SHORTEST_SEQUENCE} per user"
         )
     if items.min() < 1 or items.max() > n_items:
         raise InputError(
@@ -229,22 +233,22 @@ def read_prepared(folder: Path) -> UserSequences:
     )
 
 
-def read_names(folder: Path) -> Names:
-    """The log's own ids, and what is known of the items.
+def read_log_metadata(folder: Path) -> LogMetadata:
+    """Read the log's own ids, and the titles and attributes of the items.
 
     Raises:
-        InputError: see `read_record`; also tables of other columns or sizes.
+        InputError: a file is missing, was changed, has another format, or other columns or sizes.
     """
     record = read_record(folder)
     try:
         users = pq.read_table(folder / USERS, schema=USERS_SCHEMA)
         items = pq.read_table(folder / ITEMS, schema=ITEMS_SCHEMA)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder}: cannot be read as a dataset's names: {error}") from None
+        raise InputError(f"{folder}: cannot be read as a dataset's ids: {error}") from None
     for file, table, n in ((USERS, users, record["users"]), (ITEMS, items, record["items"])):
         if len(table) != n:
             raise InputError(f"{folder / file}: found {len(table)} rows, expected {n}")
-    return Names(
+    return LogMetadata(
         user_ids=users["id"].to_pylist(),
         item_ids=items["id"].to_pylist(),
         titles=items["title"].to_pylist(),

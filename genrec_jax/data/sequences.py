@@ -1,16 +1,16 @@
 """User sequences as ragged arrays, and the leave-one-out splits of the paper (section 6).
 
 Users and items are *rows*: users 0 … U-1 in the order of the file, items 0 … N-1 in the order of
-their published ids. The ids that the file writes are kept beside them (`user_ids`, `item_ids`).
+their published ids. The ids in the file are stored beside them (`user_ids`, `item_ids`).
 
-Of a sequence t_1 … t_n the paper holds out two items:
+The last two items of a sequence t_1 … t_n are the validation item and the test item:
 
     t_1 … t_{n-3}   t_{n-2}          t_{n-1}             t_n
-    training part …………………          validation target   test target
+    training part …………………          validation item     test item
 
-Pretraining sees the training part. Every other split predicts one next item, and is named by its
-*holdout*, the number of items at the end that are hidden: 0 for test, 1 for validation, and 2 (or,
-as the paper's text also allows, 1) for finetuning.
+Pretraining uses the training part. Every other split predicts one next item, and is identified by
+`n_excluded`, the number of items after its target: 0 for test, 1 for validation, and 2 (or, as the
+paper's text also allows, 1) for finetuning.
 """
 
 from collections.abc import Sequence
@@ -22,47 +22,52 @@ from jaxtyping import Int
 
 from genrec_jax.core.errors import InputError
 
-TEST_HOLDOUT = 0
-VALIDATION_HOLDOUT = 1
-PRETRAINING_HOLDOUT = 2
+TEST_EXCLUDES = 0
+VALIDATION_EXCLUDES = 1
+PRETRAINING_EXCLUDES = 2
 LARGEST_ID = 2**31 - 1
-MOST_DIGITS = 10  # of an id
-SAMPLE_SEED = 0  # of the users of a split
+MOST_DIGITS = 10  # digits of an id
+SAMPLE_SEED = 0  # seed of samples of users
 SHORTEST_SEQUENCE = 3  # one item of training, one of validation, one of test
 
 
 @dataclass(frozen=True)
 class UserSequences:
-    """What every user did, oldest first; user u's items are items[offsets[u]:offsets[u + 1]]."""
+    """A dataset: the items of user u, oldest first, are items[offsets[u]:offsets[u + 1]]."""
 
     name: str
-    items: Int[np.ndarray, " interactions"]
+    items: Int[np.ndarray, " interactions"]  # item rows
     offsets: Int[np.ndarray, " users_plus_1"]
-    user_ids: Int[np.ndarray, " users"]
-    item_ids: Int[np.ndarray, " items"]
+    user_ids: Int[np.ndarray, " users"]  # published id of each user row
+    item_ids: Int[np.ndarray, " items"]  # published id of each item row
 
     @property
     def n_users(self) -> int:
+        """U, the number of users."""
         return len(self.user_ids)
 
     @property
     def n_items(self) -> int:
+        """N, the number of items."""
         return len(self.item_ids)
 
     @property
     def lengths(self) -> Int[np.ndarray, " users"]:
+        """The number of items of each user."""
         return np.diff(self.offsets)
 
     def of(self, user: int) -> Int[np.ndarray, " length"]:
+        """Return the item rows of a user, oldest first."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
 
 @dataclass(frozen=True)
 class Examples:
-    """One prediction a row: the history items[starts:stops] of a user, and the item to predict.
+    """Predictions: the history items[starts:stops] of a user, and the item to predict.
 
-    `items` is the flat array of the sequences, shared, never copied. A target of -1 is not known
-    here: pretraining masks an item of the history itself, serving has nothing to compare with.
+    `items` is the flat array of the sequences, which all examples share. A target is -1 if it is
+    not
+    known: pretraining masks an item of the history, and serving has no target.
     """
 
     items: Int[np.ndarray, " interactions"]
@@ -75,28 +80,30 @@ class Examples:
         return len(self.users)
 
     def take(self, rows: Int[np.ndarray, " m"]) -> "Examples":
+        """Return the examples at some rows."""
         return Examples(
             self.items, self.users[rows], self.starts[rows], self.stops[rows], self.targets[rows]
         )
 
     def history(self, row: int | np.integer) -> Int[np.ndarray, " length"]:
+        """Return the history of an example, oldest item first."""
         return self.items[self.starts[row] : self.stops[row]]
 
 
 def pretraining_examples(sequences: UserSequences) -> Examples:
-    """The training part of every user: all but the last two items (Figure 2 of the paper)."""
+    """Return the training part of every user: all but the last two items (Figure 2)."""
     return Examples(
         items=sequences.items,
         users=np.arange(sequences.n_users),
         starts=sequences.offsets[:-1],
-        stops=sequences.offsets[1:] - PRETRAINING_HOLDOUT,
+        stops=sequences.offsets[1:] - PRETRAINING_EXCLUDES,
         targets=np.full(sequences.n_users, -1),
     )
 
 
-def next_item_examples(sequences: UserSequences, holdout: int) -> Examples:
-    """The last item before the hidden `holdout` ones is the target, all before it the history."""
-    stops = sequences.offsets[1:] - holdout - 1
+def next_item_examples(sequences: UserSequences, n_excluded: int) -> Examples:
+    """Predict each user's last item before the excluded ones from all items before it."""
+    stops = sequences.offsets[1:] - n_excluded - 1
     return Examples(
         items=sequences.items,
         users=np.arange(sequences.n_users),
@@ -106,10 +113,12 @@ def next_item_examples(sequences: UserSequences, holdout: int) -> Examples:
     )
 
 
-def prefix_examples(sequences: UserSequences, holdout: int) -> Examples:
-    """Every item but the first before the hidden `holdout` ones is a target, all before it the
-    history: as many examples of a user as he has targets, one behind the other."""
-    counts = sequences.lengths - holdout - 1
+def prefix_examples(sequences: UserSequences, n_excluded: int) -> Examples:
+    """Predict every item but the first and the excluded ones from all items before it.
+
+    The examples of a user are consecutive.
+    """
+    counts = sequences.lengths - n_excluded - 1
     users = np.repeat(np.arange(sequences.n_users), counts)
     nth = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
     starts = sequences.offsets[users]
@@ -124,10 +133,10 @@ def prefix_examples(sequences: UserSequences, holdout: int) -> Examples:
 
 
 def without_last(sequences: UserSequences, n: int) -> UserSequences:
-    """As the log was n items of every user before its end; the catalogue stays what it is.
+    """Remove the last n items of every user, which shifts all splits by n; the catalogue stays.
 
     Raises:
-        InputError: a user would have fewer than SHORTEST_SEQUENCE items left.
+        InputError: a user would have fewer than SHORTEST_SEQUENCE items.
     """
     if n == 0:
         return sequences
@@ -135,8 +144,8 @@ def without_last(sequences: UserSequences, n: int) -> UserSequences:
     if (short := np.flatnonzero(lengths < SHORTEST_SEQUENCE)).size:
         most = max(sequences.lengths.min() - SHORTEST_SEQUENCE, 0)
         raise InputError(
-            f"config.data.drop_last: found {n}, which leaves under {SHORTEST_SEQUENCE} items to "
-            f"user {sequences.user_ids[short[0]]} (and in all to {len(short)}), expected at most "
+            f"config.data.drop_last: found {n}, which leaves fewer than {SHORTEST_SEQUENCE} items "
+            f"to {len(short)} users such as {sequences.user_ids[short[0]]}, expected at most "
             f"{most} for {sequences.name}"
         )
     stops = np.repeat(sequences.offsets[1:] - n, sequences.lengths)
@@ -148,17 +157,17 @@ def without_last(sequences: UserSequences, n: int) -> UserSequences:
     )
 
 
-def repeats(sequences: UserSequences, holdout: int) -> int:
-    """Interactions with an item that the user had before, but for the last `holdout` of each."""
+def repeats(sequences: UserSequences, n_excluded: int) -> int:
+    """Count interactions that repeat an item of the user, without the last `n_excluded` of each."""
     users = np.repeat(np.arange(sequences.n_users), sequences.lengths)
-    stops = np.repeat(sequences.offsets[1:] - holdout, sequences.lengths)
-    shown = np.arange(len(users)) < stops
-    pairs = users[shown] * sequences.n_items + sequences.items[shown]
+    stops = np.repeat(sequences.offsets[1:] - n_excluded, sequences.lengths)
+    counted = np.arange(len(users)) < stops
+    pairs = users[counted] * sequences.n_items + sequences.items[counted]
     return len(pairs) - len(np.unique(pairs))
 
 
 def whole_histories(sequences: UserSequences) -> Examples:
-    """Everything that is known of every user, to recommend what comes after it."""
+    """Return the whole sequence of every user as history, to recommend later items."""
     return Examples(
         items=sequences.items,
         users=np.arange(sequences.n_users),
@@ -169,27 +178,27 @@ def whole_histories(sequences: UserSequences) -> Examples:
 
 
 def sample_users(examples: Examples, users: int) -> Examples:
-    """A seeded sample without replacement, in order; all where `users` is 0 or not fewer."""
+    """Return a seeded sample of `users` examples in order; all if `users` is 0 or too large."""
     return examples if users == 0 else examples.take(sample_rows(len(examples), users))
 
 
 def sample_rows(n: int, users: int) -> Int[np.ndarray, " m"]:
-    """Which of n examples a sample of so many users takes, in order.
+    """Return the sorted rows of a sample of `users` out of n examples, without replacement.
 
-    The same whatever the run's seed: runs that differ in it are tested on the same users.
+    The sample does not depend on the run's seed, so that all seeds are tested on the same users.
     """
     if users >= n:
         return np.arange(n)
     return np.sort(np.random.default_rng([SAMPLE_SEED, users]).choice(n, users, replace=False))
 
 
-def from_lists(
+def from_sequences(
     name: str, user_ids: Sequence[int], sequences: Sequence[Sequence[int]]
 ) -> UserSequences:
-    """Ragged arrays from published ids: `sequences[u]` are the item ids of `user_ids[u]`.
+    """Build a dataset from published ids, where `sequences[u]` are the item ids of `user_ids[u]`.
 
     Raises:
-        ValueError: a sequence too short to be split.
+        ValueError: a sequence is too short to be split.
     """
     lengths = np.array([len(sequence) for sequence in sequences])
     if lengths.min() < SHORTEST_SEQUENCE:
@@ -208,11 +217,15 @@ def from_lists(
 
 
 def read_id_lines(path: Path, what: str) -> list[tuple[int, list[int]]]:
-    """The (line number, integers) of every line of a text file of `user item item …`.
+    """Read a text file of `user item item …` lines as (line number, integers).
+
+    Args:
+        path: the file.
+        what: a phrase for the kind of file, for messages.
 
     Raises:
-        InputError: a file that cannot be read or is empty; a line that is empty or holds something
-            other than positive whole numbers, which is named.
+        InputError: the file cannot be read or is empty, or a line is empty or contains something
+            other than positive whole numbers.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -222,7 +235,9 @@ def read_id_lines(path: Path, what: str) -> list[tuple[int, list[int]]]:
     for number, line in enumerate(lines, start=1):
         words = line.split()
         if not words:
-            raise InputError(f"{path}, line {number}: found nothing, expected 'user item item …'")
+            raise InputError(
+                f"{path}, line {number}: found an empty line, expected 'user item item …'"
+            )
         for word in words:
             digits = word.isascii() and word.isdigit() and len(word) <= MOST_DIGITS
             if not (digits and 0 < int(word) <= LARGEST_ID):
@@ -232,21 +247,22 @@ def read_id_lines(path: Path, what: str) -> list[tuple[int, list[int]]]:
                 )
         parsed.append((number, [int(word) for word in words]))
     if not parsed:
-        raise InputError(f"{path}: the file is empty, expected lines of 'user item item …'")
+        raise InputError(f"{path}: found an empty file, expected lines of 'user item item …'")
     return parsed
 
 
 def read_sequence_file(path: Path, name: str) -> UserSequences:
-    """A file in S3-Rec's format: a line `user item item …` for every user, oldest item first.
+    """Read a file in S3-Rec's format: a line `user item item …` per user, oldest item first.
 
     Raises:
-        InputError: see `read_id_lines`; also a user with fewer than three items, or given twice.
+        InputError: the file cannot be read, a line contains something other than positive whole
+            numbers, or a user has fewer than three items or occurs twice.
     """
     return _read_flawless(path, name) or _read_line_by_line(path, name)
 
 
 def _read_flawless(path: Path, name: str) -> UserSequences | None:
-    """A file without any fault, in bulk; None for one that must be looked at line by line."""
+    """Read a file in bulk; return None if it has any fault."""
     try:
         text = path.read_bytes().replace(b"\r\n", b"\n")
     except OSError:
@@ -255,7 +271,7 @@ def _read_flawless(path: Path, name: str) -> UserSequences | None:
         return None
     letters = np.frombuffer(text, dtype=np.uint8)
     is_digit = np.concatenate([[False], letters >= ord("0"), [False]])
-    edges = np.flatnonzero(is_digit[1:] != is_digit[:-1])  # starts and ends of words, in turn
+    edges = np.flatnonzero(is_digit[1:] != is_digit[:-1])  # alternating starts and ends of words
     starts, ends = edges[::2], edges[1::2]
     line_ends = np.flatnonzero(letters == ord("\n"))
     if letters[-1] != ord("\n"):
@@ -268,8 +284,8 @@ def _read_flawless(path: Path, name: str) -> UserSequences | None:
     is_user = np.zeros(len(numbers), dtype=bool)
     is_user[last - lengths - 1] = True
     users, ids = numbers[is_user], numbers[~is_user]
-    too_far = numbers.min() < 1 or numbers.max() > LARGEST_ID
-    if too_far or len(np.unique(users)) < len(users):
+    out_of_range = numbers.min() < 1 or numbers.max() > LARGEST_ID
+    if out_of_range or len(np.unique(users)) < len(users):
         return None
     item_ids, items = _numbered(ids)
     return UserSequences(name, items, np.concatenate([[0], np.cumsum(lengths)]), users, item_ids)
@@ -278,32 +294,32 @@ def _read_flawless(path: Path, name: str) -> UserSequences | None:
 def _numbered(
     ids: Int[np.ndarray, " n"],
 ) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " n"]]:
-    """The distinct ids in order, and the place of each; without sorting where ids lie close."""
+    """Return the sorted distinct ids, and the index of each id; avoids sorting if ids are dense."""
     largest = int(ids.max())
     if largest > 4 * len(ids):
         item_ids, items = np.unique(ids, return_inverse=True)
         return item_ids, items.astype(np.int32)
-    there = np.zeros(largest + 1, dtype=bool)
-    there[ids] = True
-    return np.flatnonzero(there), (np.cumsum(there, dtype=np.int32) - 1)[ids]
+    occurs = np.zeros(largest + 1, dtype=bool)
+    occurs[ids] = True
+    return np.flatnonzero(occurs), (np.cumsum(occurs, dtype=np.int32) - 1)[ids]
 
 
 def _read_line_by_line(path: Path, name: str) -> UserSequences:
-    """Slow, and sees where a fault is."""
+    """Read a file line by line, which is slow, to report the line of a fault."""
     line_of_user: dict[int, int] = {}
     sequences = []
     for number, ids in read_id_lines(path, "a sequence file"):
         if len(ids) < 1 + SHORTEST_SEQUENCE:
             raise InputError(
-                f"{path}, line {number}: user {ids[0]} has {len(ids) - 1} items, expected at least "
-                f"{SHORTEST_SEQUENCE} (one each to train, validate and test)"
+                f"{path}, line {number}: found user {ids[0]} with {len(ids) - 1} items, expected "
+                f"at least {SHORTEST_SEQUENCE} (one each for training, validation and test)"
             )
         user, *items = ids
         if user in line_of_user:
             raise InputError(
-                f"{path}, line {number}: user {user} stands on line {line_of_user[user]} already, "
-                "expected one line a user"
+                f"{path}, line {number}: found user {user} again, already on line "
+                f"{line_of_user[user]}, expected one line per user"
             )
         line_of_user[user] = number
         sequences.append(items)
-    return from_lists(name, list(line_of_user), sequences)
+    return from_sequences(name, list(line_of_user), sequences)

@@ -1,10 +1,10 @@
-"""A synthetic catalogue whose best possible recommender is known.
+"""A synthetic dataset whose best possible recommender is known.
 
-Every item has a few successors, drawn once; a user starts anywhere and walks: with probability
-`1 - noise` to a successor of the present item (the r-th with weight 1 / r), else to any item. The
-r-th successors are a permutation of the items, so that all items are equally popular in the long
-run and popularity explains nothing. The oracle knows the transition matrix and ranks by it, so no
-recommender can expect more than what it reaches; the numbering of the items tells nothing.
+Every item has a few random successors. A user starts at a random item and then moves to a successor
+of the current item with probability `1 - noise` (the r-th with weight 1 / r), and to a random item
+otherwise. The r-th successors are a permutation of the items, so that all items are equally popular
+in the long run and popularity explains nothing. The oracle ranks by the transition matrix, so no
+recommender can have better expected metrics. The numbering of the items carries no information.
 """
 
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ from genrec_jax.data.sequences import Examples, UserSequences
 
 @dataclass(frozen=True)
 class SyntheticSpec:
-    """How much there is of it. Lengths are drawn evenly from shortest … longest."""
+    """The parameters of the dataset."""
 
     users: int = 10000
     items: int = 100
-    successors: int = 5
-    noise: float = 0.1
-    shortest: int = 4
+    successors: int = 5  # of each item
+    noise: float = 0.1  # probability of a random next item
+    shortest: int = 4  # lengths are uniform between these two
     longest: int = 12
     seed: int = 0
 
 
 def transition_matrix(spec: SyntheticSpec) -> Float[np.ndarray, "N N"]:
-    """P[i, j]: the probability that item j follows item i."""
+    """Return P[i, j], the probability that item j follows item i."""
     rng = np.random.default_rng([spec.seed, 0])
     matrix = np.full((spec.items, spec.items), spec.noise / spec.items)
     weights = 1.0 / np.arange(1, spec.successors + 1)
@@ -40,7 +40,7 @@ def transition_matrix(spec: SyntheticSpec) -> Float[np.ndarray, "N N"]:
 
 
 def synthetic_sequences(spec: SyntheticSpec) -> UserSequences:
-    """Seeded walks over `transition_matrix(spec)`."""
+    """Draw seeded walks over `transition_matrix(spec)`."""
     rng = np.random.default_rng([spec.seed, 1])
     cumulative = np.cumsum(transition_matrix(spec), axis=1)
     lengths = rng.integers(spec.shortest, spec.longest + 1, spec.users)
@@ -59,21 +59,22 @@ def synthetic_sequences(spec: SyntheticSpec) -> UserSequences:
     )
 
 
-def oracle_lists(
+def oracle_rankings(
     spec: SyntheticSpec, examples: Examples, top_k: int, exclude_history: bool = False
 ) -> Int[np.ndarray, "n top_k"]:
-    """The most probable next items of each example, best first: no ranking can expect more.
+    """Return the most probable next items of each example, best first.
 
-    With `exclude_history` they are the most probable of the items that the history lacks, -1 where
-    there are fewer: no ranking under that rule can expect more.
+    No ranking has better expected metrics. With `exclude_history`, items of the history are
+    excluded and the rankings are padded with -1; no ranking under that rule has better expected
+    metrics.
     """
     order = np.argsort(-transition_matrix(spec), axis=1, kind="stable").astype(np.int32)
     last = examples.items[examples.stops - 1]
     if not exclude_history:
         return order[:, :top_k][last]
-    lists = np.full((len(examples), top_k), -1, np.int32)
-    for row, ranked in enumerate(lists):
+    rankings = np.full((len(examples), top_k), -1, np.int32)
+    for row, ranking in enumerate(rankings):
         likely = order[last[row]]
         new = likely[~np.isin(likely, examples.history(row))][:top_k]
-        ranked[: len(new)] = new
-    return lists
+        ranking[: len(new)] = new
+    return rankings

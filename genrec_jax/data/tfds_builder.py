@@ -1,20 +1,20 @@
 """Prepared datasets and the three named ones as tensorflow-datasets, without TensorFlow.
 
-    import genrec_jax.data.tfds_builder  # makes `genrec` known to the library
+    import genrec_jax.data.tfds_builder  # registers `genrec` with the library
     builder = tfds.builder("genrec/beauty", file_format="array_record")
     builder.download_and_prepare()
     builder.as_data_source("users")[0]
 
-and of a folder that `python -m genrec_jax prepare` wrote:
+and for a folder that `python -m genrec_jax prepare` wrote:
 
     builder = tfds.builder("genrec", config=prepared_config(folder), file_format="array_record")
 
-`python -m genrec_jax to-tfds` is the same as a command, and tfds_reader.py reads it in bulk.
+`python -m genrec_jax to-tfds` does the same as a command; tfds_reader.py reads the result in bulk.
 
 A row of the split `users` is a user: number, the log's id, items (numbers, oldest first), times. A
-row of the split `items` is an item: number, the log's id, title, attributes. What a row does not
-have is empty; named datasets have no ids but numbers, and no times. Rows stand in the order of
-their numbers, 1 … U and 1 … N.
+row of the split `items` is an item: number, the log's id, title, attributes. Missing values are
+empty; named datasets have only numbers, without ids and times. Rows are in the order of their
+numbers, 1 … U and 1 … N.
 """
 
 import dataclasses
@@ -47,19 +47,20 @@ CITATION = """\
   year = {2020}
 }"""
 DESCRIPTION = """\
-User sequences for sequential recommendation: what every user did, oldest first, with users and
-items as numbers from 1, and the log's own ids, titles and attributes where it has them. The last
-item of a sequence is by custom the test target, the one before it the validation target.
+User sequences for sequential recommendation: the items of every user, oldest first, with users and
+items as numbers from 1, and the log's own ids, titles and attributes if it has them. By convention,
+the last item of a sequence is the test item and the one before it the validation item.
 """
 
 
 @dataclasses.dataclass(eq=False)
 class GenrecConfig(tfds.core.BuilderConfig):
-    """One dataset. Without `folder` it is the named one of the same name.
+    """The config of one dataset.
 
     Attributes:
-        folder: that `python -m genrec_jax prepare` wrote.
-        beam: make the rows with Apache Beam, a block of 65,536 users or items at a time.
+        folder: a folder that `python -m genrec_jax prepare` wrote; "": the named dataset with the
+            config's name.
+        beam: whether Apache Beam makes the rows, in blocks of 65,536 users or items.
     """
 
     folder: str = ""
@@ -67,12 +68,12 @@ class GenrecConfig(tfds.core.BuilderConfig):
 
 
 def prepared_config(folder: str | Path, beam: bool = False) -> GenrecConfig:
-    """The config of a prepared folder, named after the dataset and the sum of its sequences.
+    """Return the config of a prepared folder, named after the dataset and its checksum.
 
-    So another preparation is another dataset to the library, and none is taken for the other.
+    Different preparations of a log are therefore different datasets to the library.
 
     Raises:
-        InputError: no prepared folder, or a damaged one.
+        InputError: the folder is not a prepared dataset, or is damaged.
     """
     record = read_record(Path(folder))
     name = re.sub(r"[^A-Za-z0-9_.]+", "_", record["name"]) or "prepared"
@@ -86,10 +87,10 @@ def prepared_config(folder: str | Path, beam: bool = False) -> GenrecConfig:
 
 
 class Genrec(tfds.core.GeneratorBasedBuilder):
-    """User sequences, a row a user, and the items that they are made of, a row an item."""
+    """User sequences, with a row per user, and their items, with a row per item."""
 
     VERSION = tfds.core.Version(RELEASE)
-    RELEASE_NOTES = {RELEASE: "First version."}  # noqa: RUF012, as the library has it
+    RELEASE_NOTES = {RELEASE: "First version."}  # noqa: RUF012, as the library expects
     BUILDER_CONFIGS = [  # noqa: RUF012
         GenrecConfig(name=name, description=f"{asset.licence}.")
         for name, asset in named_datasets().items()
@@ -120,7 +121,7 @@ class Genrec(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in SPLITS}
 
     def _generate_examples(self, split: str) -> Any:
-        """(row, example) pairs, or with Beam a transform that makes them."""
+        """Return (row, example) pairs, or with Beam a transform that makes them."""
         config = self._config
         if not config.folder:
             return _named_rows(load_named(config.name), split)
@@ -134,20 +135,20 @@ class Genrec(tfds.core.GeneratorBasedBuilder):
 
 
 def _features() -> dict[str, Any]:
-    """Tensors rather than sequences, which the library decodes value by value."""
+    """Return the features; tensors instead of sequences, which are decoded value by value."""
     feature = tfds.features
     text = feature.Text
     return {
         "number": feature.Scalar(np.int32, doc="The user's or item's number, from 1."),
-        "id": text(doc="The log's own id; empty where the log has but numbers."),
+        "id": text(doc="The log's own id; empty if the log has only numbers."),
         "items": feature.Tensor(
-            shape=(None,), dtype=np.int32, doc="Of a user: item numbers, oldest first."
+            shape=(None,), dtype=np.int32, doc="A user's item numbers, oldest first."
         ),
         "times": feature.Tensor(
-            shape=(None,), dtype=np.int64, doc="Of a user: Unix seconds of each item, if known."
+            shape=(None,), dtype=np.int64, doc="The Unix seconds of a user's items, if known."
         ),
-        "title": text(doc="Of an item; empty where it has none."),
-        "attributes": feature.Sequence(text(), doc="Of an item: categories, brand and the like."),
+        "title": text(doc="An item's title; empty if it has none."),
+        "attributes": feature.Sequence(text(), doc="An item's attributes: categories, brand etc."),
     }
 
 
@@ -164,7 +165,7 @@ EMPTY: dict[str, Any] = {
 
 
 def _named_rows(sequences: UserSequences, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Users have the file's numbers, which are 1 … U in the named files; so have items."""
+    """Yield the rows of a named dataset, with the numbers of its file (1 … U and 1 … N)."""
     if split == "items":
         for row, number in enumerate(sequences.item_ids.tolist()):
             yield row, EMPTY | {"number": number}
@@ -175,12 +176,12 @@ def _named_rows(sequences: UserSequences, split: str) -> Iterator[tuple[int, dic
 
 
 def _blocks(folder: str, split: str) -> int:
-    """Row groups of the split's file."""
+    """Return the number of row groups of the split's file."""
     return pq.ParquetFile(Path(folder) / (SEQUENCES if split == "users" else ITEMS)).num_row_groups
 
 
 def _rows_of_block(folder: str, split: str, block: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of one row group; those of the users' two files hold the same users."""
+    """Yield the rows of one row group; the two files of users have the same users per group."""
     if split == "items":
         for line in pq.ParquetFile(Path(folder) / ITEMS).read_row_group(block).to_pylist():
             yield (
@@ -195,17 +196,17 @@ def _rows_of_block(folder: str, split: str, block: int) -> Iterator[tuple[int, d
             )
         return
     sequences = pq.ParquetFile(Path(folder) / SEQUENCES).read_row_group(block)
-    names = pq.ParquetFile(Path(folder) / USERS).read_row_group(block)
+    users = pq.ParquetFile(Path(folder) / USERS).read_row_group(block)
     columns = (
         sequences["user"],
-        names["user"],
-        names["id"],
+        users["user"],
+        users["id"],
         sequences["items"],
         sequences["times"],
     )
     for number, same, one, items, times in zip(*columns, strict=True):
         if number != same:
-            raise InputError(f"{folder}: {SEQUENCES} and {USERS} are cut into other blocks")
+            raise InputError(f"{folder}: found different row groups in {SEQUENCES} and {USERS}")
         yield (
             number.as_py() - 1,
             EMPTY
@@ -219,7 +220,7 @@ def _rows_of_block(folder: str, split: str, block: int) -> Iterator[tuple[int, d
 
 
 def _beam_rows(folder: str, split: str) -> Any:
-    """A transform; the runner's workers must see `folder` under the same path."""
+    """Return a Beam transform; its workers must see `folder` under the same path."""
     import apache_beam as beam  # pyright: ignore[reportMissingImports], the extra [beam]
 
     blocks = list(range(_blocks(folder, split)))

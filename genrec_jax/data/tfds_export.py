@@ -13,15 +13,18 @@ from genrec_jax.data.tfds_builder import Genrec, prepared_config
 
 
 def build(source: str, data_dir: str | Path, beam: bool = False) -> Path:
-    """Write a named dataset or a prepared folder below `data_dir`; the folder that it is in.
+    """Write a named dataset or a prepared folder for tensorflow-datasets.
 
     Args:
         source: beauty, sports, yelp, or a prepared folder.
-        data_dir: of the library; what is there already is taken as it stands.
-        beam: with Apache Beam's local runner, on a prepared folder.
+        data_dir: the library's data_dir; a dataset that it already contains is not rewritten.
+        beam: whether to use Apache Beam's local runner, for a prepared folder.
+
+    Returns:
+        The folder of the dataset below `data_dir`.
 
     Raises:
-        InputError: no such source, or Apache Beam is not installed.
+        InputError: the source does not exist, or Apache Beam is not installed.
         DiskError: the folder cannot be written.
     """
     if source in named_datasets():
@@ -30,7 +33,7 @@ def build(source: str, data_dir: str | Path, beam: bool = False) -> Path:
         config = source
     elif not (Path(source) / RECORD).is_file():
         known = ", ".join(named_datasets())
-        raise InputError(f"--source={source}: expected {known}, or a folder with {RECORD}")
+        raise InputError(f"--source: found {source!r}, expected {known}, or a folder with {RECORD}")
     else:
         config = prepared_config(source, beam)
     with writing(f"--output={data_dir}"):
@@ -43,7 +46,9 @@ def _local_beam() -> tfds.download.DownloadConfig:
     try:
         options = importlib.import_module("apache_beam.options.pipeline_options")
     except ImportError:
-        raise InputError("--beam: found no Apache Beam, expected genrec_jax[beam]") from None
+        raise InputError(
+            "--beam: Apache Beam is not installed; install the extra genrec_jax[beam]"
+        ) from None
     return tfds.download.DownloadConfig(
         beam_runner="DirectRunner", beam_options=options.PipelineOptions([])
     )

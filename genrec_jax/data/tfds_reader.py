@@ -1,8 +1,8 @@
-"""A tensorflow-datasets folder of `genrec` → what `read_prepared` and `read_names` give, in bulk.
+"""Read a tensorflow-datasets folder of `genrec` in bulk, like a prepared dataset.
 
-Whole files of records are taken at once and read with the library's own message class. Its decoder
-makes a dictionary of arrays of every row, which takes ten times as long as all the rest
-(`python -m genrec_jax benchmark tfds`).
+Whole files of records are read in one step and parsed with the library's message class. The
+library's decoder makes a dictionary of arrays from every row, which takes ten times as long as
+everything else (`python -m genrec_jax benchmark tfds`).
 """
 
 from array import array
@@ -17,18 +17,18 @@ from jaxtyping import Int
 from tensorflow_datasets.proto import tf_example_pb2
 
 from genrec_jax.core.errors import InputError
-from genrec_jax.data.prepared import Names
+from genrec_jax.data.prepared import LogMetadata
 from genrec_jax.data.sequences import SHORTEST_SEQUENCE, UserSequences
 
 SPLITS = ("users", "items")
-Example: Any = getattr(tf_example_pb2, "Example")  # noqa: B009, made when it is imported
+Example: Any = getattr(tf_example_pb2, "Example")  # noqa: B009, defined at import time
 
 
 def read_tfds(folder: Path) -> UserSequences:
-    """The sequences of a folder that the builder wrote, in bulk.
+    """Read the sequences of a folder that the builder wrote.
 
     Raises:
-        InputError: not such a folder, or a damaged one.
+        InputError: the folder is not a dataset of `genrec`, or is damaged.
     """
     builder = _builder(folder)
     numbers, lengths, flat = array("q"), array("q"), array("q")
@@ -42,7 +42,10 @@ def read_tfds(folder: Path) -> UserSequences:
     items = np.array(flat, np.int64)
     offsets = np.concatenate([[0], np.cumsum(np.array(lengths, np.int64))])
     if not len(numbers) or np.diff(offsets).min() < SHORTEST_SEQUENCE:
-        raise InputError(f"{folder}: found a user of less than {SHORTEST_SEQUENCE} items, or none")
+        raise InputError(
+            f"{folder}: found no users or one with fewer items, expected at least "
+            f"{SHORTEST_SEQUENCE} items per user"
+        )
     if items.min() < 1 or items.max() > n_items:
         raise InputError(
             f"{folder}: found item numbers {items.min()} to {items.max()}, expected 1 to {n_items}"
@@ -57,27 +60,27 @@ def read_tfds(folder: Path) -> UserSequences:
     )
 
 
-def read_tfds_names(folder: Path) -> Names | None:
-    """The log's own ids and what is known of the items; None where there are but numbers.
+def read_tfds_log_metadata(folder: Path) -> LogMetadata | None:
+    """Read the log's own ids, and titles and attributes of items; None if there are only numbers.
 
     Raises:
-        InputError: not such a folder, or a damaged one.
+        InputError: the folder is not a dataset of `genrec`, or is damaged.
     """
     builder = _builder(folder)
     users, items = [], []
     for feature in _messages(builder, "users", folder):
         users.append((feature["number"].int64_list.value[0], _texts(feature, "id")[0]))
     for feature in _messages(builder, "items", folder):
-        about = (_texts(feature, "title")[0], _texts(feature, "attributes"))
+        texts = (_texts(feature, "title")[0], _texts(feature, "attributes"))
         number = feature["number"].int64_list.value[0]
-        items.append((number, _texts(feature, "id")[0], *about))
+        items.append((number, _texts(feature, "id")[0], *texts))
     for split, rows in (("users", users), ("items", items)):
         _order(np.array([row[0] for row in rows]), split, folder)
     users.sort()
     items.sort(key=lambda row: row[0])
     if not any(one for _, one in users):
         return None
-    return Names(
+    return LogMetadata(
         user_ids=[one for _, one in users],
         item_ids=[row[1] for row in items],
         titles=[row[2] or None for row in items],
@@ -94,7 +97,7 @@ def _builder(folder: Path) -> Any:
             raise ValueError(f"splits {sorted(splits)}, expected {sorted(SPLITS)} of `genrec`")
         if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
             raise ValueError(f"{builder.info.file_format}, expected file_format='array_record'")
-    except Exception as error:  # the library raises anything on a damaged folder
+    except Exception as error:  # the library raises various exceptions for a damaged folder
         raise InputError(f"{folder}: cannot be read as a dataset of `genrec`: {error}") from None
     return builder
 
@@ -108,7 +111,7 @@ def _size(builder: Any, split: str) -> int:
 
 
 def _messages(builder: Any, split: str, folder: Path) -> Iterator[Any]:
-    """The features of every row, as the library's message class has them."""
+    """Yield the features of every row as the library's messages."""
     n = 0
     for path in builder.info.splits[split].filepaths:
         try:
@@ -122,14 +125,14 @@ def _messages(builder: Any, split: str, folder: Path) -> Iterator[Any]:
         except (OSError, RuntimeError, ValueError, IndexError, KeyError) as error:
             raise InputError(f"{path}: cannot be read as array_record: {error}") from None
         except Exception as error:
-            if type(error).__name__ != "DecodeError":  # protobuf's, whose module is its own affair
+            if type(error).__name__ != "DecodeError":  # of protobuf, whose module differs
                 raise
-            raise InputError(f"{path}: holds a damaged record: {error}") from None
+            raise InputError(f"{path}: found a damaged record: {error}") from None
         n += len(records)
     if n != _size(builder, split):
         raise InputError(
-            f"{folder}: found {n} rows of {split}, expected {_size(builder, split)} as "
-            "dataset_info.json says"
+            f"{folder}: found {n} rows of {split}, expected {_size(builder, split)} as in "
+            "dataset_info.json"
         )
 
 
@@ -138,20 +141,22 @@ def _texts(feature: Any, name: str) -> list[str]:
 
 
 def _order(numbers: Int[np.ndarray, " n"], split: str, folder: Path) -> Int[np.ndarray, " n"]:
-    """Which row holds each of the numbers 1 … n."""
+    """Return the row of each of the numbers 1 … n."""
     order = np.argsort(numbers, kind="stable")
     if not np.array_equal(numbers[order], np.arange(1, len(numbers) + 1)):
-        raise InputError(f"{folder}: the numbers of {split} are not 1 to {len(numbers)}, each once")
+        raise InputError(
+            f"{folder}: found other numbers of {split}, expected 1 to {len(numbers)}, each once"
+        )
     return order
 
 
 def _reordered(
     items: Int[np.ndarray, " n"], offsets: Int[np.ndarray, " U1"], order: Int[np.ndarray, " U"]
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " U1"]]:
-    """Ragged rows in another order; Beam may write them in any."""
+    """Reorder ragged rows, which Beam may write in any order."""
     if np.array_equal(order, np.arange(len(order))):
         return items, offsets
     lengths = np.diff(offsets)[order]
     after = np.concatenate([[0], np.cumsum(lengths)])
-    place = np.arange(len(items)) + np.repeat(offsets[:-1][order] - after[:-1], lengths)
-    return items[place], after
+    index = np.arange(len(items)) + np.repeat(offsets[:-1][order] - after[:-1], lengths)
+    return items[index], after

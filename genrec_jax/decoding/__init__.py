@@ -1,1 +1,1 @@
-"""A trained model and histories → ranked items: searches, ranking in batches, files of it."""
+"""Decoding: beam search, exhaustive scoring, ranking in batches, and files of rankings."""

@@ -1,20 +1,22 @@
-"""Ranked lists as a file: Parquet, or JSON lines where the name says `.jsonl`.
+"""Write rankings to a file: Parquet, or JSON lines if the path ends in `.jsonl`.
 
     user    id               null for a user that the run does not know
-    target  id               what was held out, where it is known
+    target  id               the target item, if all examples have one
     items   list of ids      best first
     scores  list of float32  log-probabilities in nats
-    titles  list of strings  of the items, null for none; where the run has titles at all
+    titles  list of strings  titles of the items, null for none; only if the run has titles
 
-Ids are int64, the numbers of a sequence file, or strings, the log's own of a prepared dataset.
+Ids are int64 (the numbers of a sequence file) or strings (the ids of a prepared dataset's log).
 
-Rows stand in the order of the examples. While a ranking runs, `FILE.parts/` holds a Parquet file
-for each finished chunk; the same command goes on with the missing chunks, if it would rank
-the same examples with the same parameters in the same way. At the end they become FILE.
+Rows are in the order of the examples. While a ranking is in progress, `FILE.parts/` contains a
+Parquet file for each finished chunk. Rerun the command to resume with the missing chunks; it starts
+over if the examples, the parameters, the search settings or the kind of device have changed. When
+all chunks are finished, they are joined into FILE.
 """
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -29,42 +31,49 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genrec_jax.core.disk import DRAFT, whole_file, write_atomically, writing
+from genrec_jax.core.disk import DRAFT, atomic_file, write_atomically, writing
 from genrec_jax.core.errors import InputError
 from genrec_jax.core.file_lock import locked
-from genrec_jax.core.processes import by_the_first, is_first, together
+from genrec_jax.core.processes import barrier, is_process_0, on_process_0
 from genrec_jax.data.batches import BatchPlan
 from genrec_jax.data.sequences import Examples
 from genrec_jax.decoding.ranker import Ranker
-from genrec_jax.decoding.ranking import CHUNK, RankedLists, Watch, split_into_chunks
+from genrec_jax.decoding.ranking import (
+    CHUNK,
+    Rankings,
+    Watch,
+    empty_rankings,
+    split_into_chunks,
+)
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".parquet", ".jsonl")
-MARKER = "identity.json"  # in the folder of parts
+MARKER = "identity.json"  # in the folder of parts: identifies the ranking
 
 
-@by_the_first
-def check_writable(path: Path, name: str) -> None:
-    """Check, before anything is ranked, that `path` can become a file of lists.
+@on_process_0
+def check_writable(path: Path, flag: str) -> None:
+    """Check, before anything is ranked, that rankings can be written to `path`.
 
     Args:
-        path: of the file.
-        name: of the flag that gave it.
+        path: the file.
+        flag: the flag that gave the path, for messages.
 
     Raises:
-        InputError: it has another ending, is a folder, or its drafts would replace something else.
-        DiskError: it cannot be written.
+        InputError: `path` has another suffix or is a folder, or `FILE.parts` has other contents.
+        DiskError: `path` cannot be written.
     """
     if path.suffix not in SUFFIXES:
-        raise InputError(f"{name}={path}: expected a name that ends in {' or '.join(SUFFIXES)}")
+        expected = " or ".join(SUFFIXES)
+        raise InputError(f"{flag}={path}: found the suffix {path.suffix!r}, expected {expected}")
     parts = _parts(path)
     with writing(path):
         if path.is_dir():
-            raise InputError(f"{name}={path}: found a folder, expected a file to write")
+            raise InputError(f"{flag}={path}: found a folder, expected a file to write")
         if parts.exists() and not _is_ours(parts):
             raise InputError(
-                f"{parts}: is needed for the work on {path.name}, but holds something else; move "
-                "it away"
+                f"{parts}: found other files, expected only unfinished rankings of {path.name}; "
+                "move the folder away"
             )
         is_new = not parts.exists()
         parts.mkdir(parents=True, exist_ok=True)
@@ -82,53 +91,49 @@ def rank_to_file(
     label: str,
     watch: Watch,
     chunk: int = CHUNK,
-) -> Iterator[tuple[int, RankedLists]]:
-    """Rank all examples; yields (start, lists) a chunk, and leaves the file when it is through.
+) -> Iterator[tuple[int, Rankings]]:
+    """Rank all examples, write the rankings to `path`, and yield (start, rankings) of each chunk.
+
+    The file is complete when the iterator is exhausted.
 
     Args:
-        path: of the file; see `check_writable`.
-        ranker: with its parameters.
-        examples: whole, as the plan was made from.
-        plan: their batches.
-        label: for the log and the progress.
-        watch: shows the progress.
-        chunk: examples to rank and to write together.
+        path: the file, which `check_writable` has checked.
+        ranker: the ranker, with parameters.
+        examples: the examples with their whole histories.
+        plan: the batches of the examples, from `Ranker.plan`.
+        label: the label of log lines and of the progress display.
+        watch: wraps the batches to show progress.
+        chunk: the number of examples that are ranked and written together.
 
     Raises:
         DiskError: the file cannot be written.
-        InputError: another process ranks into the same file.
+        InputError: another process is writing the same file.
     """
     parts = _parts(path)
     chunks = split_into_chunks(len(examples), chunk)
-    short = 0
+    n_short = 0
     with writing(path), locked(path.with_name(path.name + ".lock"), str(path)):
         _start_over_unless_same(parts, _identity(ranker, examples, chunk))
-        done = together(lambda: _read_done(parts, chunks, ranker))
-        if done:
+        finished = barrier(lambda: _read_finished(parts, chunks, ranker))
+        if finished:
             log.info(
-                "%s: going on, %d of %d lists are there",
+                "%s: resuming, %d of %d rankings are finished",
                 label,
-                sum(len(lists.items) for lists in done.values()),
+                sum(len(rankings.items) for rankings in finished.values()),
                 len(examples),
             )
-        missing = [one for one in chunks if one[0] not in done]
-        for start, lists in _both(done, ranker.rank_chunks(plan, missing, label, watch)):
-            if start not in done:
-                rows = np.arange(start, start + len(lists.items))
-                write_lists(_part(parts, start), ranker, examples.take(rows), lists)
-            short += int((lists.items < 0).any(axis=1).sum())
-            yield start, lists
+        missing = [(start, stop) for start, stop in chunks if start not in finished]
+        new = ranker.rank_chunks(plan, missing, label, watch)
+        for start, rankings in itertools.chain(finished.items(), new):
+            if start not in finished:
+                rows = np.arange(start, start + len(rankings.items))
+                write_rankings(_part(parts, start), ranker, examples.take(rows), rankings)
+            n_short += int((rankings.items < 0).any(axis=1).sum())
+            yield start, rankings
         _publish(path, parts, [_part(parts, start) for start, _ in chunks])
-    log.info("wrote %d ranked lists to %s", len(examples), path)
-    if short:
-        log.info("%d of them name fewer than %d items", short, ranker.evaluate.top_k)
-
-
-def _both(
-    done: dict[int, RankedLists], rest: Iterator[tuple[int, RankedLists]]
-) -> Iterator[tuple[int, RankedLists]]:
-    yield from done.items()
-    yield from rest
+    log.info("wrote %d rankings to %s", len(examples), path)
+    if n_short:
+        log.info("%d of them have fewer than %d items", n_short, ranker.evaluate.top_k)
 
 
 def _parts(path: Path) -> Path:
@@ -140,21 +145,21 @@ def _part(parts: Path, start: int) -> Path:
 
 
 def _identity(ranker: Ranker, examples: Examples, chunk: int) -> str:
-    """Changes with anything that the lists depend on."""
-    # In float32 whatever the leaves are: a sum in bfloat16 would have two or three digits.
+    """Return a JSON text that differs if anything that the rankings depend on differs."""
+    # Summed in float32 whatever the dtype: a sum in bfloat16 has only two or three digits.
     leaves = jax.tree.leaves(ranker.params)
     sums = [f"{float(leaf.sum(dtype=np.float32)):.9e}" for leaf in leaves]
     identifiers = ranker.catalogue.item_ids.tobytes()
     if ranker.catalogue.text is not None:
         identifiers = ranker.catalogue.table.tokens.tobytes()
-    asked = hashlib.sha256()
+    digest = hashlib.sha256()
     for array in dataclasses.astuple(examples):
-        asked.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).tobytes())
     return json.dumps(
         {
             "parameters": hashlib.sha256(" ".join(sums).encode()).hexdigest(),
             "catalogue": hashlib.sha256(identifiers).hexdigest(),
-            "examples": asked.hexdigest(),
+            "examples": digest.hexdigest(),
             "evaluate": dataclasses.asdict(ranker.evaluate),
             "chunk": chunk,
             "device": jax.devices()[0].device_kind,
@@ -163,16 +168,16 @@ def _identity(ranker: Ranker, examples: Examples, chunk: int) -> str:
 
 
 def _is_ours(parts: Path) -> bool:
-    """A folder that a ranking made, or one in which it was cut short before its marker."""
+    """Return whether a ranking created this folder, even if it was killed before the marker."""
     if not parts.is_dir():
         return False
     names = {path.name for path in parts.iterdir()}
     return MARKER in names or names <= {f"{MARKER}{DRAFT}"}
 
 
-@by_the_first
+@on_process_0
 def _start_over_unless_same(parts: Path, identity: str) -> None:
-    """Called after `check_writable`: what is there is ours."""
+    """Delete the parts of another ranking; `check_writable` has checked that they are ours."""
     marker = parts / MARKER
     if marker.is_file() and marker.read_text() == identity:
         return
@@ -182,60 +187,71 @@ def _start_over_unless_same(parts: Path, identity: str) -> None:
     write_atomically(marker, identity)
 
 
-def _read_done(
+def _read_finished(
     parts: Path, chunks: list[tuple[int, int]], ranker: Ranker
-) -> dict[int, RankedLists]:
-    """The chunks that are there whole. A damaged one is said, and ranked again."""
-    done = {}
+) -> dict[int, Rankings]:
+    """Return the rankings of finished chunks by start. Damaged parts are logged and deleted."""
+    finished = {}
     for start, stop in chunks:
         path = _part(parts, start)
         if not path.is_file():
             continue
         try:
-            lists = _read_part(path, ranker)
-            if len(lists.items) != stop - start:
-                raise ValueError(f"{len(lists.items)} lists, expected {stop - start}")
-            done[start] = lists
+            rankings = _read_part(path, ranker)
+            if len(rankings.items) != stop - start:
+                raise ValueError(f"found {len(rankings.items)} rankings, expected {stop - start}")
+            finished[start] = rankings
         except (OSError, pa.ArrowException, ValueError, KeyError, InputError) as error:
-            log.warning("WARNING: %s is damaged and ranked again: %s", path, error)
-            if is_first():
+            log.warning("WARNING: %s is damaged; its chunk is ranked again: %s", path, error)
+            if is_process_0():
                 path.unlink()
-    return done
+    return finished
 
 
-@by_the_first
-def write_lists(path: Path, ranker: Ranker, examples: Examples, lists: RankedLists) -> None:
+@on_process_0
+def write_rankings(path: Path, ranker: Ranker, examples: Examples, rankings: Rankings) -> None:
+    """Write the rankings of some examples to a Parquet file, as the module describes.
+
+    Args:
+        path: the file.
+        ranker: the ranker, for its catalogue.
+        examples: the examples, in the order of the rankings.
+        rankings: the rankings; positions without an item are left out.
+
+    Raises:
+        DiskError: the file cannot be written.
+    """
     catalogue = ranker.catalogue
-    named = lists.items >= 0  # places that free search left empty are out
-    items = lists.items[named]
-    offsets = pa.array(np.concatenate([[0], np.cumsum(named.sum(axis=1))]).astype(np.int32))
+    is_item = rankings.items >= 0  # free search may find fewer than k items
+    items = rankings.items[is_item]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(is_item.sum(axis=1))]).astype(np.int32))
     columns: dict[str, Any] = {"user": catalogue.users.take(examples.users)}
     if (examples.targets >= 0).all():
         columns["target"] = catalogue.items.take(examples.targets)
     columns["items"] = pa.ListArray.from_arrays(offsets, catalogue.items.take(items))
-    columns["scores"] = pa.ListArray.from_arrays(offsets, lists.scores[named])
-    if catalogue.names and catalogue.names.has_titles:
+    columns["scores"] = pa.ListArray.from_arrays(offsets, rankings.scores[is_item])
+    if catalogue.log_metadata and catalogue.log_metadata.has_titles:
         titles = pa.array(ranker.catalogue.titles(items), pa.string())
         columns["titles"] = pa.ListArray.from_arrays(offsets, titles)
-    with whole_file(path) as draft:
+    with atomic_file(path) as draft:
         pq.write_table(pa.table(columns), draft)
 
 
-def _read_part(path: Path, ranker: Ranker) -> RankedLists:
-    """The item rows and scores of a part, as they were before it was written."""
+def _read_part(path: Path, ranker: Ranker) -> Rankings:
+    """Read the rankings of a chunk back from its file."""
     table = pq.read_table(path)
-    shape = (table.num_rows, ranker.evaluate.top_k)
-    lists = RankedLists(np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32))
+    rankings = empty_rankings(table.num_rows, ranker.evaluate.top_k)
     items = table["items"].combine_chunks()
-    named = np.arange(shape[1]) < np.diff(items.offsets.to_numpy())[:, None]
-    lists.items[named] = ranker.catalogue.items.rows(items.values.to_pylist())
-    lists.scores[named] = table["scores"].combine_chunks().values.to_numpy()
-    return lists
+    lengths = np.diff(items.offsets.to_numpy())
+    is_item = np.arange(ranker.evaluate.top_k) < lengths[:, None]
+    rankings.items[is_item] = ranker.catalogue.items.rows(items.values.to_pylist())
+    rankings.scores[is_item] = table["scores"].combine_chunks().values.to_numpy()
+    return rankings
 
 
-@by_the_first
+@on_process_0
 def _publish(path: Path, folder: Path, parts: list[Path]) -> None:
-    """One file of all parts, a part at a time, there whole or not at all."""
+    """Join all parts into one file atomically, with one part in memory at a time."""
     draft = folder / "whole"
     if path.suffix == ".jsonl":
         with draft.open("w", encoding="utf-8") as file:

@@ -1,6 +1,6 @@
-"""A run's parameters and a plan of batches → the ranked items of each example.
+"""Rank the catalogue for the examples of a plan with a run's parameters.
 
-Evaluation, training's validations and serving rank through this one class.
+Evaluation, validation during training, and serving all rank through the class `Ranker`.
 """
 
 import logging
@@ -19,9 +19,9 @@ from genrec_jax.data.sequences import Examples
 from genrec_jax.decoding.beam_search import SearchSpec
 from genrec_jax.decoding.exhaustive import make_blocks
 from genrec_jax.decoding.ranking import (
-    Find,
     Rank,
-    RankedLists,
+    Rankings,
+    Search,
     Watch,
     find_by_beams,
     find_exhaustively,
@@ -32,9 +32,9 @@ from genrec_jax.decoding.ranking import (
     split_into_chunks,
 )
 from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.identifiers.sentences import plan_batches
+from genrec_jax.identifiers.input_lengths import plan_batches
 from genrec_jax.identifiers.trie import Trie
-from genrec_jax.models.contract import RANKED_AS, Objective, Params
+from genrec_jax.models.contract import RANKING_OBJECTIVE, Objective, Params
 from genrec_jax.models.device_trie import DeviceTrie
 from genrec_jax.models.device_trie import put_on_device as put_trie_on_device
 from genrec_jax.models.precision import cast_params
@@ -46,16 +46,17 @@ from genrec_jax.runs.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-SCORES = "scores"  # not a search: every item with its score
-SCORE_CHUNK = 1024  # examples whose scores of all items are held at once
+SCORES = "scores"  # in place of a search: scores every item and does not rank
+SCORE_CHUNK = 1024  # examples whose scores of all items are in memory together
 
 
-def unwatched(batches: Iterable[Any], label: str, total: int) -> Iterable[Any]:
+def without_progress(batches: Iterable[Any], label: str, total: int) -> Iterable[Any]:
+    """Return the batches unchanged, without showing progress: a `Watch`."""
     return batches
 
 
 class Ranker:
-    """Ranks the catalogue for examples; compiled once for each batch shape."""
+    """Rank the catalogue for examples; each batch shape is compiled once."""
 
     def __init__(
         self,
@@ -70,18 +71,21 @@ class Ranker:
 
         Args:
             setup: the model and its catalogue.
-            evaluate: how to search.
-            buckets: the most padded lengths of batches.
-            objective: that the parameters were last trained with; training sets it for each phase.
-            params: without them, set `params` before the first list is asked for (training does).
-            devices: all if not given. The parameters are where `Devices.put_params` puts them.
+            evaluate: the search settings, the batch size and k.
+            buckets: the maximum number of padded lengths of batches.
+            objective: the objective that the parameters were last trained with. Training sets the
+                attribute in each phase.
+            params: the model's parameters, placed by `Devices.put_params`; if None, the attribute
+                `params` must be set before ranking, as training does.
+            devices: the devices to rank on; None: all.
 
         Raises:
-            InputError: `evaluate` does not fit together, or its batches cannot be split.
+            InputError: settings in `evaluate` contradict each other, or its batch size is not a
+                multiple of the number of devices.
         """
         evaluate.check()
         self.devices = devices or Devices.all()
-        self.devices.check_divides("config.evaluate.batch_size", evaluate.batch_size)
+        self.devices.check_batch_size("config.evaluate.batch_size", evaluate.batch_size)
         self.setup = setup
         self.evaluate = evaluate
         self._settings = evaluate.search_settings()
@@ -92,13 +96,15 @@ class Ranker:
 
     @property
     def catalogue(self) -> Catalogue:
-        """The users and items of the run."""
+        """The run's catalogue of users and items."""
         return self.setup.catalogue
 
     @property
     def params(self) -> Params | None:
-        """The model's parameters as ranking takes them: cast to the compute dtype when they are
-        set, where the model would cast them in every batch."""
+        """The model's parameters, cast to the compute dtype.
+
+        They are cast once when they are set, if the model would otherwise cast them in every batch.
+        """
         return self._params
 
     @params.setter
@@ -108,12 +114,12 @@ class Ranker:
 
     @cached_property
     def tables(self) -> Tables:
-        """What the model reads on the devices.
+        """The model's tables on the devices.
 
-        All rankings share this one copy, and training on the same devices does too.
+        All searches share this copy, and so does training on the same devices.
         """
         tables = self.setup.family.tables(self.catalogue, self._device_trie)
-        return self.devices.put_whole(tables)
+        return self.devices.replicate(tables)
 
     @cached_property
     def _trie(self) -> Trie | None:
@@ -123,7 +129,7 @@ class Ranker:
     def _device_trie(self) -> DeviceTrie | None:
         if self._trie is None:
             return None
-        return self.devices.put_whole(put_trie_on_device(self._trie))
+        return self.devices.replicate(put_trie_on_device(self._trie))
 
     @classmethod
     @pinned()
@@ -134,19 +140,20 @@ class Ranker:
         config: RunConfig | None = None,
         devices: Devices | None = None,
     ) -> "Ranker":
-        """Restore a run's model from its directory; its dataset need not be at hand.
+        """Restore a run's model from its directory; the dataset is not needed.
 
-        Logs a warning if the run was trained under other settings of JAX that change numbers.
+        A warning is logged if the run was trained under different JAX settings that affect results.
 
         Args:
-            workdir: the run's directory.
-            step: of the checkpoint; the best by validation if not given.
-            config: the run's, with other keys of `evaluate`; None: as it is stored.
-            devices: to rank on, not necessarily those of the training; all if not given.
+            workdir: the run directory.
+            step: the step of the checkpoint; None: the best one by validation.
+            config: the run's config, possibly with changed keys of `evaluate`; None: the stored
+                config.
+            devices: the devices to rank on, which may differ from those of training; None: all.
 
         Raises:
-            InputError: no run there, no such step, a checkpoint of another shape, or a search
-                that does not go with the run.
+            InputError: `workdir` contains no run or no checkpoint of the step, the checkpoint has
+                other shapes, or the model does not support the search.
         """
         folder = RunFolder(Path(workdir))
         config = folder.read_config() if config is None else config
@@ -167,7 +174,12 @@ class Ranker:
         return cls(setup, config.evaluate, config.data.buckets, objective, params, devices)
 
     def plan(self, examples: Examples, label: str) -> BatchPlan:
-        """The batches that some examples fall into; what is cut from them is logged."""
+        """Return the batches of some examples; histories that are truncated are logged.
+
+        Args:
+            examples: the examples to rank.
+            label: the name of the examples in log lines.
+        """
         lengths, longest = self.setup.lengths, self.setup.shape.longest_input
         return plan_batches(
             examples,
@@ -182,10 +194,20 @@ class Ranker:
         self,
         plan: BatchPlan,
         label: str,
-        watch: Watch = unwatched,
+        watch: Watch = without_progress,
         search: str | None = None,
-    ) -> RankedLists:
-        """Item rows and scores of each example of the plan, top_k of them, best first."""
+    ) -> Rankings:
+        """Return the top-k items and scores of each example, best first.
+
+        Args:
+            plan: the batches of the examples, from `plan`.
+            label: the label of the progress display.
+            watch: wraps the batches to show progress.
+            search: the search to use; None: `evaluate.search`.
+
+        Raises:
+            ValueError: the ranker has no parameters.
+        """
         chunks = split_into_chunks(len(plan.examples))
         return join(self.rank_chunks(plan, chunks, label, watch, search))
 
@@ -194,20 +216,23 @@ class Ranker:
         plan: BatchPlan,
         chunks: list[tuple[int, int]],
         label: str,
-        watch: Watch = unwatched,
+        watch: Watch = without_progress,
         search: str | None = None,
-    ) -> Iterator[tuple[int, RankedLists]]:
-        """The same, a chunk of examples at a time, as (start of the chunk, lists).
+    ) -> Iterator[tuple[int, Rankings]]:
+        """Yield the top-k items and scores of each chunk, as (start of the chunk, rankings).
 
         Args:
-            plan: of all examples.
-            chunks: (start, stop) of those to rank.
-            label: for `watch`.
-            watch: wraps the batches, to show progress.
-            search: if not as `evaluate.search` says.
+            plan: the batches of all examples, from `plan`.
+            chunks: (start, stop) of each chunk to rank.
+            label: the label of the progress display.
+            watch: wraps the batches to show progress.
+            search: the search to use; None: `evaluate.search`.
+
+        Raises:
+            ValueError: the ranker has no parameters.
         """
         if self.params is None:
-            raise ValueError("the ranker has no parameters yet")
+            raise ValueError("Ranker.params: found None, expected parameters before ranking")
         return rank_chunks(
             self._ranker(search or self._settings.search),
             self.params,
@@ -219,32 +244,40 @@ class Ranker:
         )
 
     def score_chunks(
-        self, plan: BatchPlan, label: str, watch: Watch = unwatched
+        self, plan: BatchPlan, label: str, watch: Watch = without_progress
     ) -> Iterator[tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n N"]]]:
-        """The log-probability of every item for each example, as (rows of the plan, scores).
+        """Yield the log-probability of every item for each example, as (rows of the plan, scores).
 
-        Items of the histories have theirs too. Memory is bounded by SCORE_CHUNK examples.
+        Items of the histories are included. Memory is bounded by SCORE_CHUNK examples.
+
+        Args:
+            plan: the batches of all examples, from `plan`.
+            label: the label of the progress display.
+            watch: wraps the batches to show progress.
+
+        Raises:
+            ValueError: the ranker has no parameters.
         """
         if self.params is None:
-            raise ValueError("the ranker has no parameters yet")
+            raise ValueError("Ranker.params: found None, expected parameters before ranking")
         chunks = split_into_chunks(len(plan.examples), SCORE_CHUNK)
         rank = self._ranker(SCORES)
-        for start, found in rank_chunks(rank, self.params, plan, chunks, False, watch, label):
-            yield np.arange(start, start + len(found.scores)), found.scores
+        for start, result in rank_chunks(rank, self.params, plan, chunks, False, watch, label):
+            yield np.arange(start, start + len(result.scores)), result.scores
 
     @pinned()
     def _ranker(self, search: str) -> Rank:
-        """Make the ranker of a search when it is first asked for."""
-        objective = RANKED_AS[self.objective]
+        """Return the jitted ranker of a search, which is created at first use."""
+        objective = RANKING_OBJECTIVE[self.objective]
         if (search, objective) not in self._rankers:
             graph, _ = self.setup.graph_and_like
-            find, where = self._search(search)
-            ranker = make_ranker(graph, self.tables, find, where, objective, self.devices)
+            find, catalogue = self._search(search)
+            ranker = make_ranker(graph, self.tables, find, catalogue, objective, self.devices)
             self._rankers[search, objective] = pinned()(ranker)
         return self._rankers[search, objective]
 
-    def _search(self, search: str) -> tuple[Find, Any]:
-        """A search and what it searches, on the devices."""
+    def _search(self, search: str) -> tuple[Search, Any]:
+        """Return a search and the catalogue in the form that it expects, on the devices."""
         evaluate, trie = self.evaluate, self._trie
         spec = SearchSpec(
             beams=self._beams(search),
@@ -259,11 +292,12 @@ class Ranker:
         if trie is None:
             return find, None
         size = self.setup.family.block_nodes(self.setup.shape, evaluate.batch_size)
-        return find, self.devices.put_whole(make_blocks(trie, spec.eos, size))
+        return find, self.devices.replicate(make_blocks(trie, spec.eos, size))
 
     def _beams(self, search: str) -> int:
+        """Return the number of beams: `evaluate.beams`, or fewer for a small catalogue."""
         beams, items = self._settings.beams, self.catalogue.n_items
         if search == "constrained" and beams > items:
             beams = max(items, self.evaluate.top_k)
-            log.info("%d beams do for %d items", beams, items)
+            log.info("using %d beams: the catalogue has only %d items", beams, items)
         return beams

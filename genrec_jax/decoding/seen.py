@@ -1,4 +1,4 @@
-"""Which item a row of tokens spells, and which nodes of the trie lead only to items already seen.
+"""The item that a token sequence identifies, and the trie nodes that lead only to seen items.
 
 Axes: B users, K beams, H items of history, S tokens of the longest path, M nodes, N items,
 W children of the widest node of a level.
@@ -12,7 +12,7 @@ from genrec_jax.models.device_trie import DeviceTrie
 
 
 def find_items(trie: DeviceTrie, tokens: Int[Array, "B K S"]) -> Int[Array, "B K"]:
-    """The item that each row of tokens spells, `</s>` included, or -1."""
+    """Return the item whose identifier each token sequence is, `</s>` included; -1 for none."""
     node = jnp.zeros(tokens.shape[:2], jnp.int32)
     item = jnp.full(tokens.shape[:2], -1, jnp.int32)
     for position in range(tokens.shape[2]):
@@ -24,7 +24,7 @@ def find_items(trie: DeviceTrie, tokens: Int[Array, "B K S"]) -> Int[Array, "B K
 def _child(
     trie: DeviceTrie, node: Int[Array, "B K"], token: Int[Array, "B K"]
 ) -> Int[Array, "B K"]:
-    """The child of a node by its token, by bisection over the sorted children; -1 for none."""
+    """Return the child of a node by its token, by bisection over the sorted children; -1: none."""
     low = trie.first_child[node]
     end = low + trie.n_children[node]
     high = end
@@ -32,54 +32,63 @@ def _child(
         middle = jnp.minimum((low + high) // 2, len(trie.tokens) - 1)
         right = (low < high) & (trie.tokens[middle] < token)
         low, high = jnp.where(right, middle + 1, low), jnp.where(right, high, middle)
-    found = (node >= 0) & (low < end) & (trie.tokens[low] == token)
-    return jnp.where(found, low, -1)
+    exists = (node >= 0) & (low < end) & (trie.tokens[low] == token)
+    return jnp.where(exists, low, -1)
 
 
-def seen_nodes(trie: DeviceTrie, seen: Int[Array, "B H"]) -> Int[Array, "B H S"]:
-    """The nodes that lead to seen items only, so that a search without them never gets stuck.
+def excluded_nodes(trie: DeviceTrie, seen: Int[Array, "B H"]) -> Int[Array, "B H S"]:
+    """Return the trie nodes below which every item is seen, so that a search can skip them.
 
-    By sorting: memory grows with H, and not with its square.
+    A search that skips them never reaches a node without continuations. The nodes are found by
+    sorting, so memory grows linearly with H.
 
     Args:
-        trie: of N items.
-        seen: item rows of each user, -1 for none; an item may stand there more than once.
+        trie: the identifiers of N items.
+        seen: seen items of each user, -1 for padding; an item may occur several times.
 
     Returns:
-        At [b, h, s] the node of level s + 1 on the path of the h-th of the user's different items,
-        in their own order, if all items below it are seen by user b, else -1.
+        At [b, h, s], the node at level s + 1 on the path of the h-th distinct item of user b, in
+        ascending order of items, if user b has seen all items below that node; otherwise -1.
     """
     items = jnp.sort(seen, axis=1)
-    is_again = jnp.pad(items[:, 1:] == items[:, :-1], ((0, 0), (1, 0)))
-    items = jnp.where(is_again, -1, items)
+    is_repeated = jnp.pad(items[:, 1:] == items[:, :-1], ((0, 0), (1, 0)))
+    items = jnp.where(is_repeated, -1, items)
     node = jnp.where(items >= 0, trie.leaves[items], -1)
     level = jnp.where(items >= 0, trie.leaf_levels[items], 0)
     by_level = []
     for target in range(trie.depth, 0, -1):
-        here = jnp.where(level == target, node, -1)
-        below = jax.vmap(_count_equal)(jnp.sort(here, axis=1), here)
-        used_up = below == trie.n_items_below[here]
-        by_level.append(jnp.where((here >= 0) & used_up, here, -1))
+        at_level = jnp.where(level == target, node, -1)
+        n_seen = jax.vmap(_count_equal)(jnp.sort(at_level, axis=1), at_level)
+        all_seen = n_seen == trie.n_items_below[at_level]
+        by_level.append(jnp.where((at_level >= 0) & all_seen, at_level, -1))
         node = jnp.where(level == target, trie.parents[node], node)
         level = jnp.where(level == target, level - 1, level)
     return jnp.stack(by_level[::-1], axis=2)
 
 
 def _count_equal(ordered: Int[Array, " H"], numbers: Int[Array, " H"]) -> Int[Array, " H"]:
-    """How often each number stands in the ordered ones."""
+    """Count how often each number occurs in the sorted array `ordered`."""
     first = jnp.searchsorted(ordered, numbers, side="left")
     return jnp.searchsorted(ordered, numbers, side="right") - first
 
 
-def without_seen(
+def mask_children(
     trie: DeviceTrie,
     scores: Float[Array, "B K W"],
     nodes: Int[Array, "B K"],
-    seen: Int[Array, "B H"],
+    excluded: Int[Array, "B H"],
 ) -> Float[Array, "B K W"]:
-    """The scores of the nodes' children with -inf at those that are among `seen` (-1: none)."""
-    is_child = (trie.parents[seen][:, None, :] == nodes[:, :, None]) & (seen >= 0)[:, None, :]
-    column = seen[:, None, :] - trie.first_child[nodes][:, :, None]  # [B, K, H]
+    """Set the scores of excluded children to -inf.
+
+    Args:
+        trie: the identifiers of the catalogue.
+        scores: scores of the children of `nodes`.
+        nodes: trie nodes of the hypotheses.
+        excluded: nodes to exclude for each user, -1 for padding.
+    """
+    is_child = trie.parents[excluded][:, None, :] == nodes[:, :, None]
+    is_child &= (excluded >= 0)[:, None, :]
+    column = excluded[:, None, :] - trie.first_child[nodes][:, :, None]  # [B, K, H]
     column = jnp.where(is_child, column, scores.shape[2])  # out of bounds: dropped
     user = jnp.arange(scores.shape[0])[:, None, None]
     beam = jnp.arange(scores.shape[1])[None, :, None]

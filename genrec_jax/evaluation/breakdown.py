@@ -1,5 +1,7 @@
-"""For whom a figure holds: by history length, by popularity of the target, repeats and new items;
-and how wide the recommendations spread over the catalogue."""
+"""Metrics by groups of users, and the coverage of the catalogue.
+
+The groups are by history length, by popularity of the target, and repeats against new items.
+"""
 
 from typing import Any
 
@@ -12,8 +14,8 @@ from genrec_jax.evaluation.metrics import metric_sums
 from genrec_jax.models.heuristics.rankings import by_popularity, first_different, history_entries
 
 METRICS = ("HR@10", "NDCG@10")
-AT = 10  # places of a list that spread counts
-LENGTHS = (1, 5, 10, 20, 50)  # the first of each group
+AT = 10  # items of a ranking that `spread` counts
+LENGTHS = (1, 5, 10, 20, 50)  # the smallest value of each group
 COUNTS = (0, 1, 5, 10, 20, 50, 100)
 TOP_SHARE = 0.01
 
@@ -24,16 +26,16 @@ def breakdown(
     counts: Int[np.ndarray, " N"],
     longest: int,
 ) -> dict[str, list[dict[str, Any]]]:
-    """The figures of groups of users that together are all of them.
+    """Compute the metrics of groups of users; the groups of a kind partition the users.
 
     Args:
         examples: histories and targets.
-        ranks: the place of each target in its list.
-        counts: training interactions of every item.
-        longest: length of the lists, at least 10.
+        ranks: the rank of each target.
+        counts: the training interactions of every item.
+        longest: the length of the rankings, at least 10.
 
     Returns:
-        kind of group → groups, each with `group`, `users`, and HR@10 and NDCG@10 with `intervals`.
+        For each kind of group its groups, with `group`, `users`, HR@10, NDCG@10 and `intervals`.
     """
     repeats = is_repeat(examples)
     kinds = {
@@ -52,40 +54,45 @@ def breakdown(
 
 
 def is_repeat(examples: Examples) -> Bool[np.ndarray, " n"]:
-    """Whether the target stands in the history."""
+    """Return whether each target is already in its history."""
     rows, items, _ = history_entries(examples)
     return np.bincount(rows[items == examples.targets[rows]], minlength=len(examples)) > 0
 
 
-def spread(lists: Int[np.ndarray, "n k"], counts: Int[np.ndarray, " N"]) -> dict[str, float]:
-    """How the first ten places are spread over the catalogue.
+def spread(rankings: Int[np.ndarray, "n k"], counts: Int[np.ndarray, " N"]) -> dict[str, float]:
+    """Measure how the first ten items of all rankings are distributed over the catalogue.
+
+    Args:
+        rankings: item rows, best first, -1 for padding.
+        counts: the training interactions of every item.
 
     Returns:
-        `coverage`, the share of the catalogue that stands in any list; `top_share`, the share of
-        the places that go to the 1 % of the items with the most training interactions.
+        `coverage`, the share of the catalogue that appears in any ranking; `top_share`, the share
+        of recommendations that are among the 1 % of items with the most training interactions.
     """
-    named = lists[:, :AT][lists[:, :AT] >= 0]
-    top = by_popularity(counts)[: max(round(TOP_SHARE * len(counts)), 1)]
+    top_items = rankings[:, :AT][rankings[:, :AT] >= 0]
+    popular = by_popularity(counts)[: max(round(TOP_SHARE * len(counts)), 1)]
     return {
-        "coverage": len(np.unique(named)) / len(counts),
-        "top_share": float(np.isin(named, top).mean()) if len(named) else 0.0,
+        "coverage": len(np.unique(top_items)) / len(counts),
+        "top_share": float(np.isin(top_items, popular).mean()) if len(top_items) else 0.0,
     }
 
 
-def without_history(lists: Int[np.ndarray, "n k"], examples: Examples) -> Int[np.ndarray, "n k"]:
-    """The lists with the items of the history struck out, what follows moved up."""
+def without_history(rankings: Int[np.ndarray, "n k"], examples: Examples) -> Int[np.ndarray, "n k"]:
+    """Remove the items of each history from its ranking; later items move up."""
     rows, items, _ = history_entries(examples)
-    n_items = int(max(lists.max(), items.max(initial=0))) + 1
+    n_items = int(max(rankings.max(), items.max(initial=0))) + 1
     seen = np.sort(rows * n_items + items)
-    keys = np.arange(len(lists))[:, None] * n_items + lists
-    found = seen[np.minimum(np.searchsorted(seen, keys), len(seen) - 1)] == keys
-    return first_different(np.where(found & (lists >= 0), -1, lists), lists.shape[1])
+    keys = np.arange(len(rankings))[:, None] * n_items + rankings
+    is_seen = seen[np.minimum(np.searchsorted(seen, keys), len(seen) - 1)] == keys
+    kept = np.where(is_seen & (rankings >= 0), -1, rankings)
+    return first_different(kept, rankings.shape[1])
 
 
 def _ranges(
     values: Int[np.ndarray, " n"], starts: tuple[int, ...]
 ) -> dict[str, Bool[np.ndarray, " n"]]:
-    """Group name → members, `5–9` for 5 ≤ value < 10; the last group is open."""
+    """Return the members of each group; `5–9` has 5 ≤ value < 10, the last group has no limit."""
     groups = {}
     for start, stop in zip(starts, (*starts[1:], None), strict=True):
         last = f"{start}+" if stop is None else f"{start}–{stop - 1}"
@@ -95,11 +102,10 @@ def _ranges(
 
 
 def _group(name: str, ranks: Float[np.ndarray, " m"], longest: int) -> dict[str, Any]:
-    sums, doubt = metric_sums(ranks, longest), intervals(ranks, longest)
-    figures = {metric: sums[metric] / len(ranks) for metric in METRICS}
+    sums, all_intervals = metric_sums(ranks, longest), intervals(ranks, longest)
     return {
         "group": name,
         "users": len(ranks),
-        **figures,
-        "intervals": {metric: doubt[metric] for metric in METRICS},
+        **{metric: sums[metric] / len(ranks) for metric in METRICS},
+        "intervals": {metric: all_intervals[metric] for metric in METRICS},
     }

@@ -1,4 +1,4 @@
-"""A checkpoint and a split → ranked lists → metrics, beside the baselines."""
+"""A checkpoint and a split → rankings → metrics, beside the baselines."""
 
 import importlib.metadata
 import logging
@@ -16,41 +16,41 @@ from genrec_jax import __version__
 from genrec_jax.core.devices import Devices
 from genrec_jax.core.progress import track
 from genrec_jax.data.sequences import (
-    TEST_HOLDOUT,
-    VALIDATION_HOLDOUT,
+    TEST_EXCLUDES,
+    VALIDATION_EXCLUDES,
     Examples,
     UserSequences,
     next_item_examples,
     sample_rows,
     sample_users,
 )
-from genrec_jax.data.synthetic import oracle_lists
+from genrec_jax.data.synthetic import oracle_rankings
 from genrec_jax.decoding.predictions import check_writable, rank_to_file
 from genrec_jax.decoding.ranker import Ranker
-from genrec_jax.decoding.ranking import RankedLists, Watch, join
+from genrec_jax.decoding.ranking import Rankings, Watch, join
 from genrec_jax.evaluation.metrics import metrics
-from genrec_jax.evaluation.summary import findings
+from genrec_jax.evaluation.summary import evaluation_summary
 from genrec_jax.evaluation.transition_settings import choose_settings
 from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.models.heuristics.baselines import reference_lists
+from genrec_jax.models.heuristics.baselines import baseline_rankings
 from genrec_jax.models.run_config import RunConfig, WithIdentifiers
 from genrec_jax.runs import fingerprints
-from genrec_jax.runs.dataset import load_names, load_sequences, synthetic_spec
+from genrec_jax.runs.dataset import load_log_metadata, load_sequences, synthetic_spec
 from genrec_jax.runs.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 Split = Literal["validation", "test"]
-ORACLE = "oracle"  # of the synthetic dataset: no recommender can expect more
+ORACLE = "oracle"  # the best possible recommender of the synthetic dataset
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def split_examples(config: RunConfig, sequences: UserSequences, split: Split) -> Examples:
-    """The users of a split, or a sample of them as the config says."""
+    """Return the examples of a split: all users, or the sample that the config specifies."""
     evaluate = config.evaluate
     if split == "test":
-        return sample_users(next_item_examples(sequences, TEST_HOLDOUT), evaluate.users)
-    examples = next_item_examples(sequences, VALIDATION_HOLDOUT)
+        return sample_users(next_item_examples(sequences, TEST_EXCLUDES), evaluate.users)
+    examples = next_item_examples(sequences, VALIDATION_EXCLUDES)
     return sample_users(examples, evaluate.validation_users)
 
 
@@ -61,50 +61,60 @@ def evaluate_split(
     split: Split,
     path: Path,
     watch: Watch = track,
-    heed: Callable[[], None] = lambda: None,
+    check_stop: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """The result of one split as results.json holds it; its ranked lists are left in `path`.
+    """Rank a split and evaluate the rankings, which are written to `path`.
 
-    `heed` is called between the stages, and may raise to stop there; `watch` between batches.
+    Args:
+        ranker: the model.
+        config: the run's config.
+        sequences: the dataset.
+        split: the split to rank.
+        path: the Parquet file of the rankings.
+        watch: wraps the batches to show progress.
+        check_stop: called between the stages; may raise to stop there.
+
+    Returns:
+        The content of results.json for this split.
     """
     started = time.monotonic()
     examples = split_examples(config, sequences, split)
     plan = ranker.plan(examples, split)
-    lists = join(rank_to_file(path, ranker, examples, plan, split, watch))
+    rankings = join(rank_to_file(path, ranker, examples, plan, split, watch))
     seconds = time.monotonic() - started
-    heed()
+    check_stop()
     top_k, exclude = config.evaluate.top_k, config.evaluate.exclude_history
     settings = choose_settings(sequences, exclude_history=exclude)
-    numbers = written_numbers(config, ranker.catalogue)
-    references = reference_lists(sequences, examples, numbers, settings, top_k, exclude)
+    numbers = identifier_numbers(config, ranker.catalogue)
+    baselines = baseline_rankings(sequences, examples, numbers, settings, top_k, exclude)
     if config.data.name == "synthetic":
         spec = synthetic_spec(config.data)
-        references[ORACLE] = oracle_lists(spec, examples, top_k, exclude)
-    heed()
+        baselines[ORACLE] = oracle_rankings(spec, examples, top_k, exclude)
+    check_stop()
     result = {
         "model": ranker.setup.family.title,
         "dataset": sequences.name,
-        **described(config),
+        **search_description(config),
         "split": split,
-        **findings(sequences, examples, lists.items, references),
+        **evaluation_summary(sequences, examples, rankings.items, baselines),
         "kNN": str(settings),
         "counts": {
             "users": len(examples),
             "users_of_dataset": sequences.n_users,
             "items": sequences.n_items,
             "interactions": len(sequences.items),
-            "empty_places": int((lists.items < 0).sum()),
+            "empty_places": int((rankings.items < 0).sum()),
         },
         "seconds": {"ranking": round(seconds, 2)},
         "versions": versions(),
     }
     if config.evaluate.search_settings().exact_users:
-        result["against_exact"] = compare_with_exact(ranker, config, examples, lists, watch)
+        result["against_exact"] = compare_with_exact(ranker, config, examples, rankings, watch)
     return result
 
 
-def described(config: RunConfig) -> dict[str, Any]:
-    """How items are written and ranked, as results.json says it: the keys that the family has."""
+def search_description(config: RunConfig) -> dict[str, Any]:
+    """Return the indexing and search keys that the family has, as results.json stores them."""
     keys = ("indexing", "indexing_seed"), ("search", "beams", "length_penalty", "exclude_history")
     values = config.to_dict()
     found = {key: values[key] for key in keys[0] if key in values}
@@ -112,8 +122,8 @@ def described(config: RunConfig) -> dict[str, Any]:
     return found | {key: search[key] for key in keys[1] if key in search}
 
 
-def written_numbers(config: RunConfig, catalogue: Catalogue) -> Int[np.ndarray, " N"] | None:
-    """The numbers that items are written with; None for a family that reads no identifiers."""
+def identifier_numbers(config: RunConfig, catalogue: Catalogue) -> Int[np.ndarray, " N"] | None:
+    """Return the numbers in the items' identifiers; None for a family without identifiers."""
     return catalogue.indexing.item_numbers if isinstance(config, WithIdentifiers) else None
 
 
@@ -121,19 +131,19 @@ def compare_with_exact(
     ranker: Ranker,
     config: RunConfig,
     examples: Examples,
-    lists: RankedLists,
+    rankings: Rankings,
     watch: Watch,
 ) -> dict[str, float]:
-    """What the search misses, on a sample of users that are ranked exhaustively too.
+    """Compare the search with exhaustive search on a sample of users.
 
     Returns:
-        `users` in the sample; `found`, the share of the exact lists' items that the search's lists
-        hold; and the search's HR and NDCG less those of the exact lists on the same users.
+        `users` in the sample; `found`, the share of the exact rankings' items that the search
+        found; and, for each metric, the exact rankings' value minus the search's as `METRIC lost`.
     """
     rows = sample_rows(len(examples), config.evaluate.search_settings().exact_users)
     sample = examples.take(rows)
     exact = ranker.rank(ranker.plan(sample, "exact"), "exact", watch, "exhaustive")
-    ours = lists.items[rows]
+    ours = rankings.items[rows]
     same = (ours[:, :, None] == exact.items[:, None, :]) & (exact.items >= 0)[:, None, :]
     by_search, by_exact = (metrics(one, sample.targets) for one in (ours, exact.items))
     return {
@@ -144,10 +154,10 @@ def compare_with_exact(
 
 
 def versions() -> dict[str, str]:
-    """Name → version, of Python, genrec_jax and what it computes with, and the device's kind."""
+    """Return the versions of Python, genrec_jax and its numerical packages, and the device kind."""
     return {
         "python": platform.python_version(),
-        "genrec_jax": __version__,  # not of the metadata: on PYTHONPATH alone there is none
+        "genrec_jax": __version__,  # there is no package metadata with PYTHONPATH alone
         **{name: importlib.metadata.version(name) for name in PACKAGES},
         "device": jax.devices()[0].device_kind,
     }
@@ -156,22 +166,25 @@ def versions() -> dict[str, str]:
 def evaluate(
     config: RunConfig, folder: RunFolder, split: Split, step: int | None
 ) -> dict[str, Any]:
-    """Restore a run's checkpoint and rank a split; returns what `evaluate_split` does.
+    """Restore a run's checkpoint, rank a split and evaluate the rankings.
 
     Args:
-        config: the run's, with perhaps another `evaluate` part.
-        folder: the run.
+        config: the run's config, possibly with other values of `evaluate`.
+        folder: the run's directory.
         split: `test` or `validation`.
-        step: of the checkpoint; the best by validation if None.
+        step: the step of the checkpoint; the best by validation if None.
+
+    Returns:
+        The result of `evaluate_split`.
     """
-    # Beside the lists of the training run, which results.json speaks of.
+    # Another file than that of the training run, which results.json describes.
     path = folder.predictions / f"evaluate_{split}.parquet"
     check_writable(path, "--workdir")
     if folder.read_results() is None:
         log.warning("WARNING: %s is not finished: its metrics may still improve", folder.path)
     sequences = load_sequences(config.data)
     folder.check_fingerprints(fingerprints.of_dataset(sequences))
-    devices = Devices.to_rank(config.table_parts())
+    devices = Devices.for_ranking(config.table_parts())
     ranker = Ranker.load(folder.path, step, config, devices)
-    ranker.catalogue.check_same_dataset(sequences, load_names(config.data))
+    ranker.catalogue.check_same_dataset(sequences, load_log_metadata(config.data))
     return evaluate_split(ranker, config, sequences, split, path)

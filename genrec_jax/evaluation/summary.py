@@ -1,4 +1,4 @@
-"""All that is said of the ranked lists of a split, ready for results.json."""
+"""The evaluation summary of a split's rankings, as results.json stores it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,50 +13,50 @@ from genrec_jax.evaluation.metrics import metrics, ranks_of_targets
 from genrec_jax.models.heuristics.rankings import training_counts
 
 
-def findings(
+def evaluation_summary(
     sequences: UserSequences,
     examples: Examples,
-    lists: Int[np.ndarray, "n k"],
-    references: Mapping[str, Int[np.ndarray, "n k"]],
+    rankings: Int[np.ndarray, "n k"],
+    baselines: Mapping[str, Int[np.ndarray, "n k"]],
 ) -> dict[str, Any]:
-    """Figures with what they are worth.
+    """Compute the metrics of a model and of the baselines, with confidence intervals.
 
     Args:
-        sequences: the dataset, of which the training part is counted.
-        examples: the users of the split.
-        lists: the model's.
-        references: name → lists of a line to beat.
+        sequences: the dataset, whose training interactions are counted.
+        examples: the histories and targets of the split.
+        rankings: the model's rankings.
+        baselines: the rankings of each baseline by its name.
 
     Returns:
-        `metrics` and their `intervals`; `references`, the same metrics for each; `differences`,
-        model less reference as [difference, low, high], paired by user; `breakdown`; `spread` of
-        the model and of the references; and where targets repeat items of the history,
-        `without_history`: the metrics of the same lists with those items struck out.
+        `metrics` and their `intervals`; `references`, the metrics of each baseline; `differences`,
+        model minus baseline as [difference, low, high], paired by user; `breakdown`; `spread` over
+        the catalogue of the model and the baselines; and, if some targets repeat items of the
+        history, `without_history`: the metrics of the same rankings without the history's items.
     """
-    longest = lists.shape[1]
+    longest = rankings.shape[1]
     counts = training_counts(sequences)
-    ranks = ranks_of_targets(lists, examples.targets)
-    figures = metrics(lists, examples.targets)
-    of_references = {name: metrics(ranked, examples.targets) for name, ranked in references.items()}
+    ranks = ranks_of_targets(rankings, examples.targets)
+    of_model = metrics(rankings, examples.targets)
+    of_baselines = {name: metrics(ranked, examples.targets) for name, ranked in baselines.items()}
     differences = {}
-    for name, ranked in references.items():
+    for name, ranked in baselines.items():
         others = ranks_of_targets(ranked, examples.targets)
         differences[name] = {
-            metric: [figures[metric] - of_references[name][metric], *interval]
+            metric: [of_model[metric] - of_baselines[name][metric], *interval]
             for metric, interval in difference_intervals(ranks, others, longest).items()
         }
-    found = {
-        "metrics": figures,
+    summary = {
+        "metrics": of_model,
         "intervals": intervals(ranks, longest),
-        "references": of_references,
+        "references": of_baselines,
         "differences": differences,
         "breakdown": breakdown(examples, ranks, counts, longest),
         "spread": {
-            "model": spread(lists, counts),
-            **{name: spread(ranked, counts) for name, ranked in references.items()},
+            "model": spread(rankings, counts),
+            **{name: spread(ranked, counts) for name, ranked in baselines.items()},
         },
     }
     if is_repeat(examples).any():
-        struck_out = without_history(lists, examples)
-        found["without_history"] = metrics(struck_out, examples.targets)
-    return found
+        new_items = without_history(rankings, examples)
+        summary["without_history"] = metrics(new_items, examples.targets)
+    return summary

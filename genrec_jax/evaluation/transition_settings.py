@@ -1,7 +1,7 @@
-"""The settings of the item-transition kNN that rank the validation targets best.
+"""The settings of the item-transition kNN, chosen from a small grid by validation NDCG@10.
 
-The grid is small. T and counts come from all but the last three items of every user; the test
-targets play no part in it.
+Transitions and counts come from all but the last three items of every user; test items are never
+used.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
 from genrec_jax.data.sequences import (
-    VALIDATION_HOLDOUT,
+    VALIDATION_EXCLUDES,
     Examples,
     UserSequences,
     next_item_examples,
@@ -30,11 +30,11 @@ from genrec_jax.models.heuristics.transitions import (
     without,
 )
 
-CHOSEN_BY = "NDCG@10"
-VALIDATION_USERS = 10_000  # a seeded sample of at most so many chooses the settings
-# At the test the newest item of a history, the validation item, is in no count. So that the choice
-# is made as it will be used, one item more than the validation target is left out of T here.
-CHOOSING_HOLDOUT = 3
+TUNING_METRIC = "NDCG@10"
+VALIDATION_USERS = 10_000  # the largest sample of users that chooses the settings
+# At test time the newest item of a history, the validation item, is in no count. To choose under
+# the same condition, one item more than the validation item is excluded from the counts here.
+TUNING_EXCLUDES = 3
 WINDOWS = (5, 10)
 FADING = ((1.0, 1.0), (0.6, 0.0), (0.8, 0.0))  # decay, power
 POPULARITIES = (0.0, 0.125, 0.25)
@@ -43,46 +43,46 @@ POPULARITIES = (0.0, 0.125, 0.25)
 def choose_settings(
     sequences: UserSequences, seed: int = 0, *, exclude_history: bool = False
 ) -> TransitionSettings:
-    """The best of a small grid by validation NDCG@10; a sample of users on large datasets.
+    """Choose the settings with the best validation NDCG@10, on a sample of users if there are many.
 
     Args:
         sequences: the dataset.
-        seed: of the sample.
-        exclude_history: consider only settings that leave out the items of the history; otherwise
-            the validation decides about that too.
+        seed: the seed of the sample.
+        exclude_history: consider only settings that exclude the items of the history; otherwise
+            validation chooses that too.
     """
-    examples = next_item_examples(sequences, VALIDATION_HOLDOUT)
+    examples = next_item_examples(sequences, VALIDATION_EXCLUDES)
     if len(examples) > VALIDATION_USERS:
         rng = np.random.default_rng([seed, VALIDATION_USERS])
         examples = examples.take(
             np.sort(rng.choice(len(examples), VALIDATION_USERS, replace=False))
         )
-    counts = training_counts(sequences, CHOOSING_HOLDOUT)
-    reached: dict[TransitionSettings, float] = {}
+    counts = training_counts(sequences, TUNING_EXCLUDES)
+    scores: dict[TransitionSettings, float] = {}
     for window in WINDOWS:
         base = TransitionSettings(window=window)
-        table = transition_counts(sequences, window, base.backward, CHOOSING_HOLDOUT)
+        table = transition_counts(sequences, window, base.backward, TUNING_EXCLUDES)
         for decay, power in FADING:
-            voting = replace(base, decay=decay, power=power)
+            weighting = replace(base, decay=decay, power=power)
             for chunk in chunks(examples):
-                for settings, ranks in _ranks(table, chunk, counts, voting, exclude_history):
-                    gain = metric_sums(ranks, 10)[CHOSEN_BY]
-                    reached[settings] = reached.get(settings, 0.0) + gain
-    return max(reached, key=lambda settings: reached[settings])
+                for settings, ranks in _ranks(table, chunk, counts, weighting, exclude_history):
+                    gain = metric_sums(ranks, 10)[TUNING_METRIC]
+                    scores[settings] = scores.get(settings, 0.0) + gain
+    return max(scores, key=lambda settings: scores[settings])
 
 
 def _ranks(
     table: csr_array,
     examples: Examples,
     counts: Int[np.ndarray, " N"],
-    voting: TransitionSettings,
+    weighting: TransitionSettings,
     exclude_history: bool,
 ) -> Iterator[tuple[TransitionSettings, Float[np.ndarray, " n"]]]:
-    """The target's rank for every popularity exponent, without repeats and with, if they may be.
+    """Yield the targets' ranks for every popularity exponent, with and without repeats if allowed.
 
-    Lists are not needed for that: the rank is one more than the scores above the target's.
+    No rankings are built: a rank is one plus the number of scores above the target's.
     """
-    raw = votes(table, examples, voting)
+    raw = votes(table, examples, weighting)
     unseen = without(raw, seen_items(examples, len(counts)))
     allowed = (False,) if exclude_history else (False, True)
     for popularity, repeats in itertools.product(POPULARITIES, allowed):
@@ -91,4 +91,4 @@ def _ranks(
         rows = np.repeat(np.arange(len(examples)), np.diff(scores.indptr))
         above = np.bincount(rows[scores.data > targets[rows]], minlength=len(examples))
         ranks = np.where(targets > 0, above + 1.0, np.inf)
-        yield replace(voting, popularity=popularity, repeats=repeats), ranks
+        yield replace(weighting, popularity=popularity, repeats=repeats), ranks

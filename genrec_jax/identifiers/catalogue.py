@@ -1,4 +1,4 @@
-"""All that turns users and items into tokens and back, built once and kept with the run."""
+"""The users and items of a run: ids, identifiers, tokens and trie, built once and stored."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,12 +11,12 @@ from jaxtyping import Int
 
 from genrec_jax.core.disk import writing
 from genrec_jax.core.errors import InputError
-from genrec_jax.core.processes import by_the_first
+from genrec_jax.core.processes import on_process_0
 from genrec_jax.data.identity import DatasetId, identify
-from genrec_jax.data.prepared import Names
+from genrec_jax.data.prepared import LogMetadata
 from genrec_jax.data.sequences import UserSequences
 from genrec_jax.identifiers.indexing import Indexing
-from genrec_jax.identifiers.log_ids import LogIds, load_names, save_names
+from genrec_jax.identifiers.log_ids import LogIds, load_log_metadata, save_log_metadata
 from genrec_jax.identifiers.token_table import TokenTable, build_token_table
 from genrec_jax.identifiers.tokenizer import Vocabulary, read_tokenizer, save_tokenizer
 from genrec_jax.identifiers.trie import Trie, build_trie
@@ -31,7 +31,7 @@ class Tokenized:
 
     vocabulary: Vocabulary
     table: TokenTable
-    trie: Trie  # of the items
+    trie: Trie  # over the items
 
     @classmethod
     def of_table(cls, vocabulary: Vocabulary, table: TokenTable) -> "Tokenized":
@@ -42,14 +42,14 @@ class Tokenized:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The users and items of a dataset, how they are written, and their tokens."""
+    """The users and items of a dataset, with their identifiers and tokens."""
 
-    user_ids: np.ndarray  # [U] the dataset's numbers
-    item_ids: np.ndarray  # [N]
+    user_ids: np.ndarray  # [U] the dataset's numbers of the users
+    item_ids: np.ndarray  # [N] the dataset's numbers of the items
     indexing: Indexing
-    text: Tokenized | None  # None: of a model that writes no identifiers
-    names: Names | None = None  # the log's own ids and titles, of a prepared dataset
-    dataset: DatasetId | None = None  # always there in a run
+    text: Tokenized | None  # None for a model without identifiers
+    log_metadata: LogMetadata | None = None  # the log's own ids and titles, if prepared
+    dataset: DatasetId | None = None  # the dataset's identity, never None in a run
 
     @classmethod
     def build(
@@ -57,76 +57,78 @@ class Catalogue:
         sequences: UserSequences,
         indexing: Indexing,
         vocabulary: Vocabulary | None,
-        names: Names | None = None,
+        log_metadata: LogMetadata | None = None,
         dataset: DatasetId | None = None,
     ) -> "Catalogue":
-        """Tokenize every name and build the trie of the items.
+        """Tokenize every identifier and build the trie of the items.
 
         Args:
-            sequences: the dataset, perhaps shortened by `config.data.drop_last`.
-            indexing: how its users and items are written.
-            vocabulary: the tokenizer; None for a model that writes no identifiers.
-            names: the log's own ids and titles, of a prepared dataset.
-            dataset: the identity of the whole dataset; None: `sequences` are all of it.
+            sequences: the dataset, possibly shortened by `config.data.drop_last`.
+            indexing: the identifiers of its users and items.
+            vocabulary: the tokenizer; None for a model without identifiers.
+            log_metadata: the log's own ids and titles, for a prepared dataset.
+            dataset: the identity of the whole dataset; None: that of `sequences`.
         """
         text = None
         if vocabulary is not None:
-            table = build_token_table(vocabulary, indexing.item_names(), indexing.user_names())
+            table = build_token_table(
+                vocabulary, indexing.item_identifiers(), indexing.user_identifiers()
+            )
             text = Tokenized.of_table(vocabulary, table)
         ids = (sequences.user_ids, sequences.item_ids)
-        dataset = dataset or identify(sequences, names)
-        return cls(*ids, indexing, text, names, dataset)
+        dataset = dataset or identify(sequences, log_metadata)
+        return cls(*ids, indexing, text, log_metadata, dataset)
 
     @property
     def n_users(self) -> int:
-        """U."""
+        """U, the number of users."""
         return len(self.user_ids)
 
     @property
     def n_items(self) -> int:
-        """N."""
+        """N, the number of items."""
         return len(self.item_ids)
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The tokenizer; only for a model that writes identifiers, as `table` and `trie`."""
+        """The tokenizer. Raises ValueError for a model without identifiers."""
         return self._tokenized.vocabulary
 
     @property
     def table(self) -> TokenTable:
-        """The tokens of every identifier."""
+        """The tokens of every identifier. Raises ValueError for a model without identifiers."""
         return self._tokenized.table
 
     @property
     def trie(self) -> Trie:
-        """The trie of the items' tokens."""
+        """The trie of the items' tokens. Raises ValueError for a model without identifiers."""
         return self._tokenized.trie
 
     @property
     def _tokenized(self) -> Tokenized:
         if self.text is None:
-            raise ValueError("the model of this run writes no identifiers")
+            raise ValueError("the model of this run has no identifiers")
         return self.text
 
     @cached_property
     def users(self) -> LogIds:
-        """The users as the outside calls them: the log's ids, or else the dataset's numbers."""
-        return LogIds("user", self.names.user_ids if self.names else self.user_ids)
+        """The ids by which callers name users: the log's own, or else the dataset's numbers."""
+        return LogIds("user", self.log_metadata.user_ids if self.log_metadata else self.user_ids)
 
     @cached_property
     def items(self) -> LogIds:
-        """The same for the items."""
-        return LogIds("item", self.names.item_ids if self.names else self.item_ids)
+        """The ids by which callers name items: the log's own, or else the dataset's numbers."""
+        return LogIds("item", self.log_metadata.item_ids if self.log_metadata else self.item_ids)
 
     def titles(self, rows: Int[np.ndarray, " m"]) -> list[str | None]:
-        """The titles of item rows, None for items without one."""
-        if self.names is None or not self.names.has_titles:
+        """Return the titles of some item rows, None for items without one."""
+        if self.log_metadata is None or not self.log_metadata.has_titles:
             return [None] * len(rows)
-        return [self.names.titles[row] for row in rows]
+        return [self.log_metadata.titles[row] for row in rows]
 
-    @by_the_first
+    @on_process_0
     def save(self, folder: Path) -> None:
-        """Write all but the trie, which follows from the token table.
+        """Write everything but the trie, which is rebuilt from the token table.
 
         Raises:
             DiskError: the folder cannot be written.
@@ -136,14 +138,14 @@ class Catalogue:
 
     def _save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        if self.names is not None:
-            save_names(folder, self.names, self.indexing.item_texts)
+        if self.log_metadata is not None:
+            save_log_metadata(folder, self.log_metadata, self.indexing.item_texts)
         tokens = {}
         if self.text is not None:
             save_tokenizer(self.vocabulary, folder / TOKENIZER)
             tokens = {"tokens": self.table.tokens, "lengths": self.table.lengths}
         codes = {} if self.indexing.codes is None else {"codes": self.indexing.codes}
-        assert self.dataset is not None  # of `build`
+        assert self.dataset is not None  # set by `build`
         arrays: dict[str, Any] = {
             "kind": self.indexing.kind,
             "user_ids": self.user_ids,
@@ -159,13 +161,13 @@ class Catalogue:
 
     @classmethod
     def load(cls, folder: Path) -> "Catalogue":
-        """What `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
             InputError: a file is missing or damaged.
         """
         path = folder / ARRAYS
-        names, texts = load_names(folder)
+        log_metadata, texts = load_log_metadata(folder)
         try:
             with np.load(path) as arrays:
                 saved = {name: arrays[name] for name in arrays.files}
@@ -183,16 +185,26 @@ class Catalogue:
             ends = {"bos": vocabulary.bos, "pad": vocabulary.pad, "eos": vocabulary.eos}
             text = Tokenized.of_table(vocabulary, TokenTable(*rows, **ends))
         ids = (saved["user_ids"], saved["item_ids"])
-        if names and (len(names.user_ids), len(names.item_ids)) != tuple(map(len, ids)):
-            raise InputError(f"{path}: found other users or items than in the files beside it")
-        return cls(*ids, indexing, text, names, dataset)
+        if log_metadata is not None:
+            sizes = len(log_metadata.user_ids), len(log_metadata.item_ids)
+            if sizes != tuple(map(len, ids)):
+                raise InputError(
+                    f"{path}: found {len(ids[0])} users and {len(ids[1])} items, expected "
+                    f"{sizes[0]} and {sizes[1]} as in the files beside it"
+                )
+        return cls(*ids, indexing, text, log_metadata, dataset)
 
-    def check_same_dataset(self, sequences: UserSequences, names: Names | None = None) -> None:
-        """Raises InputError if the run was trained on other users or items.
+    def check_same_dataset(
+        self, sequences: UserSequences, log_metadata: LogMetadata | None = None
+    ) -> None:
+        """Check that the run was trained on the users and items of a dataset.
 
         Args:
-            sequences: of the dataset.
-            names: of the dataset, which prepared ones are told apart by.
+            sequences: the dataset.
+            log_metadata: its own ids, which distinguish prepared datasets.
+
+        Raises:
+            InputError: the run was trained on other users or items.
         """
         for what, ours, theirs in (
             ("users", self.user_ids, sequences.user_ids),
@@ -203,14 +215,14 @@ class Catalogue:
                     f"dataset {sequences.name}: found {len(theirs)} {what}, expected the run's "
                     f"{len(ours)} {what} with the same ids in the same order"
                 )
-        if names is None or self.names is None:
+        if log_metadata is None or self.log_metadata is None:
             return
         for what, ours, theirs in (
-            ("users", self.names.user_ids, names.user_ids),
-            ("items", self.names.item_ids, names.item_ids),
+            ("users", self.log_metadata.user_ids, log_metadata.user_ids),
+            ("items", self.log_metadata.item_ids, log_metadata.item_ids),
         ):
             if ours != theirs:
                 raise InputError(
-                    f"dataset {sequences.name}: found {what} with other ids in the log than the "
-                    "run's, expected the dataset that it was trained on"
+                    f"dataset {sequences.name}: found {what} whose ids in the log differ from the "
+                    "run's, expected the dataset that the run was trained on"
                 )

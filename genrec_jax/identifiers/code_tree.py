@@ -1,14 +1,14 @@
-"""A tree of items by their vectors: the path to an item is its code.
+"""A balanced tree of items by their vectors; the path to an item is its code.
 
-Every node deals its items out to `alphabet` children of nearly the same size, so that the tree has
-room for all: spherical k-means whose clusters hold at most ⌈n / alphabet⌉ items each. At the last
-level every item of a node gets a symbol of its own, by chance.
+Every node splits its items over `alphabet` children of nearly equal size, so that the tree has room
+for all items: spherical k-means with clusters of at most ⌈n / alphabet⌉ items. At the last level,
+every item of a node receives a different symbol at random.
 
-Who goes where is an assignment problem: the sum of the items' cosines with the centres of their
-clusters is to be as large as the room allows. It is solved by *prices*. A cluster that too many
-items want becomes dearer until the demand is even (Sinkhorn's iteration, on n × alphabet numbers
-and not on the n × n of the Hungarian method); every item then takes the cluster that leaves it
-most. What the rounding still leaves too full keeps the items that would lose most elsewhere.
+The assignment maximises the sum of the items' cosines with the centres of their clusters, subject
+to the capacity. It is solved by *prices*: the price of a cluster with too much demand rises until
+the demand is even (Sinkhorn's iteration, on n × alphabet numbers instead of the n × n of the
+Hungarian method). Every item then takes the cluster with the largest cosine minus price. A cluster
+that is still above its capacity keeps the items that would lose most elsewhere.
 """
 
 import numpy as np
@@ -16,23 +16,23 @@ from jaxtyping import Float, Int
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-ROUNDS = 20  # of k-means, at most
-PRICE_STEPS = 12  # a round; prices go on from the round before, and the first takes longer
-ENOUGH = 1e-4  # of the sum of cosines: what a round must gain for another to follow
-TEMPERATURE = 0.02  # of the demand, in units of a cosine
+ROUNDS = 20  # the most rounds of k-means
+PRICE_STEPS = 12  # steps in a round, which continues with the prices of the previous one
+ENOUGH = 1e-4  # the smallest relative gain of a round after which another follows
+TEMPERATURE = 0.02  # of the softmax over clusters, in units of a cosine
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def tree_codes(
     vectors: Float[np.ndarray, "n d"], alphabet: int, levels: int, seed: int
 ) -> Int[np.ndarray, "n levels"]:
-    """A code for every row, all different; the same bits whatever the number of cores.
+    """Return a different code for every row, bit for bit the same on any number of cores.
 
     Args:
-        vectors: rows of length 1; n is at most alphabet ** levels.
-        alphabet: symbols a level.
-        levels: of the tree.
-        seed: of the first centres, and of the symbols at the last level.
+        vectors: item vectors of length 1; n is at most alphabet ** levels.
+        alphabet: the symbols of a level.
+        levels: the levels of the tree.
+        seed: the seed of the first centres and of the symbols at the last level.
     """
     assert len(vectors) <= alphabet**levels
     rng = np.random.default_rng([seed, 0x7EE])
@@ -53,18 +53,18 @@ def tree_codes(
 def balanced_clusters(
     vectors: Float[np.ndarray, "n d"], k: int, rng: np.random.Generator
 ) -> Int[np.ndarray, " n"]:
-    """The cluster of every row: k of them, of at most ⌈n / k⌉ rows."""
+    """Assign every row to one of k clusters of at most ⌈n / k⌉ rows."""
     n = len(vectors)
     if n <= k:
         return rng.permutation(k)[:n]
-    room = -(-n // k)
-    centres = _spread_out(vectors, k, rng)
+    capacity = -(-n // k)
+    centres = _initial_centres(vectors, k, rng)
     prices = np.zeros(k, np.float32)
     best, best_score = np.zeros(n, np.int64), -np.inf
     for step in range(ROUNDS):
         cosines = vectors @ centres.T
-        prices = _even_prices(cosines, prices, PRICE_STEPS if step else 5 * PRICE_STEPS)
-        clusters = _within_room(cosines - prices, room)
+        prices = _balance_prices(cosines, prices, PRICE_STEPS if step else 5 * PRICE_STEPS)
+        clusters = _assign(cosines - prices, capacity)
         score = float(cosines[np.arange(n), clusters].sum())
         if score <= best_score * (1 + ENOUGH):
             break
@@ -75,10 +75,10 @@ def balanced_clusters(
     return best
 
 
-def _spread_out(
+def _initial_centres(
     vectors: Float[np.ndarray, "n d"], k: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "k d"]:
-    """k-means++: every next centre is drawn by its squared distance to the nearest so far."""
+    """Choose centres by k-means++: each is drawn by its squared distance to the nearest so far."""
     chosen = [int(rng.integers(len(vectors)))]
     distance = np.full(len(vectors), np.inf)
     while len(chosen) < k:
@@ -92,41 +92,41 @@ def _spread_out(
     return vectors[chosen]
 
 
-def _even_prices(
+def _balance_prices(
     cosines: Float[np.ndarray, "n k"], prices: Float[np.ndarray, " k"], steps: int
 ) -> Float[np.ndarray, " k"]:
-    """Prices at which every cluster is wanted by about as many items."""
+    """Return prices at which all clusters have about the same demand."""
     n, k = cosines.shape
     for _ in range(steps):
-        wish = (cosines - prices) / TEMPERATURE
-        wish -= wish.max(axis=1, keepdims=True)
-        np.exp(wish, out=wish)
-        demand = (1 / wish.sum(axis=1)) @ wish
+        weights = (cosines - prices) / TEMPERATURE
+        weights -= weights.max(axis=1, keepdims=True)
+        np.exp(weights, out=weights)
+        demand = (1 / weights.sum(axis=1)) @ weights
         prices = prices + TEMPERATURE * np.log(np.maximum(demand * (k / n), 1e-6))
     return prices.astype(np.float32)
 
 
-def _within_room(gains: Float[np.ndarray, "n k"], room: int) -> Int[np.ndarray, " n"]:
-    """Every row's largest gain, as far as no column is taken more than `room` times.
+def _assign(gains: Float[np.ndarray, "n k"], capacity: int) -> Int[np.ndarray, " n"]:
+    """Assign every row to its column of largest gain, at most `capacity` rows to a column.
 
-    Round by round the rows that are left name the column they want among those with room; a column
-    that too many want keeps the rows that would lose most with their second choice, and is full.
+    In each round, every unassigned row chooses its best column that has capacity left. A column
+    chosen by too many rows keeps those that would lose most with their second choice, and is full.
     """
     n, k = gains.shape
     gains = gains.copy()
-    taken = np.full(n, -1)
-    left, rooms = np.arange(n), np.full(k, room)
-    while len(left):
-        wanted = gains[left].argmax(axis=1)
-        two = np.partition(gains[left], k - 2, axis=1)[:, k - 2 :] if k > 1 else None
-        regret = two[:, 1] - two[:, 0] if two is not None else np.zeros(len(left))
-        order = np.lexsort((-regret, wanted))
-        counts = np.bincount(wanted, minlength=k)
-        place = np.empty(len(left), np.int64)
-        place[order] = np.arange(len(left)) - np.repeat(np.cumsum(counts) - counts, counts)
-        kept = place < rooms[wanted]
-        taken[left[kept]] = wanted[kept]
-        rooms -= np.bincount(wanted[kept], minlength=k)
-        left = left[~kept]
-        gains[:, rooms == 0] = -np.inf
-    return taken
+    assigned = np.full(n, -1)
+    remaining, capacities = np.arange(n), np.full(k, capacity)
+    while len(remaining):
+        chosen = gains[remaining].argmax(axis=1)
+        two = np.partition(gains[remaining], k - 2, axis=1)[:, k - 2 :] if k > 1 else None
+        regret = two[:, 1] - two[:, 0] if two is not None else np.zeros(len(remaining))
+        order = np.lexsort((-regret, chosen))
+        counts = np.bincount(chosen, minlength=k)
+        rank = np.empty(len(remaining), np.int64)
+        rank[order] = np.arange(len(remaining)) - np.repeat(np.cumsum(counts) - counts, counts)
+        kept = rank < capacities[chosen]
+        assigned[remaining[kept]] = chosen[kept]
+        capacities -= np.bincount(chosen[kept], minlength=k)
+        remaining = remaining[~kept]
+        gains[:, capacities == 0] = -np.inf
+    return assigned

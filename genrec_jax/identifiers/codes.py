@@ -1,12 +1,11 @@
-"""Items written by codes: three symbols, each a token of its own, `<a_5><b_17><c_3>`.
+"""Codes as item identifiers: three symbols, each a token, `<a_5><b_17><c_3>`.
 
-Every level has its own alphabet of the same size, the smallest whose codes are enough for the
-catalogue: 23 symbols for the 12,101 items of Beauty (23³ = 12,167). No two items have the same
-code.
+Every level has its own alphabet of the same size, the smallest that gives all items different
+codes: 23 symbols for the 12,101 items of Beauty (23³ = 12,167).
 
-A code is a path in a tree over the items' vectors (code_tree.py), so that items which are near each
-other begin alike. Items that nothing is known of get the codes that are left, by chance: among
-themselves they tell nothing.
+A code is a path in a tree over the items' vectors (code_tree.py), so that similar items share a
+prefix. Items of which nothing is known receive the unused codes at random, which carry no
+information about them.
 """
 
 import numpy as np
@@ -15,21 +14,28 @@ from jaxtyping import Float, Int
 from genrec_jax.identifiers.code_tree import tree_codes
 
 LEVELS = 3
-LETTERS = "abc"  # of the levels
+LETTERS = "abc"  # the letter of each level
 
 
 def alphabet_size(n_items: int) -> int:
-    """The smallest a with a ** LEVELS ≥ n_items."""
+    """Return the smallest a with a ** LEVELS ≥ n_items."""
     size = 1
     while size**LEVELS < n_items:
         size += 1
     return size
 
 
-def deal_codes(
+def assign_codes(
     n_items: int, vectors: Float[np.ndarray, "N d"] | None, seed: int
 ) -> Int[np.ndarray, "N levels"]:
-    """A code for every item, by its vector; by chance where that is zero, or without vectors."""
+    """Assign a different code to every item.
+
+    Args:
+        n_items: N, the number of items.
+        vectors: item vectors of length 1; an item with a vector of 0 gets a random code. None: all
+            codes are random.
+        seed: the seed of the tree and of random codes.
+    """
     alphabet = alphabet_size(n_items)
     rng = np.random.default_rng([seed, 0xC0D])
     known = np.zeros(n_items, dtype=bool) if vectors is None else vectors.any(axis=1)
@@ -44,12 +50,12 @@ def deal_codes(
 
 
 def code_numbers(codes: Int[np.ndarray, "N levels"]) -> Int[np.ndarray, " N"]:
-    """Each code read as one number, the first symbol the highest digit."""
+    """Return each code as a number, with the first symbol as the highest digit."""
     return _as_numbers(codes, alphabet_size(len(codes)))
 
 
-def code_names(codes: Int[np.ndarray, "N levels"]) -> list[str]:
-    """How the items are written."""
+def code_identifiers(codes: Int[np.ndarray, "N levels"]) -> list[str]:
+    """Return the identifier of every item, such as `<a_5><b_17><c_3>`."""
     return [
         "".join(f"<{letter}_{symbol}>" for letter, symbol in zip(LETTERS, code, strict=True))
         for code in codes.tolist()
@@ -57,18 +63,18 @@ def code_names(codes: Int[np.ndarray, "N levels"]) -> list[str]:
 
 
 def code_symbols(n_items: int) -> list[str]:
-    """All tokens that codes of so many items are made of, level by level."""
+    """Return all symbols of codes of `n_items` items, level by level."""
     return [
         f"<{letter}_{symbol}>" for letter in LETTERS for symbol in range(alphabet_size(n_items))
     ]
 
 
-def likeness(
+def prefix_similarity(
     vectors: Float[np.ndarray, "N d"], codes: Int[np.ndarray, "N levels"], symbols: int
 ) -> float:
-    """The mean cosine of two different items whose codes begin with the same `symbols` symbols.
+    """Return the mean cosine of pairs of items whose codes share their first `symbols` symbols.
 
-    Items of which nothing is known are left out; 0 where no two begin alike.
+    Items with a vector of 0 are ignored; the result is 0 if no two items share a prefix.
     """
     known = vectors.any(axis=1)
     numbers = _as_numbers(codes[known, :symbols], int(codes.max()) + 1)

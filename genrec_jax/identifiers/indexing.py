@@ -1,27 +1,27 @@
-"""How users and items are written: by a number, `user_22`, `item_1234`, or items by a code.
+"""The identifiers of users and items: numbers (`user_22`, `item_1234`), titles or codes.
 
-    published   the numbers of the dataset file. On the files of the paper these leak the answer:
+    published   the numbers of the dataset file. In the paper's files these leak the test items:
                 items are numbered by first appearance over whole sequences, test items included.
-    random      the same numbers dealt out anew by a seeded permutation of users and one of items,
-                which tells nothing.
-    sequential  items by first appearance over the training part alone (all but the last two items
-                of every user, users in the order of the file), so that items of one user have
-                near numbers; those that no training part holds come after, shuffled. What these
-                numbers tell, the training interactions tell too.
-    title       items by their titles, where the log has them (identifiers/titles.py). Numbers are
-                dealt out as in `random`, and stand behind titles that are not unique and in the
-                names of items without one.
+    random      the same numbers, randomly reassigned by a seeded permutation of users and one of
+                items: they carry no information.
+    sequential  items by first appearance in the training part alone (all but the last two items of
+                every user, users in the order of the file), so that items of one user have close
+                numbers; items without training interactions follow, shuffled. These numbers carry
+                no information beyond the training interactions.
+    title       the titles of the items, if the log has them (identifiers/titles.py). Numbers are
+                assigned as in `random`; they follow titles that are not unique, and identify items
+                without a title.
 
-Or an item is written by a code of three symbols, `<a_5><b_17><c_3>`, a token each (codes.py):
+A code has three symbols, each a token: `<a_5><b_17><c_3>` (codes.py):
 
-    random_codes   dealt out by chance, which tells nothing
-    collaborative  items that users take together begin alike; from training interactions alone
-    semantic       items whose titles and attributes agree begin alike
+    random_codes   randomly assigned: they carry no information
+    collaborative  items that users have together share a prefix; from training interactions alone
+    semantic       items with similar titles and attributes share a prefix
     combined       both
 
-Users are shuffled wherever items are numbered anew. In the order of the file a user's number says
-where in the numbering of the items the user's own new items stand: on the paper's files, where
-both follow the same order, nearly the number of an item that nobody had before.
+Users are shuffled whenever items are renumbered. In the order of the file, a user's number reveals
+where the user's new items are in the numbering of the items: in the paper's files, where both
+follow the same order, it is close to the number of an item that no earlier user has.
 """
 
 from dataclasses import dataclass
@@ -30,21 +30,25 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from genrec_jax.data.sequences import UserSequences
-from genrec_jax.identifiers.codes import code_names, code_numbers, deal_codes
+from genrec_jax.identifiers.codes import assign_codes, code_identifiers, code_numbers
 
 NUMBER_KINDS = ("published", "random", "sequential", "title")
 CODE_KINDS = ("random_codes", "collaborative", "semantic", "combined")
 KINDS = (*NUMBER_KINDS, *CODE_KINDS)
-TEXT_KINDS = ("title", "semantic", "combined")  # with what the log says of items in their names
-HELD_OUT = 2  # items at the end of a sequence that `sequential` must not see
+TEXT_KINDS = ("title", "semantic", "combined")  # made from titles or attributes
+EXCLUDED = 2  # items at the end of a sequence that `sequential` must not use
 
 
 @dataclass(frozen=True)
 class Indexing:
-    """The number that each user row and item row is written with.
+    """The numbers of user and item rows, and what their identifiers are made of.
 
-    `item_texts` are the names of the items where they are not written by number alone. Of items
-    that are written by `codes` the number is their code, read as one.
+    Attributes:
+        kind: one of KINDS.
+        user_numbers: the number of each user row.
+        item_numbers: the number of each item row; for codes, the code read as a number.
+        item_texts: the items' identifiers, if they are titles.
+        codes: the symbols of the items' codes, if the identifiers are codes.
     """
 
     kind: str
@@ -53,19 +57,21 @@ class Indexing:
     item_texts: tuple[str, ...] | None = None
     codes: Int[np.ndarray, "N levels"] | None = None
 
-    def user_names(self) -> list[str]:
+    def user_identifiers(self) -> list[str]:
+        """Return the identifier of every user."""
         return [f"user_{number}" for number in self.user_numbers]
 
-    def item_names(self) -> list[str]:
+    def item_identifiers(self) -> list[str]:
+        """Return the identifier of every item."""
         if self.item_texts is not None:
             return list(self.item_texts)
         if self.codes is not None:
-            return code_names(self.codes)
+            return code_identifiers(self.codes)
         return [f"item_{number}" for number in self.item_numbers]
 
 
-def writing(kind: str) -> str:
-    """What items are written by, in words."""
+def describe_kind(kind: str) -> str:
+    """Return a phrase for a kind of identifiers, for messages: "random numbers"."""
     if kind == "title":
         return "titles"
     if kind in CODE_KINDS:
@@ -74,9 +80,14 @@ def writing(kind: str) -> str:
 
 
 def make_indexing(kind: str, sequences: UserSequences, seed: int) -> Indexing:
-    """One of NUMBER_KINDS for the users and items of a dataset; `published` needs no seed.
+    """Number the users and items of a dataset.
 
-    Of `title` only the numbers: its names are made with a tokenizer (identifiers/titles.py).
+    Args:
+        kind: one of NUMBER_KINDS. For `title` the result has only the numbers; a tokenizer is
+        needed
+            for the titles (identifiers/titles.py).
+        sequences: the dataset.
+        seed: the seed of all kinds but `published`.
     """
     if kind == "published":
         return Indexing(kind, sequences.user_ids, sequences.item_ids)
@@ -95,31 +106,31 @@ def make_indexing(kind: str, sequences: UserSequences, seed: int) -> Indexing:
 def coded_indexing(
     kind: str, sequences: UserSequences, vectors: Float[np.ndarray, "N d"] | None, seed: int
 ) -> Indexing:
-    """One of CODE_KINDS; users are numbered as in `random` with the same seed.
+    """Assign codes to the items; users are numbered as in `random` with the same seed.
 
     Args:
-        kind: what the vectors were made from, for the record.
-        sequences: of the dataset.
-        vectors: of the items, rows of length 1, or of 0 where nothing is known; None: codes are
-            dealt out by chance.
-        seed: of all chance.
+        kind: one of CODE_KINDS, which is stored.
+        sequences: the dataset.
+        vectors: item vectors of length 1, or 0 for items of which nothing is known; None: assign
+            the codes at random.
+        seed: the seed of users and codes.
     """
     users = _stream(seed).permutation(sequences.user_ids)
-    codes = deal_codes(sequences.n_items, vectors, seed)
+    codes = assign_codes(sequences.n_items, vectors, seed)
     return Indexing(kind, users, code_numbers(codes), codes=codes)
 
 
 def _stream(seed: int) -> np.random.Generator:
-    """One of its own, apart from the batches'."""
+    """Return a random stream that is independent of the batches'."""
     return np.random.default_rng([seed, 0x1DE])
 
 
 def _by_first_appearance(
     sequences: UserSequences, rng: np.random.Generator
 ) -> tuple[Int[np.ndarray, " seen"], Int[np.ndarray, " unseen"]]:
-    """Items of the training part in the order in which they come up; the others shuffled."""
+    """Return the items of the training part by first appearance, then the other items shuffled."""
     ends = np.repeat(sequences.offsets[1:], sequences.lengths)
-    training = sequences.items[np.arange(len(sequences.items)) < ends - HELD_OUT]
+    training = sequences.items[np.arange(len(sequences.items)) < ends - EXCLUDED]
     items, first = np.unique(training, return_index=True)
     unseen = np.setdiff1d(np.arange(sequences.n_items), items)
     return items[np.argsort(first)], rng.permutation(unseen)

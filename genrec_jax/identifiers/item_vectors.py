@@ -1,15 +1,15 @@
-"""Items as vectors: near each other where users take them together, or where their texts agree.
+"""Item vectors that are close for items that users have together, or that have similar texts.
 
-Both ways end in a truncated singular value decomposition of a sparse matrix with a row an item:
+Both kinds are a truncated singular value decomposition of a sparse matrix with a row per item:
 
-    collaborative   how often two items stand within a window of each other in the training part of
-                    a user → positive pointwise mutual information (PPMI)
-    text            how often a word or an attribute stands in an item's texts → TF-IDF
+    collaborative   counts of two items within a window in the training part of a user → positive
+                    pointwise mutual information (PPMI)
+    text            counts of words and attributes in an item's texts → TF-IDF
 
-The vectors are U √S, each of length 1. An item that the matrix says nothing of has a row of zeros.
-They are deterministic: the start of the iteration is seeded, every column has the sign that makes
-its largest entry positive, and one thread adds up, so that the number of cores changes no bit. (Two
-threads are slower besides: the work comes in small pieces.)
+The vectors are U √S, scaled to length 1. An item without entries in the matrix has a row of zeros.
+The result is deterministic: the start of the iteration is seeded, the sign of every column makes
+its largest entry positive, and one thread computes all sums, so the number of cores changes no bit.
+(Two threads would also be slower, since the work comes in small pieces.)
 """
 
 import re
@@ -24,20 +24,20 @@ from threadpoolctl import threadpool_limits
 
 from genrec_jax.data.sequences import UserSequences, pretraining_examples
 
-NOTHING = 1e-6  # of the longest row and of the largest singular value: not told from rounding
+NEGLIGIBLE = 1e-6  # relative to the longest row or the largest singular value: rounding errors
 _WORD = re.compile(r"\w+")
 
 
 def collaborative_vectors(
     sequences: UserSequences, dims: int, window: int, seed: int
 ) -> Float[np.ndarray, "N d"]:
-    """From training interactions alone; d = dims, or less where there are fewer items.
+    """Compute vectors from training interactions alone.
 
     Args:
-        sequences: whose last two items of every user are not looked at.
-        dims: of the vectors, at most.
-        window: two items are together at most so many places apart.
-        seed: of the iteration's start.
+        sequences: the dataset; the last two items of every user are ignored.
+        dims: d, the width of the vectors; smaller if there are fewer items.
+        window: the largest distance at which two items of a sequence count as co-occurring.
+        seed: the seed of the iteration's start.
     """
     return singular_vectors(ppmi(cooccurrences(sequences, window)), dims, seed)
 
@@ -45,9 +45,15 @@ def collaborative_vectors(
 def text_vectors(
     titles: Sequence[str | None], attributes: Sequence[Sequence[str] | None], dims: int, seed: int
 ) -> Float[np.ndarray, "N d"]:
-    """From what the log says of every item; either may be () as a whole.
+    """Compute vectors from titles and attributes, either of which may be ().
 
-    Terms are the words of both, and an attribute of several words as a whole too.
+    Terms are the words of both, and each attribute of several words as a whole.
+
+    Args:
+        titles: the title of every item, None for none.
+        attributes: the attributes of every item, None for none.
+        dims: d, the width of the vectors; smaller if there are fewer items.
+        seed: the seed of the iteration's start.
     """
     n_items = max(len(titles), len(attributes))
     terms: list[list[str]] = []
@@ -62,32 +68,37 @@ def text_vectors(
 def side_by_side(
     first: Float[np.ndarray, "N d"], second: Float[np.ndarray, "N e"], weight: float
 ) -> Float[np.ndarray, "N d_plus_e"]:
-    """Both, so that a cosine is 1 - weight parts of the first's and weight parts of the second's.
+    """Concatenate two kinds of vectors so that cosines average with weights 1 - weight and weight.
 
-    An item that only one of them knows stands where that one puts it.
+    An item with only one kind of vector is represented by that one.
     """
     both = np.concatenate([first * np.sqrt(1 - weight), second * np.sqrt(weight)], axis=1)
     return _of_length_1(both.astype(np.float32))
 
 
 def cooccurrences(sequences: UserSequences, window: int) -> sparse.csr_array:
-    """[N, N] pairs of different items in the training part of a user, both ways round."""
+    """Return symmetric counts [N, N] of different items within a window of a user's training part.
+
+    Args:
+        sequences: the dataset.
+        window: the largest distance of two co-occurring items.
+    """
     training = pretraining_examples(sequences)
     users = np.repeat(training.users, sequences.lengths)
-    seen = np.arange(len(users)) < np.repeat(training.stops, sequences.lengths)
-    items, users = sequences.items[seen], users[seen]
+    is_training = np.arange(len(users)) < np.repeat(training.stops, sequences.lengths)
+    items, users = sequences.items[is_training], users[is_training]
     shape = (sequences.n_items, sequences.n_items)
     counts = sparse.csr_array(shape, dtype=np.float64)
     for gap in range(1, window + 1):
         one, other = items[:-gap], items[gap:]
-        together = (users[:-gap] == users[gap:]) & (one != other)
-        pairs = (one[together], other[together])
+        is_pair = (users[:-gap] == users[gap:]) & (one != other)
+        pairs = (one[is_pair], other[is_pair])
         counts += sparse.csr_array((np.ones(len(pairs[0])), pairs), shape)
     return sparse.csr_array(counts + counts.T)
 
 
 def ppmi(counts: sparse.csr_array) -> sparse.csr_array:
-    """max(0, log P(i, j) / (P(i) P(j))) of symmetric counts, where there are any."""
+    """Return max(0, log P(i, j) / (P(i) P(j))) of symmetric counts, where they are positive."""
     pairs = counts.tocoo()
     of_item = np.asarray(counts.sum(axis=1))
     expected = of_item[pairs.row] * of_item[pairs.col] / of_item.sum()
@@ -98,10 +109,10 @@ def ppmi(counts: sparse.csr_array) -> sparse.csr_array:
 
 
 def tf_idf(terms: Sequence[Sequence[str]]) -> sparse.csr_array:
-    """[N, terms that at least two items have], rows of length 1.
+    """Return TF-IDF weights [N, terms of at least two items], rows of length 1.
 
-    (1 + log how often) · log(N / items that have the term): a term of one item alone tells nothing
-    of its neighbours, one that all have tells nothing at all.
+    A weight is (1 + log count) · log(N / items with the term). A term of a single item relates it
+    to no other item, and a term of all items has weight 0.
     """
     numbers: dict[str, int] = {}
     flat = [numbers.setdefault(term, len(numbers)) for one in terms for term in one]
@@ -117,24 +128,24 @@ def tf_idf(terms: Sequence[Sequence[str]]) -> sparse.csr_array:
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def singular_vectors(matrix: sparse.csr_array, dims: int, seed: int) -> Float[np.ndarray, "N d"]:
-    """U √S of the largest singular values, rows of length 1; d = 1 at least."""
+    """Return U √S of the largest singular values, with rows of length 1 and at least one column."""
     n_items, n_columns = cast(tuple[int, int], matrix.shape)
     smaller = min(n_items, n_columns)
     dims = min(dims, smaller - 1)
     if dims < 1 or not matrix.count_nonzero():
         return np.zeros((n_items, 1), np.float32)
     start = np.random.default_rng([seed, 0x5FD]).standard_normal(smaller)
-    found: Any = svds(matrix, k=dims, v0=start)
-    u, s, _ = found
+    decomposition: Any = svds(matrix, k=dims, v0=start)
+    u, s, _ = decomposition
     order = np.argsort(-s)
-    order = order[s[order] > NOTHING * s.max()]
+    order = order[s[order] > NEGLIGIBLE * s.max()]
     vectors = u[:, order] * np.sqrt(s[order])
     peaks = vectors[np.abs(vectors).argmax(axis=0), np.arange(len(order))]
     return _of_length_1((vectors * np.sign(peaks)).astype(np.float32))
 
 
 def _of_length_1(vectors: Float[np.ndarray, "N d"]) -> Float[np.ndarray, "N d"]:
-    """Rows that are next to nothing become zeros: their direction would be that of rounding."""
+    """Scale rows to length 1; negligible rows, whose direction is a rounding error, become 0."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    there = length > NOTHING * length.max()
-    return np.where(there, vectors / np.where(there, length, 1), 0).astype(np.float32)
+    is_known = length > NEGLIGIBLE * length.max()
+    return np.where(is_known, vectors / np.where(is_known, length, 1), 0).astype(np.float32)

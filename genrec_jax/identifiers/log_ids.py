@@ -1,11 +1,11 @@
-"""What the outside calls users and items: the numbers of a sequence file, or a log's own ids.
+"""The ids by which callers name users and items: numbers of a sequence file, or a log's own ids.
 
-A prepared dataset numbers its users and items and keeps the log's ids and titles beside (`Names`);
-a run keeps both too, in Parquet files among its identifiers:
+A prepared dataset numbers its users and items and stores the log's ids and titles beside them
+(`LogMetadata`); a run keeps both too, in Parquet files among its identifiers:
 
     users.parquet   id string, in the order of the user rows
     items.parquet   id string, title string or null, attributes list<string> or null, text string or
-                    null: the item's name where it is not written by number
+                    null: the item's identifier if it is a title
 """
 
 from collections.abc import Sequence
@@ -19,58 +19,63 @@ import pyarrow.parquet as pq
 from jaxtyping import Int
 
 from genrec_jax.core.errors import InputError
-from genrec_jax.data.prepared import Names
+from genrec_jax.data.prepared import LogMetadata
 from genrec_jax.data.sequences import LARGEST_ID
 
 USERS = "users.parquet"
 ITEMS = "items.parquet"
-LONGEST_SHOWN = 60  # characters of an id in an error
+LONGEST_SHOWN = 60  # characters of an id in an error message
 
 Id = int | str
 
 
 class LogIds:
-    """The ids of all users, or of all items, by row: whole numbers or texts, never both."""
+    """The ids of all users, or of all items, by row: all whole numbers or all strings."""
 
     def __init__(self, what: str, known: Int[np.ndarray, " n"] | list[str]):
-        """`what` is user or item, for errors; the ids in `known` are all different."""
+        """Index the ids.
+
+        Args:
+            what: "user" or "item", for error messages.
+            known: the id of each row, all different.
+        """
         self.what = what
         self.known = known
 
     @property
     def are_text(self) -> bool:
+        """Whether the ids are strings."""
         return isinstance(self.known, list)
 
     def take(self, rows: Int[np.ndarray, " m"]) -> pa.Array:
-        """The ids of some rows, as int64 or string; null for a row of -1."""
-        there = pa.array(rows, mask=rows < 0)
-        return self._column.take(there)
+        """Return the ids of some rows, as int64 or string; null for a row of -1."""
+        return self._column.take(pa.array(rows, mask=rows < 0))
 
     def rows(self, ids: Sequence[Any]) -> Int[np.ndarray, " m"]:
-        """The rows of some ids.
+        """Return the rows of some ids.
 
         Raises:
-            InputError: an id of the other kind, or one that is not known.
+            InputError: an id has the wrong type or is unknown.
         """
         for one in ids:
             self._check_kind(one)
-        found = np.fromiter((self._row_of.get(one, -1) for one in ids), np.int64, len(ids))
-        if len(unknown := np.flatnonzero(found < 0)):
+        rows = np.fromiter((self._row_of.get(one, -1) for one in ids), np.int64, len(ids))
+        if len(unknown := np.flatnonzero(rows < 0)):
             raise InputError(
-                f"{self.what} {_shown(ids[unknown[0]])} is not among the {len(self.known)} "
-                f"{self.what}s that the run knows ({self._range()})"
+                f"{self.what} {_shown(ids[unknown[0]])} is unknown, expected one of the run's "
+                f"{len(self.known)} {self.what}s ({self._range()})"
             )
-        return found
+        return rows
 
     def _check_kind(self, one: Any) -> None:
         if self.are_text:
             if not isinstance(one, str):
-                raise InputError(f'found the {self.what} {one!r}, expected text, as "{one}"')
+                raise InputError(f'found the {self.what} {one!r}, expected a string, as "{one}"')
         elif (
             not isinstance(one, int | np.integer) or isinstance(one, bool) or abs(one) > LARGEST_ID
         ):
             raise InputError(
-                f"found the id {_shown(one)}, expected a whole number up to {LARGEST_ID}"
+                f"found the {self.what} {_shown(one)}, expected a whole number up to {LARGEST_ID}"
             )
 
     def _range(self) -> str:
@@ -93,27 +98,27 @@ def _shown(one: Any) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
-def save_names(folder: Path, names: Names, texts: tuple[str, ...] | None) -> None:
-    """Into the folder of a run's identifiers.
+def save_log_metadata(folder: Path, metadata: LogMetadata, texts: tuple[str, ...] | None) -> None:
+    """Write a log's ids and titles to the folder of a run's identifiers, which must exist.
 
     Args:
-        folder: which is there.
-        names: of the dataset.
-        texts: the items' names where they are not written by number.
+        folder: the folder.
+        metadata: the dataset's ids, titles and attributes.
+        texts: the items' identifiers if they are titles.
     """
-    pq.write_table(pa.table({"id": pa.array(names.user_ids, pa.string())}), folder / USERS)
-    n = len(names.item_ids)
+    pq.write_table(pa.table({"id": pa.array(metadata.user_ids, pa.string())}), folder / USERS)
+    n = len(metadata.item_ids)
     columns = {
-        "id": pa.array(names.item_ids, pa.string()),
-        "title": pa.array(names.titles or [None] * n, pa.string()),
-        "attributes": pa.array(names.attributes or [None] * n, pa.list_(pa.string())),
+        "id": pa.array(metadata.item_ids, pa.string()),
+        "title": pa.array(metadata.titles or [None] * n, pa.string()),
+        "attributes": pa.array(metadata.attributes or [None] * n, pa.list_(pa.string())),
         "text": pa.array(texts or [None] * n, pa.string()),
     }
     pq.write_table(pa.table(columns), folder / ITEMS)
 
 
-def load_names(folder: Path) -> tuple[Names | None, tuple[str, ...] | None]:
-    """What `save_names` wrote; (None, None) where there is nothing of it.
+def load_log_metadata(folder: Path) -> tuple[LogMetadata | None, tuple[str, ...] | None]:
+    """Read what `save_log_metadata` wrote; (None, None) if it wrote nothing.
 
     Raises:
         InputError: the files are damaged.
@@ -122,7 +127,7 @@ def load_names(folder: Path) -> tuple[Names | None, tuple[str, ...] | None]:
         return None, None
     try:
         users, items = pq.read_table(folder / USERS), pq.read_table(folder / ITEMS)
-        names = Names(
+        metadata = LogMetadata(
             user_ids=users["id"].to_pylist(),
             item_ids=items["id"].to_pylist(),
             titles=items["title"].to_pylist(),
@@ -130,5 +135,5 @@ def load_names(folder: Path) -> tuple[Names | None, tuple[str, ...] | None]:
         )
         texts = items["text"].to_pylist()
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder}: cannot be read as a run's names: {error}") from None
-    return names, None if texts[0] is None else tuple(texts)
+        raise InputError(f"{folder}: cannot be read as a run's ids and titles: {error}") from None
+    return metadata, None if texts[0] is None else tuple(texts)

@@ -1,11 +1,12 @@
 """The token trie of the catalogue as flat arrays.
 
-A path from the root spells an item's tokens and ends with `</s>`, since one name may begin another
-(`item_12`, `item_123`). Nodes are numbered level by level, the children of a node next to each
-other and in the order of their tokens, so that a node needs only its first child and their number.
+A path from the root spells an item's tokens and ends with `</s>`, since one identifier may be a
+prefix of another (`item_12`, `item_123`). Nodes are numbered level by level, and the children of a
+node are consecutive and ordered by their tokens, so a node needs only its first child and their
+number.
 
-M is at most N times the longest path, and about 1.1 N for numbered items: 24 bytes a node and 8 an
-item, which is less than 32 bytes a node whatever the names are.
+M is at most N times the longest path, and about 1.1 N for numbers. A node takes 24 bytes and an
+item 8, which is less than 32 bytes a node for any identifiers.
 """
 
 from dataclasses import dataclass
@@ -16,31 +17,34 @@ from jaxtyping import Int
 
 @dataclass(frozen=True)
 class Trie:
-    """M nodes, the root first."""
+    """The M nodes of a trie, the root first."""
 
     tokens: Int[np.ndarray, " M"]  # the token that leads to the node, -1 at the root
     parents: Int[np.ndarray, " M"]  # -1 at the root
     first_child: Int[np.ndarray, " M"]
     n_children: Int[np.ndarray, " M"]
-    items: Int[np.ndarray, " M"]  # the item row whose `</s>` this is, else -1
-    n_items_below: Int[np.ndarray, " M"]
-    leaves: Int[np.ndarray, " N"]  # the node of each item's `</s>`
+    items: Int[np.ndarray, " M"]  # the item row of a leaf, -1 for inner nodes
+    n_items_below: Int[np.ndarray, " M"]  # items in the subtree
+    leaves: Int[np.ndarray, " N"]  # the leaf of each item
     leaf_levels: Int[np.ndarray, " N"]  # tokens of each path, `</s>` included
-    widths: tuple[int, ...]  # most children of a node, by the level of the node
-    prefix: tuple[int, ...]  # the tokens that every path begins with, its last one left out
+    widths: tuple[int, ...]  # the most children of a node, by the level of the node
+    prefix: tuple[
+        int, ...
+    ]  # the tokens that all paths start with, without the last token of a path
 
     @property
     def depth(self) -> int:
-        """Tokens of the longest path, `</s>` included."""
+        """The tokens of the longest path, `</s>` included."""
         return len(self.widths)
 
     @property
     def n_nodes(self) -> int:
+        """M, the number of nodes."""
         return len(self.tokens)
 
     @property
     def level_starts(self) -> tuple[int, ...]:
-        """The first node of every level, 0 for the root's, and behind them the number of nodes."""
+        """The first node of every level, from the root's 0, followed by the number of nodes."""
         starts = [0, 1]
         while starts[-1] < self.n_nodes:
             starts.append(starts[-1] + int(self.n_children[starts[-2] : starts[-1]].sum()))
@@ -50,7 +54,13 @@ class Trie:
 def build_trie(
     item_tokens: Int[np.ndarray, "N P"], item_lengths: Int[np.ndarray, " N"], eos: int
 ) -> Trie:
-    """The trie of N distinct names. Vectorised: one pass over the names a level."""
+    """Build the trie of N distinct identifiers, with one vectorised pass per level.
+
+    Args:
+        item_tokens: the tokens of every item.
+        item_lengths: the number of tokens of every item.
+        eos: the token that ends every path.
+    """
     n_items, longest = item_tokens.shape
     depth = int(item_lengths.max()) + 1
     paths = np.full((n_items, max(depth, longest + 1)), -1, dtype=np.int32)
@@ -58,14 +68,14 @@ def build_trie(
     paths[np.arange(n_items), item_lengths] = eos
 
     tokens, parents, levels = [np.array([-1])], [np.array([-1])], [1]
-    node = np.zeros(n_items, dtype=np.int64)  # where each path has got to
+    node = np.zeros(n_items, dtype=np.int64)  # the current node of each path
     below = [np.array([n_items])]
     n_nodes = 1
     for level in range(depth):
-        alive = np.flatnonzero(item_lengths >= level)
-        edges = node[alive] << 32 | paths[alive, level].astype(np.int64)
+        active = np.flatnonzero(item_lengths >= level)
+        edges = node[active] << 32 | paths[active, level].astype(np.int64)
         unique, inverse, counts = np.unique(edges, return_inverse=True, return_counts=True)
-        node[alive] = n_nodes + inverse
+        node[active] = n_nodes + inverse
         parents.append(unique >> 32)
         tokens.append(unique & 0xFFFFFFFF)
         below.append(counts)
@@ -75,7 +85,7 @@ def build_trie(
     parent = np.concatenate(parents)
     n_children = np.bincount(parent[1:], minlength=n_nodes)
     items = np.full(n_nodes, -1)
-    items[node] = np.arange(n_items)  # every path has got to its leaf
+    items[node] = np.arange(n_items)  # every path is at its leaf
     token = np.concatenate(tokens)
     starts = np.cumsum([0, *levels[:-1]])
     return Trie(
@@ -94,9 +104,9 @@ def build_trie(
 
 
 def decided(trie: Trie) -> Trie:
-    """The same items, each path cut behind the first node that one item alone lies below.
+    """Cut each path after the first node with a single item below it.
 
-    What would follow is certain: with codes the `</s>`, with other names all that follows.
+    The tokens after that node are certain: `</s>` for codes, possibly more for other identifiers.
     """
     is_kept = np.concatenate([[True], trie.n_items_below[trie.parents[1:]] > 1])
     is_end = is_kept & (trie.n_items_below == 1)
@@ -125,9 +135,9 @@ def decided(trie: Trie) -> Trie:
 
 
 def _common_prefix(tokens: Int[np.ndarray, " M"], levels: list[int]) -> tuple[int, ...]:
-    """The tokens of the levels of one node each, as far as a level follows.
+    """Return the tokens of the first levels that have a single node and are not the last level.
 
-    A level of one node below levels of one node is on every path: no path ended above it.
+    A single node below single nodes is on every path, because no path ends above it.
     """
     prefix = []
     for level in range(1, len(levels) - 1):

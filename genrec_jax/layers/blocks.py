@@ -1,11 +1,11 @@
-"""Transformer blocks with the normalisation after each sum, as BART has them (Lewis et al. 2020).
+"""Post-norm transformer blocks, as in BART (Lewis et al. 2020).
 
-Exact (erf) GELU, epsilon 1e-5: what `transformers` computes, which
-tests/models/genrec/test_parity.py checks. Dropout is on where a key is given. Attention scores,
-their softmax and the sum of the weighted values are float32 whatever the compute dtype.
+They use the exact (erf) GELU and a layer-norm epsilon of 1e-5, as `transformers` does
+(tests/models/genrec/test_parity.py). Dropout is on if a key is given. Attention scores, their
+softmax and the sum of the weighted values are float32 in any compute dtype.
 
 Axes: B batch, T encoder positions, S decoder positions, D width, h heads, d width of a head;
-`length` is the number of keys that an attention can see.
+`length` is the number of keys that a query can attend to.
 """
 
 from dataclasses import dataclass
@@ -28,24 +28,24 @@ class BlockShape:
     """Sizes and rates of the blocks of one stack."""
 
     width: int  # D
-    heads: int
-    ffn_dim: int  # width of the feed-forward part
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    activation_dropout: float = 0.1
-    init_std: float = 0.02
-    dtype: str = "float32"  # of the arithmetic; parameters are float32
+    heads: int  # attention heads, a divisor of `width`
+    ffn_dim: int  # width of the feed-forward layer
+    dropout: float = 0.1  # rate after the embedding and after each sublayer
+    attention_dropout: float = 0.1  # rate on attention weights
+    activation_dropout: float = 0.1  # rate after the GELU
+    init_std: float = 0.02  # standard deviation of initial kernels and tables
+    dtype: str = "float32"  # compute dtype; parameters are float32
 
 
 class KeyValue(NamedTuple):
-    """Projected keys and values of one attention: [B, length, h, d] each."""
+    """The projected keys and values of one attention layer."""
 
     keys: Float[Array, "B length h d"]
     values: Float[Array, "B length h d"]
 
 
 def linear(n_in: int, n_out: int, shape: BlockShape, rngs: nnx.Rngs) -> Linear:
-    """A linear layer with the stack's initialisation and compute dtype."""
+    """Make a linear layer with the stack's initialisation and compute dtype."""
     return Linear(
         n_in,
         n_out,
@@ -56,7 +56,7 @@ def linear(n_in: int, n_out: int, shape: BlockShape, rngs: nnx.Rngs) -> Linear:
 
 
 def layer_norm(shape: BlockShape, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """A layer norm over the width with BART's epsilon and the stack's compute dtype."""
+    """Make a layer norm over the width with BART's epsilon and the stack's compute dtype."""
     return nnx.LayerNorm(shape.width, epsilon=EPSILON, dtype=jnp.dtype(shape.dtype), rngs=rngs)
 
 
@@ -81,33 +81,40 @@ class Attention(nnx.Module):
         self,
         x: Float[Array, "B S D"],
         memory: KeyValue,
-        mask: Bool[Array, "#B #S length"],
+        attention_mask: Bool[Array, "#B #S length"],
         key: Key = None,
     ) -> Float[Array, "B S D"]:
-        """Attend from `x` to `memory`; `mask` is True where a query may look."""
+        """Return the attention of the vectors `x` to the keys and values `memory`.
+
+        Args:
+            x: the vectors that the queries are projected from.
+            memory: the keys and values, from `key_value`.
+            attention_mask: True where a query may attend to a key.
+            key: the dropout key; None turns dropout off.
+        """
         query = self._heads(self.query(x) * self.scale)
-        # Without the preferred type the scores are rounded to x's before the softmax sees them:
-        # a score near 20 to a multiple of 1/8 in bfloat16.
+        # Without the preferred type, scores are rounded to the dtype of x before the softmax: in
+        # bfloat16 a score near 20 to a multiple of 1/8.
         scores = jnp.einsum(
             "bshd,bthd->bhst", query, memory.keys, preferred_element_type=jnp.float32
         )
-        # Finite, so that a row that may look nowhere gets an even spread and no NaN.
-        scores = jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min)
+        # Finite, so that a fully masked row has uniform weights instead of NaN.
+        scores = jnp.where(attention_mask[:, None], scores, jnp.finfo(jnp.float32).min)
         weights = dropout(jax.nn.softmax(scores, axis=-1), self.rate, key)
-        mixed = jnp.einsum(
+        values = jnp.einsum(
             "bhst,bthd->bshd",
             weights.astype(x.dtype),
             memory.values,
             preferred_element_type=jnp.float32,
         )
-        return self.out(mixed.reshape(x.shape).astype(x.dtype))
+        return self.out(values.reshape(x.shape).astype(x.dtype))
 
     def _heads(self, x: Float[Array, "B length D"]) -> Float[Array, "B length h d"]:
         return x.reshape(*x.shape[:-1], self.heads, -1)
 
 
 class FeedForward(nnx.Module):
-    """Two linear layers around a GELU."""
+    """Two linear layers with a GELU in between."""
 
     def __init__(self, shape: BlockShape, rngs: nnx.Rngs):
         self.rate = shape.activation_dropout
@@ -119,9 +126,11 @@ class FeedForward(nnx.Module):
 
 
 class EncoderLayer(nnx.Module):
-    """Self-attention and feed-forward, each added to its input and then normalised.
+    """Self-attention and a feed-forward layer, each with a residual sum and a layer norm.
 
-    With `low_pass`, that share of the attention's result comes from a filter instead.
+    With `low_pass` > 0 the output is a weighted mean of that of self-attention, with weight
+    1 - `low_pass`, and that of a low-pass filter, with weight `low_pass`; then comes the
+    feed-forward layer.
     """
 
     def __init__(self, shape: BlockShape, rngs: nnx.Rngs, low_pass: float = 0.0):
@@ -137,12 +146,12 @@ class EncoderLayer(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        mask: Bool[Array, "B #T T"],
+        attention_mask: Bool[Array, "B #T T"],
         key: Key,
         waves: Float[Array, "B T W"] | None = None,
     ) -> Float[Array, "B T D"]:
         keys = split(key, 4 if waves is None else 5)
-        attended = self.attention(x, self.attention.key_value(x), mask, keys[0])
+        attended = self.attention(x, self.attention.key_value(x), attention_mask, keys[0])
         attended = self.attention_norm(x + dropout(attended, self.rate, keys[1]))
         if waves is None:
             x = attended
@@ -152,7 +161,7 @@ class EncoderLayer(nnx.Module):
 
 
 class DecoderLayer(nnx.Module):
-    """Causal self-attention, attention to the encoder, feed-forward; post-norm each."""
+    """Self-attention, cross-attention and a feed-forward layer, each post-norm."""
 
     def __init__(self, shape: BlockShape, rngs: nnx.Rngs):
         self.rate = shape.dropout
@@ -166,36 +175,37 @@ class DecoderLayer(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B S D"],
-        own: KeyValue,
-        visible: Bool[Array, "#n #s length"],
+        key_value: KeyValue,
+        attention_mask: Bool[Array, "#n #s length"],
         memory: KeyValue,
-        memory_mask: Bool[Array, "B #S T"],
+        encoder_attention_mask: Bool[Array, "B #S T"],
         key: Key,
     ) -> Float[Array, "B S D"]:
-        """Transform the vectors of a decoder's tokens.
+        """Apply the layer to the vectors of decoder tokens.
 
         Args:
-            x: the vectors. Several names of a user may follow each other in a row.
-            own: keys and values of the decoder's tokens, with a row for each name.
-            visible: which of these each token may see.
-            memory: keys and values of the encoder.
-            memory_mask: which of those each token may see.
-            key: for dropout.
+            x: the tokens' vectors. A user's row may contain several identifiers one after another.
+            key_value: keys and values for self-attention, with a row for each identifier.
+            attention_mask: True where a token may attend to a key of `key_value`.
+            memory: keys and values of the encoder positions, for cross-attention.
+            encoder_attention_mask: True where a token may attend to an encoder position.
+            key: the dropout key; None turns dropout off.
         """
         keys = split(key, 6)
-        names = x.reshape(len(own.keys), -1, x.shape[-1])
-        attended = self.self_attention(names, own, visible, keys[0]).reshape(x.shape)
+        queries = x.reshape(len(key_value.keys), -1, x.shape[-1])
+        attended = self.self_attention(queries, key_value, attention_mask, keys[0])
+        attended = attended.reshape(x.shape)
         x = self.self_attention_norm(x + dropout(attended, self.rate, keys[1]))
-        attended = self.cross_attention(x, memory, memory_mask, keys[2])
+        attended = self.cross_attention(x, memory, encoder_attention_mask, keys[2])
         x = self.cross_attention_norm(x + dropout(attended, self.rate, keys[3]))
         return self.final_norm(x + dropout(self.feed_forward(x, keys[4]), self.rate, keys[5]))
 
 
 class Embedding(nnx.Module):
-    """Adds learned positions to embedded tokens and normalises the sum."""
+    """Learned position embeddings, added to embedded tokens, and a layer norm."""
 
     def __init__(self, shape: BlockShape, positions: int, offset: int, rngs: nnx.Rngs):
-        """`offset` rows come before that of position 0, as BART's checkpoints have them."""
+        """Make the table, whose row `offset` is position 0, as in BART's checkpoints."""
         initializer = nnx.initializers.normal(shape.init_std)
         self.positions = nnx.Param(initializer(rngs.params(), (positions + offset, shape.width)))
         self.norm = layer_norm(shape, rngs)

@@ -1,20 +1,20 @@
-"""Dropout whose random bits cost next to nothing.
+"""Dropout with cheap random bits.
 
-A mask needs far less of its bits than a generator for statistics gives: hashing the position of
-each element with the key is enough, is a handful of integer operations that the compiler folds
-into the mask itself, and stores nothing. The hash is `lowbias32`, a 32-bit mixer found by search
-for low avalanche bias (Wellons, "hash prospector"), applied twice.
+A dropout mask needs no statistical random generator: it suffices to hash the position of each
+element with the key. That is a handful of integer operations, which the compiler fuses into the
+mask, and it stores nothing. The hash is `lowbias32`, a 32-bit mixing function found by a search for
+low avalanche bias (Wellons, "hash prospector"), applied twice.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
 
-Key = jax.Array | None  # dropout is off where it is None
+Key = jax.Array | None  # a random key; None turns dropout off
 
 
 def dropout(x: Float[Array, "..."], rate: float, key: Key) -> Float[Array, "..."]:
-    """Zero each element of x with probability `rate`, scale the others up by 1 / (1 - rate)."""
+    """Zero each element of x with probability `rate`, and scale the others by 1 / (1 - rate)."""
     if key is None or rate == 0.0:
         return x
     kept = random_bits(key, x.shape) >= jnp.uint32(round(rate * 2**32))
@@ -22,12 +22,12 @@ def dropout(x: Float[Array, "..."], rate: float, key: Key) -> Float[Array, "..."
 
 
 def split(key: Key, n: int) -> list[Key]:
-    """n keys, or n times None."""
+    """Split a key into n keys, or return n times None if there is no key."""
     return [None] * n if key is None else list(jax.random.split(key, n))
 
 
 def random_bits(key: jax.Array, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
-    """Good enough to drop by, not for statistics. The same for a key on every device."""
+    """Return hashed bits for dropout masks, identical on every device; not for statistics."""
     first, second = jax.random.key_data(key)
     index = jnp.zeros(shape, jnp.uint32)
     stride = 1

@@ -1,4 +1,4 @@
-"""A stack of encoder layers: embedded tokens or items → one vector each.
+"""A stack of encoder layers, which returns a vector for each embedded token or item.
 
 Axes: B batch, T positions, D width.
 """
@@ -19,12 +19,12 @@ from genrec_jax.layers.low_pass import make_waves
 class FilterShape:
     """The low-pass filter beside attention (layers/low_pass.py)."""
 
-    share: float  # of the filter in place of attention
-    frequencies: int  # that it lets through
+    share: float  # weight of the filter's output; that of attention is 1 - share
+    frequencies: int  # number of lowest frequencies that pass, the constant included
 
 
 class Encoder(nnx.Module):
-    """Positions, then the layers."""
+    """Position embeddings and encoder layers."""
 
     def __init__(
         self,
@@ -35,7 +35,16 @@ class Encoder(nnx.Module):
         offset: int = 0,
         low_pass: FilterShape | None = None,
     ):
-        """See `Embedding` for `offset`; without `low_pass` there is attention alone."""
+        """Make the encoder.
+
+        Args:
+            shape: sizes and rates of the layers.
+            layers: the number of layers.
+            positions: the number of positions.
+            rngs: random streams for the initialisation.
+            offset: the row of position 0 in the position table.
+            low_pass: the low-pass filter of each layer; None for self-attention only.
+        """
         share = low_pass.share if low_pass else 0.0
         self.embedding = Embedding(shape, positions, offset, rngs)
         self.layers = nnx.List([EncoderLayer(shape, rngs, share) for _ in range(layers)])
@@ -45,7 +54,7 @@ class Encoder(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        look: Bool[Array, "B #T T"],
+        attention_mask: Bool[Array, "B #T T"],
         key: Key,
         rematerialise: bool = False,
         positions: Int[Array, "B T"] | None = None,
@@ -53,12 +62,13 @@ class Encoder(nnx.Module):
         """Encode embedded tokens or items.
 
         Args:
-            x: what the positions are added to.
-            look: True where a position may look, [B, 1, T] where that is the same for all.
-            key: for dropout.
-            rematerialise: the backward pass computes the layers' inner values again: less memory, a
-                third more arithmetic.
-            positions: 0, 1, 2, … if not given.
+            x: the embeddings, without position embeddings.
+            attention_mask: True where a position may attend to another; [B, 1, T] if that is the
+                same for all positions.
+            key: the dropout key; None turns dropout off.
+            rematerialise: whether the backward pass recomputes the layers' activations, which takes
+                less memory and a third more operations.
+            positions: the position of each vector; 0, 1, 2, … if None.
         """
         if positions is None:
             positions = jnp.arange(x.shape[1])
@@ -66,9 +76,9 @@ class Encoder(nnx.Module):
         x = self.embedding(x, positions, keys[0])
         waves = None
         if self.low_pass is not None:
-            there = jnp.any(look, axis=1)
-            waves = make_waves(positions, there, self.period, self.low_pass.frequencies)
+            present = jnp.any(attention_mask, axis=1)
+            waves = make_waves(positions, present, self.period, self.low_pass.frequencies)
         for layer, layer_key in zip(self.layers, keys[1:], strict=True):
             run = jax.checkpoint(layer) if rematerialise else layer
-            x = run(x, look, layer_key, waves)
+            x = run(x, attention_mask, layer_key, waves)
         return x

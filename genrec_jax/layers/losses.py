@@ -1,4 +1,4 @@
-"""Cross-entropy per prediction, in nats, and whether the target had the highest score.
+"""Cross-entropy per prediction in nats, and whether the target had the highest score.
 
 Axes: B users, G targets of a user, D width, V classes, N items.
 """
@@ -13,16 +13,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 class Losses(NamedTuple):
-    """The loss of each prediction, 0 where it does not count, and whether it was correct."""
+    """The loss of each prediction, and whether the target had the highest score."""
 
-    loss: Float[Array, "*axes"]
-    correct: Bool[Array, "*axes"]  # True where the prediction does not count
+    loss: Float[Array, "*axes"]  # nats; 0 where the weight is False
+    correct: Bool[Array, "*axes"]  # True where the weight is False
 
 
 def cross_entropy(
     logits: Float[Array, "*axes V"], labels: Int[Array, "*axes"], weights: Bool[Array, "*axes"]
 ) -> Losses:
-    """The cross-entropy of labels under logits; predictions whose weight is False do not count."""
+    """Return the cross-entropy of labels; predictions whose weight is False do not count."""
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
     return Losses(
         loss=jnp.where(weights, loss, 0.0),
@@ -35,21 +35,21 @@ def item_cross_entropy(
     states: Float[Array, "B G D"],
     items: Int[Array, "B G"],
 ) -> Losses:
-    """The cross-entropy of items over the whole catalogue, one target of all users at a time.
+    """Return the cross-entropy of items over the whole catalogue, one target per user at a time.
 
-    The scores of all items are held for one target of each user, and where there are several they
-    are computed again in the backward pass.
+    Only the logits of one target per user are in memory. If there are several targets, the backward
+    pass recomputes the logits.
 
     Args:
-        logits_of: [B, D] → the logits of every item, [B, N].
-        states: that the targets are predicted from.
+        logits_of: computes the logits of every item, [B, D] → [B, N].
+        states: the vectors that the targets are predicted from.
         items: the targets, -1 for none.
     """
 
     def of_target(
-        one: tuple[Float[Array, "B D"], Int[Array, " B"]],
+        state_and_item: tuple[Float[Array, "B D"], Int[Array, " B"]],
     ) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
-        state, item = one
+        state, item = state_and_item
         logits = logits_of(state)
         target = jnp.take_along_axis(logits, jnp.maximum(item, 0)[:, None], axis=1)[:, 0]
         loss = jax.nn.logsumexp(logits, axis=1) - target

@@ -1,8 +1,8 @@
-"""Model families behind one contract (contract.py), and recommenders that only count.
+"""Model families behind one contract (contract.py), and recommenders without training.
 
-`FAMILIES` are the names of the families, the values of `config.model.family`. Each is a package of
-this one with a `Config` in `config.py` and a `FAMILY` in `family.py`, imported when they are first
-used, so that a wrong key is found without JAX.
+`FAMILIES` lists the names of the families, the values of `config.model.family`. Each is a
+subpackage with a `Config` in `config.py` and a `FAMILY` in `family.py`. These are imported at first
+use, so that config errors are reported without importing JAX.
 """
 
 import importlib
@@ -16,10 +16,10 @@ DEFAULT = "genrec"  # the paper's model
 
 
 def config_class(family: str) -> Any:
-    """The `RunConfig` of a family's runs."""
+    """Return the config class of a family, a subclass of `RunConfig`."""
     return importlib.import_module(f"genrec_jax.models.{family}.config").Config
 
 
 def load_family(family: str) -> "Family":
-    """The record of a family, by its name."""
+    """Return the `Family` record of a family."""
     return importlib.import_module(f"genrec_jax.models.{family}.family").FAMILY

@@ -1,14 +1,18 @@
-"""All that training, decoding, evaluation and serving know of a model.
+"""The interface between model families and the other packages.
 
-A model family is a folder of `models/` with three parts: the dataclass of its `config.model`
-(`config.py`, which imports neither JAX nor Flax), the module (a `SequenceModel`, or a
-`GenerativeModel` if it writes identifiers), and a `Family`, the host-side record that says how it
-is built, what it reads and how it can be searched. `models/__init__.py` lists the families. No
-other package imports one or compares a family's name.
+A model family is a subpackage of `models/` with three modules:
+
+    config.py   the dataclasses of its config; imports neither JAX nor Flax
+    model.py    a `ModelShape`, and the module: a `SequenceModel`, or a `GenerativeModel` if it
+                generates item identifiers token by token
+    family.py   a `Family`: the host-side record of how the model is built, padded and searched
+
+`models/__init__.py` lists the families. Other packages use a model only through this interface, and
+neither import a family nor compare its name. docs/model-families.md explains how to add one.
 
 Axes: B users, H items of history, G targets of a user, A predictions of a target (tokens of an
-identifier, steps of a path, or 1), N items, K beams, P tokens of a prefix, W children of a trie
-node, n nodes of a block, E edges.
+identifier, steps of a trie path, or 1), N items, K beams, P tokens of a prefix, W children of a
+trie node, n nodes of a block, E edges of a block.
 """
 
 from abc import ABC, abstractmethod
@@ -27,24 +31,24 @@ from genrec_jax.core.errors import InputError
 from genrec_jax.data.batches import Batch
 from genrec_jax.data.sequences import UserSequences
 from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.identifiers.sentences import InputLengths
+from genrec_jax.identifiers.input_lengths import InputLengths
 from genrec_jax.identifiers.tokenizer import Vocabulary
 from genrec_jax.identifiers.trie import Trie
 from genrec_jax.layers.dropout import Key
 from genrec_jax.models.device_trie import Children
 from genrec_jax.models.tables import Tables
 
-Params = dict[str, Any]  # the nested dict of arrays that is trained and saved
+Params = dict[str, Any]  # nested dict of the arrays that are trained and saved
 
-# What a batch asks a model to predict.
-#   random_item      one random item of the history, at a mask in its place
-#   next_item        the item after the history, at a mask
-#   following_item   the item after the history, from the last position, without a mask
-#   every_item       at every position of the history, the item that follows it
+# The prediction task of a batch.
+#   random_item      predict one random item of the history, at a mask in its place
+#   next_item        predict the item after the history, at a mask appended to it
+#   following_item   predict the item after the history, from the last position, without a mask
+#   every_item       predict the next item at every position of the history
 Objective = Literal["random_item", "next_item", "following_item", "every_item"]
 
-# How a model that was trained with an objective is asked for the item after a history.
-RANKED_AS: dict[Objective, Objective] = {
+# The objective of training → the objective that ranks items after a history.
+RANKING_OBJECTIVE: dict[Objective, Objective] = {
     "random_item": "next_item",
     "next_item": "next_item",
     "following_item": "following_item",
@@ -53,41 +57,41 @@ RANKED_AS: dict[Objective, Objective] = {
 
 
 class InputKeys(NamedTuple):
-    """Randomness of `make_inputs`."""
+    """The random keys of `make_inputs`."""
 
-    mask: jax.Array  # which item is masked
-    users: jax.Array  # which users are left out
+    mask: jax.Array  # selects the item to mask
+    users: jax.Array  # selects the users to drop
 
 
 class Inputs(NamedTuple):
-    """What a model reads of a batch and what it should predict, integers throughout."""
+    """The inputs and labels of a batch; all arrays are of integers or booleans."""
 
-    read: Any  # a pytree whose arrays have the axis B first
-    answer: Any  # the same, as the family's loss takes it
-    weights: Bool[Array, "B G A"]  # which predictions count
+    encoder_input: Any  # the encoder's input: a pytree of arrays whose first axis is B
+    targets: Any  # the labels for the family's loss: a pytree of arrays whose first axis is B
+    weights: Bool[Array, "B G A"]  # True where a prediction counts, False at padding
 
 
 class LossTerms(NamedTuple):
-    """The objective of each prediction; 0 and True where `Inputs.weights` is False."""
+    """The loss of each prediction of a batch."""
 
-    loss: Float[Array, "B G A"]  # nats for cross-entropy
-    correct: Bool[Array, "B G A"]  # the target had the highest score
+    loss: Float[Array, "B G A"]  # in nats for cross-entropy; 0 where the weight is False
+    correct: Bool[Array, "B G A"]  # the target scored highest; True where the weight is False
 
     def check(self, inputs: Inputs) -> None:
-        """Raise TypeError, while a step is traced, for shapes that sums would broadcast."""
+        """Raise TypeError, while a step is traced, if the shapes would broadcast in sums."""
         shapes = {"loss": self.loss, "correct": self.correct, "weights": inputs.weights}
         found = {name: array.shape for name, array in shapes.items()}
         if len(set(found.values())) > 1 or self.loss.ndim != 3:
-            raise TypeError(f"the model's loss: found shapes {found}, expected [B, G, A] of all")
+            raise TypeError(f"the model's loss: found shapes {found}, expected [B, G, A] for each")
 
 
 class SequenceModel(nnx.Module):
-    """A model that scores the items of a catalogue after a history.
+    """A model that scores the items of a catalogue after a user's history.
 
-    It holds exactly the parameters that it uses.
+    It has only parameters that it uses. Its methods are traced by `jax.jit`.
     """
 
-    shape: Any  # the ModelShape of the family
+    shape: Any  # the family's ModelShape that the module was built from
 
     @abstractmethod
     def make_inputs(
@@ -98,69 +102,74 @@ class SequenceModel(nnx.Module):
         length: int,
         keys: InputKeys | None = None,
     ) -> Inputs:
-        """Turn a batch into what the model reads and should predict, when training and ranking.
+        """Make the model's inputs and labels from a batch, for training and for ranking.
 
         Args:
-            tables: as `Family.tables` made them.
-            batch: users [B], histories [B, H] and targets [B], -1 for none (when ranking).
-            objective: what is asked for.
-            length: padded positions of the encoder, compiled in.
-            keys: None when ranking: nothing is left out at random.
+            tables: the tables from `Family.tables`.
+            batch: user rows [B], histories [B, H] and targets [B]; -1 for padding, for unknown
+                users, and for the targets when ranking.
+            objective: the prediction task.
+            length: the number of encoder positions to pad to, a static integer.
+            keys: random keys for masking and user dropout; None when ranking.
         """
 
     @abstractmethod
     def loss(self, tables: Tables, inputs: Inputs, key: Key, rematerialise: bool) -> LossTerms:
-        """Compare predictions with the answers; dropout is on if a key is given.
+        """Return the loss of each prediction.
 
-        With `rematerialise` the backward pass keeps only what goes into each layer and computes the
-        rest again: less memory, a third more arithmetic.
+        Args:
+            tables: the tables from `Family.tables`.
+            inputs: the inputs and labels from `make_inputs`.
+            key: the dropout key; None turns dropout off.
+            rematerialise: whether the backward pass keeps only the input of each layer and
+                recomputes its activations, which takes less memory and a third more operations.
         """
 
     @abstractmethod
-    def encode(self, tables: Tables, read: Any) -> Any:
-        """Read histories once.
-
-        Args:
-            tables: as `Family.tables` made them.
-            read: `Inputs.read` of a batch.
+    def encode(self, tables: Tables, encoder_input: Any) -> Any:
+        """Encode the histories of a batch, given as `Inputs.encoder_input`.
 
         Returns:
-            A pytree whose arrays have the axis B first, so that devices can rank their own users.
+            The memory for `item_scores` or `GenerativeModel.writer`: a pytree of arrays whose first
+            axis is B, so that each device can rank its own users.
         """
 
     @abstractmethod
     def item_scores(self, tables: Tables, memory: Any) -> Float[Array, "B N"]:
-        """Score every item: log-probabilities where the model defines a distribution.
+        """Score every item from the result of `encode`, with log-probabilities where they exist.
 
-        Searches call this for families without a `Family.search_trie`; others are scored by their
-        `writer`. `memory` is what `encode` returned.
+        Searches use it for families without a `Family.search_trie`; in others the `Writer` scores.
         """
 
     @abstractmethod
     def cast_names(self) -> tuple[str, ...]:
-        """The model's own parameters that every use casts to the compute dtype."""
+        """Return the names of the model's own parameters that every use casts to the compute dtype.
+
+        Ranking casts them only once (models/precision.py), like those of the modules in `layers/`.
+        """
 
 
 class Writer(ABC):
-    """A generative model that has read the histories of a batch and writes identifiers.
+    """The decoder of a generative model, for one encoded batch of histories.
 
-    A state is what the model knows after a token; only the writer itself looks into it.
+    It generates item identifiers token by token, along the paths of a trie. A state is the writer's
+    own representation of a prefix, which searches only pass on.
     """
 
     @abstractmethod
     def start(
-        self, beginning: tuple[int, ...], beams: int, later: int
+        self, prefix: tuple[int, ...], beams: int, later: int
     ) -> tuple[Float[Array, "B P _"], Any]:
-        """Read the tokens that all identifiers begin with.
+        """Decode the prefix that all identifiers share.
 
         Args:
-            beginning: the P tokens, the decoder's start token first. The trie's nodes on the way
-                have the numbers 0 … P - 1.
-            beams: K.
-            later: tokens that may follow, for which the cache needs room.
+            prefix: the P tokens, the first of which is the decoder's start token. They lead to the
+                trie nodes 0 … P - 1.
+            beams: K, the number of beams.
+            later: the most tokens that can follow the prefix; the cache has room for them.
 
         Returns:
-            The states after each of them, and the cache.
+            The states after each token of the prefix, and the cache.
         """
 
     @abstractmethod
@@ -171,17 +180,33 @@ class Writer(ABC):
         position: Int[Array, ""],
         cache: Any,
     ) -> tuple[Float[Array, "B K _"], Any]:
-        """Read one more token a beam, which leads to a trie node; returns states and cache."""
+        """Decode the next token of each beam.
+
+        Args:
+            tokens: the token of each beam.
+            nodes: the trie node that the token leads to.
+            position: the position of the tokens in their identifiers, from P on.
+            cache: the cache from `start`, `extend` or `reorder`.
+
+        Returns:
+            The states after the tokens, and the updated cache.
+        """
 
     @abstractmethod
     def reorder(self, cache: Any, parents: Int[Array, "B K"]) -> Any:
-        """The cache in which beam k continues the old beam parents[:, k]."""
+        """Return the cache in which beam k continues the previous beam parents[:, k]."""
 
     @abstractmethod
     def child_log_probs(
         self, states: Float[Array, "B K _"], nodes: Int[Array, "B K"], found: Children
     ) -> Float[Array, "B K W"]:
-        """Log-probabilities of the nodes' children; anything where there is no child."""
+        """Return the log-probabilities of the children of trie nodes.
+
+        Args:
+            states: the states at the nodes, one per beam.
+            nodes: the trie nodes.
+            found: their children; the result is arbitrary where `found.exist` is False.
+        """
 
     @abstractmethod
     def block_states(
@@ -189,15 +214,15 @@ class Writer(ABC):
         tokens: Int[Array, " n"],
         nodes: Int[Array, " n"],
         levels: Int[Array, " n"],
-        visible: Bool[Array, "n n"],
+        attention_mask: Bool[Array, "n n"],
     ) -> Float[Array, "B n _"]:
-        """The states after some nodes of the trie, the same for every user.
+        """Return the states at a block of trie nodes, which is the same for all users.
 
         Args:
-            tokens: that lead to the nodes.
-            nodes: of the trie.
-            levels: how many tokens come before each.
-            visible: for each node itself and its ancestors.
+            tokens: the token that leads to each node.
+            nodes: the trie nodes, each together with its ancestors.
+            levels: the number of tokens before the token of each node.
+            attention_mask: True for each node at itself and at its ancestors.
         """
 
     @abstractmethod
@@ -205,120 +230,118 @@ class Writer(ABC):
         self,
         states: Float[Array, "B n _"],
         nodes: Int[Array, " n"],
-        slots: Int[Array, " E"],
+        starts: Int[Array, " E"],
         ends: Int[Array, " E"],
         tokens: Int[Array, " E"],
     ) -> Float[Array, "B E"]:
-        """Log-probabilities of the edges from nodes[slots[e]] by tokens[e] to the node ends[e]."""
+        """Return the log-probabilities of the trie's edges from the nodes of a block.
+
+        Args:
+            states: the states at the nodes, from `block_states`.
+            nodes: the trie nodes of the block.
+            starts: for each edge, the index in `nodes` of the node that it leaves.
+            ends: for each edge, the trie node that it leads to.
+            tokens: for each edge, its token.
+        """
 
 
 class GenerativeModel(SequenceModel):
-    """A model that also writes identifiers along the trie, token by token."""
+    """A sequence model that generates item identifiers token by token."""
 
     @abstractmethod
     def writer(self, tables: Tables, memory: Any) -> Writer:
-        """Start writing for the histories that `encode` has read."""
+        """Return the decoder for the histories of a batch, from the result of `encode`."""
 
     def item_scores(self, tables: Tables, memory: Any) -> Float[Array, "B N"]:
-        raise NotImplementedError("the items of a generative model are scored by its writer")
+        raise NotImplementedError("a generative model scores items with its writer")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape(ABC):
-    """Sizes and switches that a module is built from, stored as model.json."""
+    """The sizes and switches that a module is built from (int, float, bool, str), in model.json."""
 
-    init_std: float = 0.02
-    dtype: str = "float32"  # of the arithmetic; parameters are float32
-    # Positions of the longest input that training read, and so of the longest that ranking may
-    # read: positions beyond were never trained. 0: all are.
+    init_std: float = 0.02  # standard deviation of the initial matrices and tables
+    dtype: str = "float32"  # compute dtype; parameters are float32
+    # Encoder positions of the longest training input. Ranking truncates histories to it, since
+    # later positions are not trained. 0: no limit.
     longest_input: int = 0
 
     @property
     @abstractmethod
     def width(self) -> int:
-        """D, the width of the id tables."""
+        """D, the width of the embedding tables."""
 
     @abstractmethod
     def module(self, n_users: int, n_items: int, rngs: nnx.Rngs) -> SequenceModel:
-        """Build the module."""
+        """Build the module with newly initialised parameters."""
 
 
-# (columns, window, seed) → vectors [N, d] with at most so many columns, as of
-# `identifiers.item_vectors.collaborative_vectors`; rows of zeros where nothing is known of an item.
+# (columns, window, seed) → item vectors [N, d] with d ≤ columns, as from
+# `identifiers.item_vectors.collaborative_vectors`; zeros for items without training interactions.
 ItemVectors = Callable[[int, int, int], Float[np.ndarray, "N d"]]
 
 
 class StoredRun(NamedTuple):
-    """A checkpoint of a run, as it is exported."""
+    """A checkpoint of a run, for `Family.export`."""
 
-    name: str
-    step: int
-    dataset: str
+    name: str  # the run's name
+    step: int  # the checkpoint's step
+    dataset: str  # the dataset's name
     catalogue: Catalogue
-    shape: Any
+    shape: Any  # the family's ModelShape
     params: Params
 
 
 class Family(ABC):
-    """The host-side record of a family; `config` is always that of a run, its own `Config`."""
+    """The host-side record of a family; `config` is always a run's config, its `Config`."""
 
-    name: ClassVar[str]  # the key in `models.FAMILIES`
-    title: ClassVar[str]  # for tables and reports
+    name: ClassVar[str]  # the name in `models.FAMILIES` and in `config.model.family`
+    title: ClassVar[str]  # the name in tables and reports
     shape: ClassVar[type[ModelShape]]
 
     def pretrained(self, config: Any) -> Path | None:
-        """The folder that weights and tokenizer come from; None for a model from scratch."""
+        """Return the folder of the pretrained weights and tokenizer; None to train from scratch."""
         return None
 
-    def tokenizer_at_hand(self, config: Any) -> tuple[Path | None, str]:
-        """The folder of the run's tokenizer, and which one that is; nothing is downloaded for it.
-
-        None for one that is trained on the names.
-        """
-        return None, "trained on the names"
+    def local_tokenizer(self, config: Any) -> tuple[Path | None, str]:
+        """Return the local folder of a pretrained tokenizer, if any, and a description of it."""
+        return None, "trained on the identifiers"
 
     def vocabulary(self, pretrained: Path) -> Vocabulary:
-        """The tokenizer of a pretrained model's folder."""
+        """Load the tokenizer of a pretrained model from its folder."""
         raise NotImplementedError(f"{self.name}: overrides `pretrained`, but not `vocabulary`")
 
     def check_data(self, config: Any, sequences: UserSequences) -> None:
-        """Check that the model can learn from a dataset.
-
-        Args:
-            config: of the run.
-            sequences: the dataset.
-
-        Raises:
-            InputError: the dataset has something that the model cannot predict.
-        """
+        """Raise InputError if the dataset has targets that the model cannot predict."""
         return
 
     @abstractmethod
     def objective(self, config: Any) -> Objective:
-        """The objective of finetuning."""
+        """Return the objective of finetuning."""
 
-    def knows_strangers(self, config: Any) -> bool:
-        """Whether training prepares the model for histories of users that it does not know."""
+    def supports_unknown_users(self, config: Any) -> bool:
+        """Return whether training prepares the model for users that are not in the dataset."""
         return True
 
     @abstractmethod
     def input_lengths(self, config: Any, catalogue: Catalogue) -> InputLengths:
-        """How many encoder positions a history takes, by which batches are padded."""
+        """Return the encoder positions that users and items take, by which batches are padded."""
 
     @abstractmethod
     def make_shape(
         self, config: Any, catalogue: Catalogue, pretrained: Path | None, longest: int
     ) -> ModelShape:
-        """The shape of a run's model.
+        """Return the shape of a run's model.
 
         Args:
-            config: of the run.
-            catalogue: of the run.
-            pretrained: the folder of the weights; None: from scratch.
-            longest: see `ModelShape.longest_input`.
+            config: the run's config.
+            catalogue: the users and items of the run, and their identifiers.
+            pretrained: the folder of the pretrained weights; None to train from scratch.
+            longest: the encoder positions of the longest training input, for
+                `ModelShape.longest_input`.
 
         Raises:
-            InputError: the pretrained weights are of another shape.
+            InputError: the pretrained weights have another shape.
         """
 
     def start_params(
@@ -329,68 +352,72 @@ class Family(ABC):
         pretrained: Path | None,
         item_vectors: ItemVectors,
     ) -> Params:
-        """The parameters that training starts from; random ones if not overridden.
+        """Return the initial parameters of training; random ones unless overridden.
 
         Args:
-            config: of the run.
-            shape: as `make_shape` made it.
-            catalogue: of the run.
-            pretrained: the folder of the weights; None: from scratch.
-            item_vectors: makes vectors in which items that users have together are close.
+            config: the run's config.
+            shape: the model's shape, from `make_shape`.
+            catalogue: the users and items of the run, and their identifiers.
+            pretrained: the folder of the pretrained weights; None to train from scratch.
+            item_vectors: computes item vectors in which items with common users are close.
         """
         return init_params(shape, catalogue.n_users, catalogue.n_items, config.seed)
 
     def tables(self, catalogue: Catalogue, trie: Any) -> Tables:
-        """What the model reads on the device; `trie` is that of `search_trie`, there already."""
+        """Return the model's tables; `trie` is that of `search_trie`, already on the device."""
         return Tables()
 
     def search_trie(self, catalogue: Catalogue) -> Trie | None:
-        """The trie that beams and exhaustive search walk; None for a model that writes nothing."""
+        """Return the trie for beam search and exhaustive search; None if not generative."""
         return None
 
     def block_nodes(self, shape: Any, users: int) -> int:
-        """Trie nodes that exhaustive search scores at once for so many users."""
+        """Return the size of exhaustive search's blocks of trie nodes for batches of `users`."""
         raise NotImplementedError(f"{self.name}: overrides `search_trie`, but not `block_nodes`")
 
     def export(self, run: "StoredRun", output: Path) -> None:
-        """Write a run as a folder that other libraries load.
+        """Export a checkpoint to a folder that other libraries can load.
+
+        Args:
+            run: the checkpoint to export.
+            output: the folder to write.
 
         Raises:
-            InputError: other libraries have no such model; `output` holds something.
+            InputError: other libraries have no class for the model, or `output` is not empty.
             DiskError: `output` cannot be written.
         """
         raise InputError(
-            f"{run.name}: its model is of the family {self.name}, which other libraries have no "
-            "class for, expected a run of the family genrec"
+            f"{run.name}: found a model of the family {self.name}, which has no class in other "
+            "libraries, expected a run of the family genrec"
         )
 
     @abstractmethod
     def sequence_flops(
         self, shape: Any, catalogue: Catalogue, length: int, objective: Objective
     ) -> float:
-        """Operations of one training sequence of `length` positions, forward and backward."""
+        """Return the forward and backward operations of a sequence of `length` padded positions."""
 
 
 def abstract_model(shape: ModelShape, n_users: int, n_items: int) -> tuple[Any, Params]:
-    """The graph definition and the shapes of the parameters; nothing is allocated.
+    """Return a model's graph definition and parameter shapes, without allocating parameters.
 
     Raises:
-        TypeError: the module holds other state than parameters, which a run could not restore.
+        TypeError: the module has state other than parameters, which checkpoints do not store.
     """
     model = nnx.eval_shape(lambda: shape.module(n_users, n_items, nnx.Rngs(0)))
     graph, state, others = nnx.split(model, nnx.Param, ...)
     if names := [".".join(map(str, path)) for path, _ in nnx.to_flat_state(others)]:
         raise TypeError(
-            f"{type(shape).__name__}: found state that is no parameter: {', '.join(names)}, "
-            "expected parameters alone; dropout gets its keys from layers/dropout.py"
+            f"{type(shape).__name__}: found state other than nnx.Param: {', '.join(names)}, "
+            "expected parameters only; for dropout use layers/dropout.py"
         )
     return graph, with_string_keys(nnx.to_pure_dict(state))
 
 
 def init_params(shape: ModelShape, n_users: int, n_items: int, seed: int) -> Params:
-    """Random parameters: matrices and tables normal with `shape.init_std`, norms 1, biases 0.
+    """Draw initial parameters: matrices and tables normal with `shape.init_std`, norms 1, biases 0.
 
-    Drawn on the host, so that they are the same on every device and nothing is compiled.
+    They are drawn on the host, so that they are the same on every device and nothing is compiled.
     """
     _, like = abstract_model(shape, n_users, n_items)
     rng = np.random.default_rng([seed, 0x171])
@@ -404,12 +431,12 @@ def init_params(shape: ModelShape, n_users: int, n_items: int, seed: int) -> Par
 
 
 def merge(graph: Any, params: Params) -> Any:
-    """The module with these parameters; cheap, and meant to be called inside jit."""
+    """Return the module with the given parameters; cheap, and meant to be called inside jit."""
     return nnx.merge(graph, _with_int_keys(params))
 
 
 def with_string_keys(tree: Any) -> Any:
-    """Name the layers of a list, which NNX numbers with ints, as checkpoints expect."""
+    """Convert the integer keys of lists of layers to strings, which checkpoints require."""
     if not isinstance(tree, dict):
         return tree
     return {str(key): with_string_keys(value) for key, value in tree.items()}

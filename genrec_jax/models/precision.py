@@ -1,15 +1,15 @@
 """Parameters in the compute dtype, cast once for many batches.
 
-Parameters are float32, and a module casts what it multiplies to its compute dtype at every call.
-Training needs that, since the parameters change at every step. Ranking does not: it casts them
-before the first batch.
+Parameters are float32, and a module casts its operands to the compute dtype at every call. Training
+needs that, since the parameters change at every step. Ranking instead casts them once, before the
+first batch.
 
-Only a parameter that every use casts anyway is cast here, so that results are bit for bit the same.
-What some use takes in float32 stays float32: tables whose rows are added up (code_genrec's encoder,
-the mean of the items below a trie node) or made cosines, the bias of the logits, the recency of
-copy scores, the weights of the low-pass filter. Of its own parameters a model says so itself
-(`SequenceModel.cast_names`). tests/models/test_cast_params.py compares that with what the modules
-do.
+Only parameters that every use casts anyway are cast here, so results are bit for bit the same.
+Parameters that are also used in float32 stay float32: tables whose rows are summed (code_genrec's
+encoder, the mean of the items below a trie node) or normalised, the bias of the logits, the recency
+of copy scores, the weights of the low-pass filter. A model lists those of its own parameters that
+are cast (`SequenceModel.cast_names`). tests/models/test_cast_params.py compares the lists with what
+the modules cast.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from genrec_jax.layers.blocks import Embedding
 from genrec_jax.layers.linear import Linear
 from genrec_jax.models.contract import Params, SequenceModel, merge, with_string_keys
 
-# The parameters of a module that it casts at every call.
+# The parameters that each module casts at every call.
 CAST: dict[type[nnx.Module], tuple[str, ...]] = {
     Linear: ("kernel", "bias"),
     nnx.LayerNorm: ("scale", "bias"),
@@ -30,12 +30,14 @@ CAST: dict[type[nnx.Module], tuple[str, ...]] = {
 
 
 def cast_params(graph: Any, params: Params) -> Params:
-    """The parameters of a model for inference: those that it casts at every call, cast.
+    """Cast the parameters of a model for inference.
 
     Args:
-        graph: of the model, whose shape says what the compute dtype is.
-        params: float32, on the devices that will use them. They are not changed; leaves that are
-            not cast are shared with the result.
+        graph: the model's graph definition, whose shape has the compute dtype.
+        params: float32 parameters on the devices that will use them.
+
+    Returns:
+        New parameters; leaves that are not cast are shared with `params`.
     """
     model = merge(graph, params)
     dtype = jnp.dtype(model.shape.dtype)

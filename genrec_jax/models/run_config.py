@@ -1,9 +1,10 @@
-"""The config of a run: the keys of every model family, and groups of keys for some of them.
+"""The config of a run: keys that all model families share, and groups of keys for some families.
 
-`RunConfig` has the keys that all families read. A family's `config.py` extends it to a class
-`Config`, with its own keys of `config.model` and with the groups that it reads: a key exists only
-where it has an effect. The defaults of a family's `Config` are a recipe that runs as it is;
-`configs/*.py` change what differs for a dataset, and `--config.KEY=VALUE` a key for one run.
+`RunConfig` has the keys that all families read. A family's `config.py` extends it to its class
+`Config`, with the family's keys of `config.model` and the groups of keys that it reads. A key
+exists only in families where it has an effect. The defaults of a family's `Config` are a complete
+recipe. `configs/*.py` override keys for a dataset, and `--config.KEY=VALUE` overrides a key for a
+run.
 """
 
 import dataclasses
@@ -21,47 +22,52 @@ MOST_SYNTHETIC_USERS = 10_000_000
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The dataset."""
+    """The dataset and how its batches are padded."""
 
     name: str = one_of(DATASETS, "synthetic")
-    dir: str = ""  # folder of the named datasets' files; "": GENREC_DATA_DIR, cache, download
-    # With name=file: a folder that `python -m genrec_jax prepare` or `to-tfds` wrote, or a sequence
-    # file of your own, `user item item …` a line.
+    # Folder of the files of beauty, sports and yelp. "": GENREC_DATA_DIR if set, else the cache,
+    # into which missing files are downloaded.
+    dir: str = ""
+    # With name=file: a folder written by `python -m genrec_jax prepare` or `to-tfds`, or a sequence
+    # file with a line `user item item …` per user.
     file: str = ""
+    # With name=synthetic: the number of users and items, and the seed of the sequences.
     synthetic_users: int = at_least(1, 10000)
     synthetic_items: int = at_least(20, 100)
     synthetic_seed: int = at_least(0, 0)
-    # Items that are cut off the end of every sequence before anything else. 1: the test item is
-    # what is otherwise the validation item, so that settings can be chosen by it.
+    # Shift the leave-one-out split: remove this many items from the end of every sequence first.
+    # With 1, the test item is the usual validation item, so that settings can be tuned on it.
     drop_last: int = at_least(0, 0)
-    buckets: int = at_least(1, 8)  # the most shapes that batches are padded to
+    buckets: int = at_least(1, 8)  # most lengths that batches are padded to
 
 
 @dataclass(frozen=True)
 class CodesConfig:
-    """Item vectors, and the codes made from them where `indexing` is one of CODE_KINDS."""
+    """Item vectors, and the codes made from them if `indexing` is one of CODE_KINDS."""
 
-    dims: int = at_least(2, 64)  # of the vectors
-    # collaborative: the most positions that two items may be apart to count as together.
+    dims: int = at_least(2, 64)  # dimensions of the item vectors
+    # collaborative: the largest distance in a sequence at which two items count as co-occurring.
     window: int = at_least(1, 5)
-    text_weight: float = share(0.3)  # combined: the share of titles and attributes in a cosine
+    text_weight: float = share(0.3)  # combined: weight of titles and attributes in the cosine
 
 
 @dataclass(frozen=True)
 class PhaseConfig:
-    """Training in one phase: pretraining or finetuning."""
+    """The keys of a training phase: pretraining or finetuning."""
 
-    epochs: int = at_least(0, 10)
-    max_steps: int = at_least(0, 0)  # end the phase (and its schedule) after these steps; 0: none
+    epochs: int = at_least(0, 10)  # 0: skip the phase
+    # End the phase and its learning rate schedule after this many steps; 0: no limit.
+    max_steps: int = at_least(0, 0)
     batch_size: int = at_least(1, 16)
-    # Parts that a batch is computed in, one after the other, in the memory of one part: the same
-    # step to float tolerance, except for dropout, which is drawn per part. Divides batch_size.
+    # Gradient accumulation: a batch is computed in this many parts, one after another, in the
+    # memory of one part. The step is the same to float tolerance, except that dropout is drawn per
+    # part. Must divide batch_size.
     accumulate: int = at_least(1, 1)
     learning_rate: float = positive(1e-5)
     weight_decay: float = at_least(0, 1e-5)
-    warmup: float = share(0.05)  # share of the steps
-    clip_norm: float = positive(5.0)
-    # Dtype of AdamW's mean of gradients; bfloat16 saves 2 of 16 bytes per parameter.
+    warmup: float = share(0.05)  # share of the phase's steps with a rising learning rate
+    clip_norm: float = positive(5.0)  # largest global norm of the gradient
+    # Dtype of AdamW's first moment; bfloat16 saves 2 of 16 bytes per parameter.
     first_moment: str = one_of(("float32", "bfloat16"), "float32")
     validate_every_epochs: int = at_least(0, 1)  # 0: only at the end of the phase
     validate_every_steps: int = at_least(0, 0)  # if not 0, instead of epochs
@@ -69,26 +75,25 @@ class PhaseConfig:
 
 @dataclass(frozen=True)
 class FinetuneConfig(PhaseConfig):
-    """Finetuning: the next item."""
+    """The keys of finetuning, which predicts the next item."""
 
     epochs: int = at_least(0, 25)
-    # Train on the validation item of every user too, as the paper's text also allows. Validation
-    # metrics then say nothing, and the kNN ensemble cannot choose its weight.
+    # Also train on the validation item of every user, another reading of the paper's text. Then
+    # validation metrics are not meaningful, and the kNN ensemble's weight cannot be tuned.
     include_validation_item: bool = False
 
     @property
-    def holdout(self) -> int:
-        """Items at the end of each sequence that finetuning does not see; the last before them is
-        its last target."""
+    def n_excluded(self) -> int:
+        """The number of items at the end of each sequence that finetuning does not use."""
         return 1 if self.include_validation_item else 2
 
     @property
     def uses_prefixes(self) -> bool:
-        """Whether every prefix of a sequence is an example of its own."""
+        """Whether every prefix of a sequence is a separate training example."""
         return False
 
 
-# The values of `finetune.targets` in 0.1 → now.
+# The values of `finetune.targets` in version 0.1 → the current values.
 RENAMED_TARGETS = {
     "last": "last_only",
     "prefixes": "prefix_augmentation",
@@ -98,11 +103,12 @@ RENAMED_TARGETS = {
 
 @dataclass(frozen=True)
 class TargetsConfig(FinetuneConfig):
-    """Finetuning of a family with a choice of targets.
+    """The keys of finetuning for families with several choices of training targets.
 
-    last_only: the last item of the training part, predicted at a mask, as in the paper.
-    prefix_augmentation: each item but the first, by the items before it, as an example of its own.
-    all_positions: the same in one pass over the sequence, by an encoder that looks back only.
+    last_only: only the last item of the training part, predicted at a mask, as in the paper.
+    prefix_augmentation: every item but the first, each as a separate example with the items before
+        it as history.
+    all_positions: the same targets in one pass over the sequence, with a causal encoder.
     """
 
     targets: str = one_of(
@@ -117,43 +123,48 @@ class TargetsConfig(FinetuneConfig):
 
 
 class SearchSettings(NamedTuple):
-    """How the best items are found, for families with and without a choice."""
+    """How the top-k items are searched."""
 
     search: str = "exhaustive"
-    beams: int = 0
+    beams: int = 0  # 0: no beam search
     length_penalty: float = 0.0
-    exact_users: int = 0
+    exact_users: int = 0  # users whose beam search is compared with exhaustive search
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Validation, test and recommendations. Every item is scored, unless a family extends this."""
+    """The keys of validation, test and recommendation, for families that score every item."""
 
     top_k: int = at_least(1, 20)  # items of a ranking
-    exclude_history: bool = False  # leave out the items of the user's history; the paper does not
+    exclude_history: bool = False  # never rank items of the user's history; the paper ranks them
     batch_size: int = at_least(1, 32)
-    # Test users, a sample that does not depend on the seed; 0: all.
+    # Number of test users, a sample that does not depend on the seed; 0: all.
     users: int = at_least(0, 0)
-    validation_users: int = at_least(0, 3000)  # the same for validation
+    # Number of validation users, a sample that does not depend on the seed; 0: all.
+    validation_users: int = at_least(0, 3000)
 
     def search_settings(self) -> SearchSettings:
-        """The search, exhaustive where there is no choice."""
+        """Return the search; exhaustive for families without other searches."""
         return SearchSettings()
 
     def check(self) -> None:
-        """Raise InputError for a value that is not allowed, or values that do not fit together."""
+        """Check the values and their combinations.
+
+        Raises:
+            InputError: a value or a combination of values is not allowed.
+        """
         check_fields(self, "config.evaluate")
 
 
 @dataclass(frozen=True)
 class BeamConfig(EvaluateConfig):
-    """Ranking by a model that writes identifiers."""
+    """The keys of validation, test and recommendation, for families that generate identifiers."""
 
-    # constrained: beams over the trie of the catalogue. exhaustive: the exact probability of every
+    # constrained: beam search over the catalogue's trie. exhaustive: the exact probability of every
     # item.
     search: str = one_of(("constrained", "exhaustive"), "constrained")
-    beams: int = at_least(1, 20)
-    exact_users: int = at_least(0, 0)  # users whose beams are compared with the exact rankings
+    beams: int = at_least(1, 20)  # the beam width
+    exact_users: int = at_least(0, 0)  # users whose beam search is compared with exhaustive search
 
     def search_settings(self) -> SearchSettings:
         return SearchSettings(self.search, self.beams, exact_users=self.exact_users)
@@ -168,48 +179,53 @@ class BeamConfig(EvaluateConfig):
         if self.search == "exhaustive" and self.exact_users:
             raise InputError(
                 f"config.evaluate.exact_users: found {self.exact_users} with evaluate.search = "
-                "exhaustive, whose rankings are the exact ones, expected 0"
+                "exhaustive, whose rankings are already exact, expected 0"
             )
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The keys that every family reads."""
+    """The keys of every family's config."""
 
     file: ClassVar[str] = ""  # FILE[:variant] of a shipped config of the family, for messages
 
-    model: Any  # the family's ModelConfig, whose key `family` names it
+    model: Any  # the family's ModelConfig, with the family's name in its key `family`
     data: DataConfig = field(default_factory=DataConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     seed: int = at_least(0, 0)
-    # Training steps per dispatch, from 1 to 8 (and never more than log_every_steps): the device
-    # runs so many before it returns to the host. The result is the same bit for bit. A GPU saves
-    # the host's time per step of a small batch, a CPU that of fresh memory; signals wait for it.
+    # Training steps per dispatch, from 1 to 8 and at most log_every_steps: the number of steps that
+    # the device runs before it returns to the host. The result is bit for bit the same. Larger
+    # values save host time per step on a GPU with small batches, and memory allocation on a CPU.
+    # Signals are handled between dispatches.
     steps_per_dispatch: int = one_of((1, 2, 3, 4, 5, 6, 7, 8), 8)
-    # Keep only what goes into each layer for the backward pass and compute the rest again: less
-    # memory, a third more arithmetic.
+    # Keep only the input of each layer for the backward pass and recompute its activations, which
+    # takes less memory and a third more operations.
     rematerialise: bool = False
-    profile: bool = False  # a trace of a few steps of each phase, in the run's folder `profile`
+    profile: bool = False  # trace a few steps of each phase, in the run's folder `profile`
     log_every_steps: int = at_least(1, 50)
-    # Checkpoints besides those at validations: after so many steps, after so many minutes, or both;
-    # 0: none. A run that is killed loses what came after the last one.
+    # Write checkpoints every so many steps or minutes, or both, in addition to those at
+    # validations; 0: never. A killed run loses the steps after its last checkpoint.
     checkpoint_every_steps: int = at_least(0, 0)
     checkpoint_every_minutes: float = at_least(0, 10.0)
-    # The most recent checkpoints that are kept, and with each the best by validation that it knows.
-    # With one, there is none to go back to where that is damaged.
+    # Number of recent checkpoints to keep, each with the best one by validation up to it. With 1,
+    # a damaged checkpoint has no predecessor to fall back to.
     keep_checkpoints: int = at_least(1, 2)
 
     def phases(self) -> dict[str, PhaseConfig]:
-        """The keys of each phase by its name, in the order of training."""
+        """Return the config of each phase by its name, in the order of training."""
         return {"finetune": self.finetune}
 
     def table_parts(self) -> int:
-        """Devices that share one copy of the id tables, each with its part of the width."""
+        """Return the number of devices that each embedding table is split over, by its width."""
         return 1
 
     def check(self) -> None:
-        """Raise InputError for values that do not fit together; families add their own checks."""
+        """Check combinations of values; families add their own checks.
+
+        Raises:
+            InputError: a combination of values is not allowed.
+        """
         self.evaluate.check()
         data, phases = self.data, self.phases()
         for name, phase in phases.items():
@@ -220,11 +236,11 @@ class RunConfig:
                 )
         if not any(phase.epochs for phase in phases.values()):
             where = " in both phases" if len(phases) > 1 else ""
-            raise InputError(f"config.finetune.epochs: found 0{where}, expected one to train")
+            raise InputError(f"config.finetune.epochs: found 0{where}, expected at least 1")
         if (data.name == "file") != bool(data.file):
             found = f"name={data.name!r}, file={data.file!r}"
             raise InputError(
-                f"config.data: found {found}, expected a file just where name is 'file'"
+                f"config.data: found {found}, expected a file if and only if name is 'file'"
             )
         if data.synthetic_users > MOST_SYNTHETIC_USERS:
             raise InputError(
@@ -233,17 +249,17 @@ class RunConfig:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The config as nested dicts."""
+        """Return the config as nested dicts."""
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:
-        """The config as `config.json` holds it."""
+        """Return the config as the text of `config.json`."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
 
 @dataclass(frozen=True)
 class WithPretraining(RunConfig):
-    """The keys of a family that may be pretrained, on random items at a mask."""
+    """The keys of a family with pretraining, which predicts random items at a mask."""
 
     pretrain: PhaseConfig = field(default_factory=PhaseConfig)
 
@@ -253,15 +269,15 @@ class WithPretraining(RunConfig):
 
 @dataclass(frozen=True)
 class WithIdentifiers(RunConfig):
-    """The keys of a family that reads or writes the identifiers of items.
+    """The keys of a family that reads or generates item identifiers.
 
-    Its `model` also has `vocab_size`, the size of the tokenizer that is trained on them.
+    Its `model` also needs the key `vocab_size`, the size of the tokenizer trained on them.
     """
 
-    indexing: str = one_of(KINDS, "published")  # identifiers/indexing.py describes each
-    indexing_seed: int = at_least(0, 0)  # of every kind but published
-    # With indexing=title: the most tokens of a name, cut after a whole word; a number that tells
-    # items of the same name apart is added to them.
+    indexing: str = one_of(KINDS, "published")  # identifiers/indexing.py describes each kind
+    indexing_seed: int = at_least(0, 0)  # seed of every kind but published
+    # With indexing=title: the most tokens of a title, which is cut after a whole word. A number is
+    # appended to titles that several items share.
     title_tokens: int = at_least(8, 12)
     codes: CodesConfig = field(default_factory=CodesConfig)
 
@@ -270,5 +286,5 @@ class WithIdentifiers(RunConfig):
         if self.indexing == "title" and self.data.name != "file":
             raise InputError(
                 f"config.indexing: found 'title' with data.name={self.data.name!r}, which has no "
-                "titles, expected data.name='file' and a prepared dataset that has some"
+                "titles, expected data.name='file' with a prepared dataset that has titles"
             )

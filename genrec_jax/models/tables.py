@@ -1,7 +1,7 @@
-"""What a model reads on the device beside its parameters: the tokens of identifiers, the trie.
+"""The tables that a model reads besides its parameters: identifier tokens and the trie.
 
-Pass tables to a jitted function as an argument: closed over, their arrays would be constants of the
-program, 32 MB for a million items, and copied into every compiled shape.
+Pass tables to a jitted function as an argument. In a closure, their arrays would become constants
+of the program, 32 MB for a million items, and would be copied into every compiled shape.
 
 Axes: R rows of the token table, P tokens of an identifier.
 """
@@ -19,10 +19,10 @@ from genrec_jax.models.device_trie import DeviceTrie
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DeviceTable:
-    """`identifiers.token_table.TokenTable` on the device; the ints are compiled in."""
+    """`identifiers.token_table.TokenTable` on the device; its integers are static (compiled in)."""
 
     tokens: Any  # int32 [R, P]; a shape instead of an array while a program is lowered
-    lengths: Any  # int32 [R]
+    lengths: Any  # int32 [R], tokens of each row
     n_items: int = field(metadata={"static": True})
     item_width: int = field(metadata={"static": True})  # tokens of the longest item identifier
     bos: int = field(metadata={"static": True})
@@ -31,17 +31,17 @@ class DeviceTable:
 
     @property
     def mask_row(self) -> int:
-        """The row of the mask, which follows those of the items."""
+        """The row of the mask token, which follows the rows of the items."""
         return self.n_items
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Tables:
-    """What a family asks for (`Family.tables`); a family that writes no identifiers has none."""
+    """The tables of a family, from `Family.tables`; a family without identifiers has neither."""
 
-    names: DeviceTable | None = None
-    trie: DeviceTrie | None = None  # for a model that scores its nodes
+    identifiers: DeviceTable | None = None  # tokens of users and items
+    trie: DeviceTrie | None = None  # for a model that scores trie nodes
 
 
 def put_on_device(table: TokenTable) -> DeviceTable:

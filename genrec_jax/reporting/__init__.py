@@ -1,1 +1,1 @@
-"""Results as tables, charts and pages."""
+"""Reports of results: text tables, charts and HTML pages."""

@@ -1,7 +1,7 @@
-"""Charts as inline SVG: lines over steps, bars with intervals, and dots on named lines.
+"""Inline SVG charts: line charts, bar charts with intervals, and dot charts by label.
 
-Hand-made, since a report needs no more than these: matplotlib would bring ten packages into every
-installation, and an SVG of its own fonts and colours that no style sheet can darken.
+A report needs only these three. Matplotlib would add ten packages to every installation, and its
+SVGs have fixed fonts and colours, which a style sheet cannot adapt to dark mode.
 """
 
 import html
@@ -9,54 +9,60 @@ import math
 from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT = 640, 320
-LEFT, RIGHT, TOP, BOTTOM = 88, 44, 16, 64  # room for text that is still read on a phone
-DOT_ROW = 60  # height of a row of dots with its label
+LEFT, RIGHT, TOP, BOTTOM = 88, 44, 16, 64  # margins for text that is legible on a phone
+DOT_ROW = 60  # height of a row in a dot chart, including its label
 
 Points = Sequence[tuple[float, float]]
 
 
 def line_chart(series: Mapping[str, Points], x_name: str) -> str:
-    """Named lines; the page gives the n-th the style `.line-n`.
+    """Draw one line per series; the n-th line has the CSS class `line-n`.
 
     Args:
-        series: name → (x, y) in the order of x; at least one point in all.
-        x_name: under the axis.
+        series: name → (x, y) points ordered by x; at least one point in total.
+        x_name: the label of the x axis.
+
+    Returns:
+        The chart as an `<svg>` element.
     """
     xs = [x for points in series.values() for x, _ in points]
     ys = [y for points in series.values() for _, y in points]
     x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(0.0, *ys), max(ys))
     parts = [_frame(x_ticks, y_ticks, x_name)]
     for number, points in enumerate(series.values()):
-        places = [(_across(x, x_ticks), _up(y, y_ticks)) for x, y in points]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        pixels = [(_to_pixel_x(x, x_ticks), _to_pixel_y(y, y_ticks)) for x, y in points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in pixels)
         parts.append(f'<polyline class="line line-{number}" points="{path}"/>')
-        if len(places) < 60:
+        if len(pixels) < 60:
             parts += [
                 f'<circle class="dot dot-{number}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
-                for x, y in places
+                for x, y in pixels
             ]
     return _svg("".join(parts), ", ".join(series))
 
 
 def bar_chart(bars: Sequence[tuple[str, float, float, float]], name: str) -> str:
-    """Bars with a whisker each.
+    """Draw bars with an interval each.
 
     Args:
-        bars: (label, value, low, high), none below 0.
-        name: what is shown, for those who hear the page.
+        bars: (label, value, low, high) of each bar; all values are at least 0.
+        name: a description of the chart for screen readers.
+
+    Returns:
+        The chart as an `<svg>` element.
     """
     y_ticks = ticks(0.0, max(high for _, _, _, high in bars))
-    slot = (WIDTH - LEFT - RIGHT) / len(bars)
+    spacing = (WIDTH - LEFT - RIGHT) / len(bars)
     parts = [_frame([], y_ticks, "")]
     for number, (label, value, low, high) in enumerate(bars):
-        middle = LEFT + (number + 0.5) * slot
-        half = min(slot * 0.35, 40)
-        top = _up(value, y_ticks)
+        middle = LEFT + (number + 0.5) * spacing
+        half = min(spacing * 0.35, 40)
+        top = _to_pixel_y(value, y_ticks)
         parts.append(
             f'<rect class="bar" x="{middle - half:.1f}" y="{top:.1f}" width="{2 * half:.1f}"'
             f' height="{HEIGHT - BOTTOM - top:.1f}"/>'
             f'<line class="whisker" x1="{middle:.1f}" x2="{middle:.1f}"'
-            f' y1="{_up(low, y_ticks):.1f}" y2="{_up(high, y_ticks):.1f}"/>'
+            f' y1="{_to_pixel_y(low, y_ticks):.1f}" y2="{_to_pixel_y(high, y_ticks):.1f}"/>'
             f'<text x="{middle:.1f}" y="{HEIGHT - BOTTOM + 26}" text-anchor="middle">'
             f"{html.escape(label)}</text>"
         )
@@ -64,24 +70,27 @@ def bar_chart(bars: Sequence[tuple[str, float, float, float]], name: str) -> str
 
 
 def dot_chart(rows: Sequence[tuple[str, Sequence[float]]], name: str) -> str:
-    """A line a row under its label: a dot for each value, a whisker at their mean.
+    """Draw one row per label, with a dot for each value and a vertical mark at their mean.
 
     Args:
-        rows: (label, values), at least one value in each.
-        name: of what is on the axis.
+        rows: (label, values) of each row; at least one value per row.
+        name: the label of the x axis.
+
+    Returns:
+        The chart as an `<svg>` element.
     """
     x_ticks = ticks(min(min(values) for _, values in rows), max(max(v) for _, v in rows))
-    places = [_across(x, x_ticks) for x in x_ticks]
+    tick_pixels = [_to_pixel_x(x, x_ticks) for x in x_ticks]
     height = TOP + len(rows) * DOT_ROW + BOTTOM
-    floor = height - BOTTOM
+    bottom = height - BOTTOM
     parts = [
-        f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{floor}"/>'
-        f'<text x="{x:.1f}" y="{floor + 26}" text-anchor="middle">{tick:.6g}</text>'
-        for x, tick in zip(places, x_ticks, strict=True)
+        f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>'
+        f'<text x="{x:.1f}" y="{bottom + 26}" text-anchor="middle">{tick:.6g}</text>'
+        for x, tick in zip(tick_pixels, x_ticks, strict=True)
     ]
     for number, (label, values) in enumerate(rows):
         top = TOP + number * DOT_ROW
-        level, middle = top + 42, _across(sum(values) / len(values), x_ticks)
+        level, middle = top + 42, _to_pixel_x(sum(values) / len(values), x_ticks)
         parts.append(
             f'<text x="0" y="{top + 22}">{html.escape(label)}</text>'
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level}" y2="{level}"/>'
@@ -89,7 +98,7 @@ def dot_chart(rows: Sequence[tuple[str, Sequence[float]]], name: str) -> str:
             f' y2="{level + 9}"/>'
         )
         parts += [
-            f'<circle class="dot-0" cx="{_across(x, x_ticks):.1f}" cy="{level}" r="5"/>'
+            f'<circle class="dot-0" cx="{_to_pixel_x(x, x_ticks):.1f}" cy="{level}" r="5"/>'
             for x in values
         ]
     parts.append(
@@ -100,7 +109,7 @@ def dot_chart(rows: Sequence[tuple[str, Sequence[float]]], name: str) -> str:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Three to seven round numbers from at or below low to at or above high."""
+    """Return equally spaced round numbers, usually three to seven, that cover [low, high]."""
     span = high - low or abs(high) or 1.0
     step = 10.0 ** math.floor(math.log10(span / 3))
     step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 5)
@@ -109,9 +118,10 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def _frame(x_ticks: Sequence[float], y_ticks: Sequence[float], x_name: str) -> str:
+    """Draw the horizontal grid lines and the labels of both axes."""
     parts = []
     for y in y_ticks:
-        height = _up(y, y_ticks)
+        height = _to_pixel_y(y, y_ticks)
         parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{height:.1f}"'
             f' y2="{height:.1f}"/><text x="{LEFT - 8}" y="{height + 7:.1f}" text-anchor="end">'
@@ -119,7 +129,7 @@ def _frame(x_ticks: Sequence[float], y_ticks: Sequence[float], x_name: str) -> s
         )
     for x in x_ticks:
         parts.append(
-            f'<text x="{_across(x, x_ticks):.1f}" y="{HEIGHT - BOTTOM + 26}"'
+            f'<text x="{_to_pixel_x(x, x_ticks):.1f}" y="{HEIGHT - BOTTOM + 26}"'
             f' text-anchor="middle">{x:.6g}</text>'
         )
     if x_name:
@@ -130,12 +140,12 @@ def _frame(x_ticks: Sequence[float], y_ticks: Sequence[float], x_name: str) -> s
     return "".join(parts)
 
 
-def _across(x: float, x_ticks: Sequence[float]) -> float:
+def _to_pixel_x(x: float, x_ticks: Sequence[float]) -> float:
     share = (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
     return LEFT + share * (WIDTH - LEFT - RIGHT)
 
 
-def _up(y: float, y_ticks: Sequence[float]) -> float:
+def _to_pixel_y(y: float, y_ticks: Sequence[float]) -> float:
     share = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
     return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 

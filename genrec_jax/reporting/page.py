@@ -1,4 +1,4 @@
-"""A run as one self-contained HTML page: no script, no font, no address outside the file."""
+"""The report of a run as one self-contained HTML page without scripts or external resources."""
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,10 +7,16 @@ from typing import Any
 
 from genrec_jax.evaluation.breakdown import METRICS
 from genrec_jax.evaluation.leak import LABELS
-from genrec_jax.identifiers.indexing import writing
+from genrec_jax.identifiers.indexing import describe_kind
 from genrec_jax.reporting.charts import bar_chart, line_chart
 
-LONGEST_TITLE = 90  # characters
+LONGEST_TITLE = 90  # maximum number of characters of a title before it is truncated
+# Kinds of user groups in results.json → their descriptions on the page.
+GROUP_KINDS = {
+    "items in the history": "number of items in the history",
+    "training interactions of the target": "training interactions of the test item",
+    "target": "novelty of the test item",
+}
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #5d6670; --rule: #d5dade;
   --paper: #ffffff; --one: #1f6fb2; --two: #b4541a; --hit: #d9f0dd; }
@@ -54,64 +60,61 @@ code { font-size: .9rem; overflow-wrap: anywhere; }
 
 @dataclass(frozen=True)
 class Item:
-    """An item as a reader meets it: its title or name, and what else is known of it.
+    """An item as the page shows it. No two items of a page have both fields in common."""
 
-    No two items of a page are alike in both.
-    """
-
-    name: str
-    about: str = ""
+    name: str  # title or identifier
+    details: str = ""  # original id or attributes
 
 
 @dataclass(frozen=True)
 class SampledUser:
-    """One user's history, oldest first, the list that was made from it, and what came next."""
+    """A sampled test user with the history, the ranking and the test item."""
 
     name: str
-    history: Sequence[Item]
-    items: Sequence[Item]
-    target: Item
+    history: Sequence[Item]  # oldest first
+    ranking: Sequence[Item]  # best first
+    target: Item  # the test item
 
 
 @dataclass(frozen=True)
 class Page:
-    """What a page is made from."""
+    """The content of a run's page."""
 
-    name: str
-    result: Mapping[str, Any]  # results.json
-    lines: Sequence[Mapping[str, Any]]  # metrics.jsonl
-    audit: Mapping[str, Any] | None  # None: the model reads no identifiers, which could leak
+    name: str  # the name of the run
+    result: Mapping[str, Any]  # the content of results.json
+    lines: Sequence[Mapping[str, Any]]  # the lines of metrics.jsonl
+    audit: Mapping[str, Any] | None  # the leakage audit; None if the model reads no identifiers
     users: Sequence[SampledUser]
     config: Mapping[str, Any]  # config.a.b → value
 
 
 def render(page: Page) -> str:
-    """The whole page."""
+    """Render a run's page as HTML."""
     result = page.result
     counts = result["counts"]
     sections = [
         f"<h1>{_text(page.name)}</h1>",
         f"<p class=soft>{_text(result['model'])} on {_text(result['dataset'])}: "
         f"{counts['users']:,} test users, {counts['items']:,} items, "
-        f"{_written(result.get('indexing'))}{_text(result['search'])} search.</p>",
+        f"{_identifiers(result.get('indexing'))}{_text(result['search'])} search.</p>",
         *([f"<p class=verdict>{_text(page.audit['sentence'])}</p>"] if page.audit else []),
         "<h2>Results</h2>",
         _results(result),
-        "<h2>Against the lines to beat</h2>",
+        "<h2>Comparison with the baselines</h2>",
         _differences(result),
-        "<h2>For whom</h2>",
+        "<h2>Results by user group</h2>",
         _breakdown(result),
         "<h2>Training</h2>",
         _curves(page.lines),
-        *(["<h2>Does the numbering leak?</h2>", _audit(page.audit)] if page.audit else []),
-        "<h2>Ten users</h2>",
-        "<p class=soft>Drawn by the seed, not chosen. The test item is marked where the list has "
-        "it.</p>",
+        *(["<h2>Leakage audit of the identifiers</h2>", _audit(page.audit)] if page.audit else []),
+        "<h2>Sampled users</h2>",
+        "<p class=soft>These test users were sampled at random with the run's seed. The test item "
+        "is highlighted if it was recommended.</p>",
         *map(_user, page.users),
         "<h2>Config and versions</h2>",
         _pairs("Config", page.config),
         _pairs("Versions", result["versions"]),
-        _pairs("Counts and seconds", {**counts, **_seconds(result)}),
+        _pairs("Counts and run times", {**counts, **_seconds(result)}),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -123,46 +126,52 @@ def render(page: Page) -> str:
 
 
 def _results(result: Mapping[str, Any]) -> str:
-    doubt = result["intervals"]
+    """Return the table of the model's and the baselines' metrics, with its note."""
+    intervals = result["intervals"]
     others = dict(result["references"])
+    note = ""
     if "without_history" in result:
-        struck_out = f"{result['model']}, its history struck out"
-        others = {struck_out: result["without_history"], **others}
+        filtered = f"{result['model']}, history items removed"
+        others = {filtered: result["without_history"], **others}
+        note = f" “{_text(filtered)}” evaluates the same rankings without the items of the history."
     rows = [f'<tr class="ours"><td>{_text(result["model"])}</td>']
     for name, value in result["metrics"].items():
-        shown = f"{value:.4f}<small>± {_half(doubt[name]):.4f}</small>"
+        shown = f"{value:.4f}<small>± {_half_width(intervals[name]):.4f}</small>"
         rows.append(f"<td{_extra(name)}>{shown}</td>")
-    for reference, metrics in others.items():
+    for label, metrics in others.items():
         cells = (f"<td{_extra(name)}>{value:.4f}</td>" for name, value in metrics.items())
-        rows.append(f"</tr><tr><td>{_text(reference)}</td>{''.join(cells)}")
+        rows.append(f"</tr><tr><td>{_text(label)}</td>{''.join(cells)}")
+    heads = _head("model", *result["metrics"])
     return (
-        f"<div class=wide><table>{_head('', *result['metrics'])}{''.join(rows)}</tr></table></div>"
-        "<p class=soft>All items are ranked. ±: half of the 95 % bootstrap interval over users, "
-        "which results.json has whole. The other rows are trained on nothing.</p>"
+        f"<div class=wide><table>{heads}{''.join(rows)}</tr></table></div>"
+        "<p class=soft>Metrics are computed over the full item catalogue. ±: half-width of the "
+        f"95 % bootstrap confidence interval over test users. Baselines are untrained.{note}</p>"
     )
 
 
 def _extra(metric: str) -> str:
-    """A metric that a phone has no room for."""
+    """Return the HTML class of a metric that narrow screens hide; "" for the other metrics."""
     return " class=extra" if metric in ("HR@1", "HR@20", "NDCG@20") else ""
 
 
 def _differences(result: Mapping[str, Any]) -> str:
+    """Return the table of paired differences and of catalogue coverage, with its note."""
     rows = []
     for name, differences in result["differences"].items():
         cells = []
         for metric in METRICS:
             difference, low, high = differences[metric]
-            cells.append(f"{difference:+.4f}<small>± {_half((low, high)):.4f}</small>")
+            cells.append(f"{difference:+.4f}<small>± {_half_width((low, high)):.4f}</small>")
         spread = result["spread"][name]
         rows.append(_row(_text(name), [*cells, *_spread(spread)], ""))
     ours = _row(_text(result["model"]), ["", "", *_spread(result["spread"]["model"])], "ours")
-    heads = _head("", *(f"Δ {metric}" for metric in METRICS), "coverage", "top 1 %")
+    heads = _head("model", *(f"Δ {metric}" for metric in METRICS), "coverage", "top 1 %")
     return (
         f"<div class=wide><table>{heads}{ours}{''.join(rows)}</table></div>"
-        f"<p class=soft>Δ: {_text(result['model'])} less each line, paired by user, ± half of the "
-        "95 % interval of the difference. Coverage: share of the catalogue in any first ten "
-        "places. Top 1 %: share of those places that the most popular 1 % of the items take.</p>"
+        f"<p class=soft>Δ: paired difference, {_text(result['model'])} minus baseline, ± "
+        "half-width of its 95 % confidence interval. Coverage: share of the catalogue that occurs "
+        "in at least one user's top 10. Top 1 %: share of all top-10 recommendations that are "
+        "among the 1 % of items with the most training interactions.</p>"
     )
 
 
@@ -171,22 +180,26 @@ def _spread(spread: Mapping[str, float]) -> list[str]:
 
 
 def _breakdown(result: Mapping[str, Any]) -> str:
+    """Return a bar chart for each kind of user group."""
     metric = METRICS[-1]
     figures = []
     for kind, groups in result["breakdown"].items():
         if len(groups) < 2:
-            continue  # everybody
+            continue  # the only group contains all users
+        kind = GROUP_KINDS.get(kind, kind)
         bars = [(group["group"], group[metric], *group["intervals"][metric]) for group in groups]
         users = ", ".join(f"{group['group']}: {group['users']:,}" for group in groups)
         figures.append(
             f"<figure><h3>By {_text(kind)}</h3>{bar_chart(bars, f'{metric} by {kind}')}"
-            f"<figcaption>{metric} with 95 % intervals. Users: {_text(users)}.</figcaption>"
+            f"<figcaption>{metric} with 95 % confidence intervals. Number of users: {_text(users)}."
+            "</figcaption>"
             "</figure>"
         )
     return f"<div class=charts>{''.join(figures)}</div>"
 
 
 def _curves(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return the charts of the training loss and the validation metrics by step."""
     losses: dict[str, list[tuple[float, float]]] = {}
     scores: dict[str, list[tuple[float, float]]] = {}
     for line in lines:
@@ -200,22 +213,27 @@ def _curves(lines: Sequence[Mapping[str, Any]]) -> str:
                     (float(line["step"]), line[metric])
                 )
     figures = [
-        f"<figure><h3>{title}</h3>{line_chart(series, 'step')}{_key(series)}</figure>"
-        for title, series in (("Loss a token, in nats", losses), ("Validation", scores))
+        f"<figure><h3>{title}</h3>{line_chart(series, 'step')}{_legend(series)}</figure>"
+        for title, series in (
+            ("Training loss per token, in nats", losses),
+            ("Validation metrics", scores),
+        )
         if series
     ]
     return f"<div class=charts>{''.join(figures)}</div>"
 
 
 def _audit(audit: Mapping[str, Any]) -> str:
+    """Return the tables of the leakage audit."""
     rows = [_row(_text(name), [f"{value:.2%}"], "") for name, value in audit["test"].items()]
     parts = [
-        f"<div class=wide><table>{_head('of the test items', 'share')}{''.join(rows)}"
-        "</table></div>",
+        f"<div class=wide><table>{_head('test items', 'share')}{''.join(rows)}</table></div>",
     ]
     for name, test in audit["tests"].items():
         if test is None:
-            parts.append(f"<p>Against {_text(name)}: too few test items to look at.</p>")
+            parts.append(
+                f"<p>Permutation test against {_text(name)}: not possible, too few test items.</p>"
+            )
             continue
         rows = [
             _row(
@@ -230,14 +248,16 @@ def _audit(audit: Mapping[str, Any]) -> str:
             for statistic, value in test["observed"].items()
         ]
         parts.append(
-            f"<h3>Against {_text(name)}: p = {test['p']:.3f}, {test['items']:,} items dealt anew, "
-            f"{test['users']:,} users</h3><div class=wide><table>"
-            f"{_head('', 'found', 'by chance', 'z')}{''.join(rows)}</table></div>"
+            f"<h3>Permutation test against {_text(name)}: p = {test['p']:.3f}</h3>"
+            f"<p class=soft>{test['items']:,} items permuted, {test['users']:,} test users.</p>"
+            "<div class=wide><table>"
+            f"{_head('statistic', 'observed', 'at random', 'z')}{''.join(rows)}</table></div>"
         )
     return "".join(parts)
 
 
-def _key(names: Iterable[str]) -> str:
+def _legend(names: Iterable[str]) -> str:
+    """Return the legend of a line chart as its caption."""
     shown = (
         f'<span class="key key-{number}">— {_text(name)}</span>'
         for number, name in enumerate(names)
@@ -245,18 +265,19 @@ def _key(names: Iterable[str]) -> str:
     return f"<figcaption>{''.join(shown)}</figcaption>"
 
 
-def _half(interval: Sequence[float]) -> float:
+def _half_width(interval: Sequence[float]) -> float:
     return (interval[1] - interval[0]) / 2
 
 
 def _user(user: SampledUser) -> str:
-    found = user.target in user.items
-    place = f"place {user.items.index(user.target) + 1}" if found else "not in the list"
+    """Return a user's history and ranking as a block that can be collapsed."""
+    is_hit = user.target in user.ranking
+    rank = f"rank {user.ranking.index(user.target) + 1}" if is_hit else "not recommended"
     return (
-        f"<details open><summary>{_text(user.name)}: {len(user.history)} items, then "
-        f"{_title(user.target.name)} ({place})</summary><h3>History, oldest first</h3>"
-        f"{_items(user.history, None)}<h3>Recommended, best first</h3>"
-        f"{_items(user.items, user.target)}</details>"
+        f"<details open><summary>{_text(user.name)}: {len(user.history)} history items; test item "
+        f"{_title(user.target.name)} ({rank})</summary><h3>History, oldest first</h3>"
+        f"{_items(user.history, None)}<h3>Recommendations, best first</h3>"
+        f"{_items(user.ranking, user.target)}</details>"
     )
 
 
@@ -264,26 +285,26 @@ def _items(items: Sequence[Item], target: Item | None) -> str:
     shown = []
     for item in items:
         kind = " class=hit" if item == target else ""
-        about = f" <small>{_text(item.about)}</small>" if item.about else ""
-        shown.append(f"<li{kind}>{_title(item.name)}{about}</li>")
+        details = f" <small>{_text(item.details)}</small>" if item.details else ""
+        shown.append(f"<li{kind}>{_title(item.name)}{details}</li>")
     return f"<ol class=items>{''.join(shown)}</ol>"
 
 
 def _title(text: str) -> str:
-    """Any script, in its own direction; of a long one the beginning, and all of it on hovering."""
+    """Return a title in its own text direction; a long one is truncated and complete on hover."""
     if len(text) <= LONGEST_TITLE:
         return f"<bdi>{_text(text)}</bdi>"
     return f'<bdi title="{_text(text)}">{_text(text[: LONGEST_TITLE - 1].rstrip())}…</bdi>'
 
 
-def _written(indexing: str | None) -> str:
-    if indexing is None:  # of a model that reads no identifiers
+def _identifiers(indexing: str | None) -> str:
+    if indexing is None:  # the model reads no identifiers
         return ""
-    return ("titles as names" if indexing == "title" else _text(writing(indexing))) + ", "
+    return f"{_text(describe_kind(indexing))} as item identifiers, "
 
 
 def _seconds(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"seconds of {name}": value for name, value in result["seconds"].items()}
+    return {f"{name} (seconds)": value for name, value in result["seconds"].items()}
 
 
 def _pairs(title: str, values: Mapping[str, Any]) -> str:

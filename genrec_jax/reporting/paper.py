@@ -1,13 +1,13 @@
-"""The figures of the paper's Tables 1 and 3, quoted, not measured here.
+"""The results in Tables 1 and 3 of the GenRec paper, quoted from the paper.
 
-HR@5, NDCG@5, HR@10, NDCG@10 over all items. The paper took the baselines from P5's, all of them on
-the published numbering of the items, which P5 and GenRec write as text.
+HR@5, NDCG@5, HR@10 and NDCG@10 over the full catalogue. The paper took the baselines' results from
+the P5 paper. All models use the published item numbers, which P5 and GenRec verbalise as text.
 """
 
 METRICS = ("HR@5", "NDCG@5", "HR@10", "NDCG@10")
-MISSING = (None,) * 4
+MISSING = (None,) * 4  # a row without results
 
-Row = tuple[float | None, ...]
+Row = tuple[float | None, ...]  # one value per metric of METRICS
 
 TABLE_1: dict[str, dict[str, Row]] = {
     "sports": {
@@ -47,7 +47,7 @@ TABLE_1: dict[str, dict[str, Row]] = {
         "GenRec": (0.0627, 0.0475, 0.0724, 0.0507),
     },
 }
-# The rows "w/o pretraining"; the rows with it are GenRec's of Table 1.
+# Rows "w/o pretraining"; the rows with pretraining equal those of GenRec in Table 1.
 TABLE_3: dict[str, Row] = {
     "sports": (0.0360, 0.0286, 0.0431, 0.0310),
     "beauty": (0.0422, 0.0313, 0.0548, 0.0354),

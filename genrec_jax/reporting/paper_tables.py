@@ -1,4 +1,4 @@
-"""Tables 1 and 3 of the paper with our runs, as Markdown or HTML."""
+"""Tables 1 and 3 of the GenRec paper extended with finished runs, as Markdown or HTML."""
 
 import html
 import re
@@ -12,47 +12,48 @@ from genrec_jax.reporting.paper import METRICS, TABLE_1, TABLE_3, Row
 QUOTED = "quoted from the paper"
 MEASURED = "measured"
 MEASURED_NOTE = (
-    "Measured rows: one run each, ± half of the 95 % bootstrap interval over its test users; "
-    "baselines learn nothing and are measured on the same users."
+    "Measured rows: one run each, ± half-width of the 95 % bootstrap confidence interval over its "
+    "test users. Baselines are untrained and evaluated on the same users."
 )
 QUOTED_NOTE = (
-    "Quoted rows are the paper's figures, on the published numbering of users and items, which "
-    "leaks the answer: they prove little beside 'largest number + 1, …' on the same numbering."
+    "Quoted rows: results reported in the paper, which uses the published numbering of users and "
+    "items. This numbering leaks test items: the untrained baseline 'largest number + 1, …' "
+    "exploits it, so compare these rows with that baseline on the published numbering."
 )
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a table: a recommender, its figures as they are shown, where they are from."""
+    """A row of a table."""
 
-    name: str
-    figures: tuple[str, ...]
-    source: str
+    name: str  # the run, baseline or model
+    values: tuple[str, ...]  # the formatted value of each metric
+    source: str  # MEASURED or QUOTED
 
 
 def table_of(dataset: str, runs: Mapping[str, Mapping[str, Any]]) -> list[Line]:
-    """All rows on one dataset.
+    """Create the rows of one dataset: runs, their baselines, and the paper's results.
 
     Args:
-        dataset: its name.
-        runs: a run's name → its results.json; runs on the same users and numbers have the same
-            lines to beat, which are listed once.
+        dataset: the dataset's name; the paper's results are added for `beauty`, `sports` and
+            `yelp`.
+        runs: the run's name → the content of its results.json. Baselines with equal values in
+            several runs are listed once.
     """
     lines = []
-    references: dict[tuple[str, ...], Line] = {}
+    baselines: dict[tuple[str, ...], Line] = {}
     for name, result in runs.items():
         lines.append(Line(_label(name, result), _measured(result), MEASURED))
-        for reference, metrics in result["references"].items():
-            where = f"{reference} ({result.get('indexing')} ids)"
-            label = where if "number" in reference else reference
+        for baseline, metrics in result["references"].items():
+            numbered = f"{baseline} ({result.get('indexing')} ids)"
+            label = numbered if "number" in baseline else baseline
             if result["exclude_history"]:
-                label += ", history left out"
+                label += ", history items excluded"
             if result["counts"]["users"] < result["counts"]["users_of_dataset"]:
                 label += f", {result['counts']['users']} users"
-            figures = tuple(f"{metrics[metric]:.4f}" for metric in METRICS)
-            line = Line(label, figures, MEASURED)
-            references[label, *figures] = line
-    lines += references.values()
+            values = tuple(f"{metrics[metric]:.4f}" for metric in METRICS)
+            baselines[label, *values] = Line(label, values, MEASURED)
+    lines += baselines.values()
     lines += [Line(name, _quoted(row), QUOTED) for name, row in TABLE_1.get(dataset, {}).items()]
     if dataset in TABLE_3:
         lines.append(Line("GenRec w/o pretraining", _quoted(TABLE_3[dataset]), QUOTED))
@@ -60,20 +61,22 @@ def table_of(dataset: str, runs: Mapping[str, Mapping[str, Any]]) -> list[Line]:
 
 
 def _label(name: str, result: Mapping[str, Any]) -> str:
-    told = [f"{result['indexing']} ids"] if "indexing" in result else []
+    """Return a run's name with the conditions of its evaluation."""
+    details = [f"{result['indexing']} ids"] if "indexing" in result else []
     if result["exclude_history"]:
-        told.append("history left out")
+        details.append("history items excluded")
     if result["counts"]["users"] < result["counts"]["users_of_dataset"]:
-        told.append(f"{result['counts']['users']} users")
-    return f"{name} ({', '.join(told)})" if told else name
+        details.append(f"{result['counts']['users']} users")
+    return f"{name} ({', '.join(details)})" if details else name
 
 
 def _measured(result: Mapping[str, Any]) -> tuple[str, ...]:
-    shown = []
+    """Format a run's metrics with the half-widths of their confidence intervals."""
+    values = []
     for metric in METRICS:
         low, high = result["intervals"][metric]
-        shown.append(f"{result['metrics'][metric]:.4f} ± {(high - low) / 2:.4f}")
-    return tuple(shown)
+        values.append(f"{result['metrics'][metric]:.4f} ± {(high - low) / 2:.4f}")
+    return tuple(values)
 
 
 def _quoted(row: Row) -> tuple[str, ...]:
@@ -81,33 +84,33 @@ def _quoted(row: Row) -> tuple[str, ...]:
 
 
 def _notes(tables: Mapping[str, Sequence[Line]]) -> list[str]:
-    """What the reader must know of the rows that are there."""
+    """Return the notes that apply to the rows of the tables."""
     sources = {line.source for lines in tables.values() for line in lines}
     return [MEASURED_NOTE, *([QUOTED_NOTE] if QUOTED in sources else [])]
 
 
 def as_markdown(tables: Mapping[str, Sequence[Line]]) -> str:
-    """A heading and a table a dataset, and the notes."""
+    """Format the tables as Markdown: a heading and a table per dataset, then the notes."""
     parts = []
     for dataset, lines in tables.items():
         parts += [f"## {dataset}", ""]
         parts += [f"| | {' | '.join(METRICS)} | source |", "| --- |" + " ---: |" * 4 + " --- |"]
         for line in lines:
             name = f"*{line.name}*" if line.source == QUOTED else line.name
-            parts.append(f"| {name} | {' | '.join(line.figures)} | {line.source} |")
+            parts.append(f"| {name} | {' | '.join(line.values)} | {line.source} |")
         parts.append("")
     return "\n".join([*parts, *(f"{note}\n" for note in _notes(tables))])
 
 
 def as_html(tables: Mapping[str, Sequence[Line]]) -> str:
-    """The same as one self-contained page."""
+    """Format the tables as one self-contained HTML page."""
     parts = []
     for dataset, lines in tables.items():
         heads = "".join(f"<th>{name}</th>" for name in ("", *METRICS, "source"))
         parts.append(f"<h2>{html.escape(dataset)}</h2><div class=wide><table><tr>{heads}</tr>")
         for line in lines:
-            figures = (re.sub(r" (± .*)", r"<small>\1</small>", text) for text in line.figures)
-            cells = (html.escape(line.name), *figures, line.source)
+            values = (re.sub(r" (± .*)", r"<small>\1</small>", text) for text in line.values)
+            cells = (html.escape(line.name), *values, line.source)
             kind = " class=quoted" if line.source == QUOTED else ""
             parts.append(f"<tr{kind}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
         parts.append("</table></div>")
@@ -116,6 +119,6 @@ def as_html(tables: Mapping[str, Sequence[Line]]) -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,">'
-        f"<title>GenRec: runs beside the paper</title><style>{STYLE}</style>"
-        f"<main><h1>Runs beside the paper</h1>{''.join(parts)}{notes}</main></html>\n"
+        f"<title>Runs compared with the GenRec paper</title><style>{STYLE}</style>"
+        f"<main><h1>Runs compared with the GenRec paper</h1>{''.join(parts)}{notes}</main></html>\n"
     )

@@ -1,1 +1,1 @@
-"""A run: its config, directory, checkpoints, and its set-up from the config."""
+"""Runs: the config, the run directory, checkpoints, and the set-up of data and model."""

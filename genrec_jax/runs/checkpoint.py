@@ -1,11 +1,12 @@
 """Checkpoints of a run: the only module that imports orbax.
 
-A checkpoint is a folder `checkpoints/STEP`: `params` and `opt_state`, which load apart, and
-`checkpoint.json` with where the run stands and the checksums of all files. It is written under
-another name by a thread beside training, and gets its own when everything is on the disk, so that
-a folder with a number for a name is whole, or was damaged since. Of several processes each writes
-what its devices hold, and the first does the rest. The latest ones are kept to go on
-from, and with each the best by validation that it knows, to evaluate and serve.
+A checkpoint is a folder `checkpoints/STEP`. It contains `params` and `opt_state`, which can be
+loaded separately, and `checkpoint.json`, which contains the run's progress and the checksums of
+all files. A background thread writes it under a temporary name and renames it when every file has
+been flushed to disk. A folder named by a number is therefore complete, unless it was damaged later.
+With several processes, each writes the arrays on its devices, and process 0 writes the other files.
+The latest checkpoints are kept for resuming. For each of these, the best checkpoint by validation
+that it refers to is kept too, for evaluation and serving.
 """
 
 import contextlib
@@ -25,23 +26,28 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from genrec_jax.core.errors import DiskError, InputError, NotFiniteError, Stopped
-from genrec_jax.core.processes import by_the_first, count, is_first, once, together
+from genrec_jax.core.processes import barrier, count, is_process_0, on_process_0, run_on_process_0
 from genrec_jax.models.contract import Params
-from genrec_jax.runs.checksums import Sums, check_sums, sums_of
+from genrec_jax.runs.checksums import Checksums, check_files, file_checksums
 from genrec_jax.runs.train_state import TrainState
 
 log = logging.getLogger(__name__)
 
-FACTS = "checkpoint.json"
+METADATA = "checkpoint.json"
 PARTS = ("params", "opt_state")
-KEEP = 2  # the latest: one to go on from, and one more should that be damaged
+KEEP = 2  # the latest checkpoint, and the one before it in case the latest is damaged
 WRITING, DELETING, DAMAGED = ".writing", ".deleting", ".damaged"
 
 
 class Checkpoints:
-    """Those of one run folder. Use it as a context manager: leaving it waits for the last save.
+    """The checkpoints of one run. As a context manager, it waits for the last save on exit.
 
-    `clean`, `save`, `amend` and `newest_whole` are for the process that holds the run's lock.
+    Only the process that holds the run's lock may call `clean`, `save`, `amend` and
+    `newest_intact`.
+
+    Args:
+        folder: the run's `checkpoints` folder; it may not exist yet.
+        keep: the number of latest checkpoints to keep, at least 1.
     """
 
     def __init__(self, folder: Path, keep: int = KEEP):
@@ -60,7 +66,7 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # One that leaves for a reason of its own must not wait for the others.
+        # After an error in this process alone, the other processes never reach the barrier.
         is_shared = count() == 1 or isinstance(error, None | Stopped | NotFiniteError | InputError)
         try:
             if is_shared:
@@ -68,44 +74,55 @@ class Checkpoints:
         finally:
             self._writer.shutdown(wait=is_shared)
 
-    # ------------------------------------------------------------------ what is there
+    # ------------------------------------------------------------------ finding
 
     def steps(self) -> list[int]:
+        """Return the steps of all checkpoints, in increasing order."""
         if not self._folder.is_dir():
             return []
         return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdecimal())
 
     def best(self) -> int:
-        """The step with the highest validation score, as the latest checkpoint knows it."""
+        """Return the step with the best validation score, as the latest checkpoint records it.
+
+        Raises:
+            InputError: there is no checkpoint, or none that can be read.
+        """
         self.wait()
         return self._best()
 
-    @by_the_first
+    @on_process_0
     def _best(self) -> int:
         steps = self.steps()
         for step in reversed(steps):
             try:
                 best = self.progress(step)["best_step"]
             except InputError as error:
-                log.warning("WARNING: %s; which step was best says the one before", error)
+                log.warning(
+                    "WARNING: %s; reading the best step from the previous checkpoint", error
+                )
                 continue
             return step if best is None else best
         raise InputError(
-            f"{self._folder}: holds no checkpoint "
-            + ("that can be read, only damaged ones" if steps else "yet")
+            f"{self._folder}: found "
+            + ("only damaged checkpoints" if steps else "no checkpoint")
+            + ", expected at least one that can be read"
         )
 
-    @by_the_first
-    def newest_whole(self) -> int | None:
-        """The step to go on from; those after it, which are damaged, are set aside, and it is said.
+    @on_process_0
+    def newest_intact(self) -> int | None:
+        """Find the newest intact checkpoint, and quarantine the damaged ones after it.
 
-        A checkpoint whose best by validation is damaged cannot be gone on from: the run could not
-        be finished.
+        A checkpoint is intact only if the best checkpoint that it refers to is intact too, since
+        the resumed run could not be evaluated without it.
+
+        Returns:
+            The step to resume from; None if there are no checkpoints.
 
         Raises:
-            InputError: there are checkpoints, and none is whole.
+            InputError: all checkpoints are damaged.
         """
-        faults: dict[int, str] = {}
+        errors: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
                 self.check(step, PARTS)
@@ -113,170 +130,221 @@ class Checkpoints:
                 if best not in (None, step):
                     self.check(best, PARTS[:1])
             except InputError as error:
-                faults[step] = str(error)
+                errors[step] = str(error)
                 continue
-            self._set_aside(faults, step)
+            self._quarantine(errors, step)
             return step
-        if faults:
+        if errors:
             raise InputError(
-                f"{self._folder}: none of the checkpoints is whole, so that the run cannot go on "
-                f"({'; '.join(faults.values())}); put back a copy of them, or give another workdir"
+                f"{self._folder}: found only damaged checkpoints ({'; '.join(errors.values())}), "
+                "expected at least one that is intact; restore one from a copy, or choose another "
+                "--workdir"
             )
         return None
 
     def check(self, step: int, parts: tuple[str, ...]) -> None:
-        """Raise InputError if a file of the parts is not what was written."""
+        """Check that the files of a checkpoint are unchanged since they were written.
+
+        Args:
+            step: the checkpoint's step.
+            parts: the parts to check, of `PARTS`; `checkpoint.json` is always checked.
+
+        Raises:
+            InputError: there is no such checkpoint, or a file is missing or has changed.
+        """
         self._check_step(step)
         folder = self._folder / str(step)
-        check_sums(folder, self._facts(step)["files"], parts)
+        check_files(folder, self._metadata(step)["files"], parts)
 
     # ------------------------------------------------------------------ writing
 
-    @by_the_first
+    @on_process_0
     def clean(self) -> None:
-        """Remove what a process that was killed left half written or half deleted."""
+        """Remove checkpoints that a killed process left partially written or partially deleted."""
         for kind in (WRITING, DELETING):
             for path in self._folder.glob(f"*{kind}*"):
                 shutil.rmtree(path)
 
     def save(self, step: int, state: TrainState, progress: dict[str, Any]) -> None:
-        """Returns as soon as the state is copied; waits first for the save before.
+        """Save a checkpoint in the background, after the previous save has ended.
+
+        The call returns as soon as the state has been copied.
 
         Args:
-            step: of the run.
-            state: to go on from; it may be donated afterwards.
-            progress: any JSON, with the step that is best so far as `best_step`.
+            step: the step of the run, which becomes the checkpoint's name.
+            state: the training state; its buffers may be donated after the call.
+            progress: the run's progress as JSON values; `best_step` is the step with the best
+                validation score so far, or None.
 
         Raises:
-            NotFiniteError: the state is not finite. Nothing is saved.
-            DiskError: this save or the one before failed. What was whole before is whole still.
+            NotFiniteError: the state contains NaN or infinity; nothing is saved.
+            DiskError: this save or the previous one failed; complete checkpoints are unaffected.
         """
         self.wait()
         if not bool(_all_finite((state.params, state.opt_state))):
             raise NotFiniteError(f"the parameters or the optimizer's state after step {step}")
-        # A name of its own: threads of a save that failed may write to theirs a little longer.
+        # The name is unique because threads of a failed save may still be writing to its folder.
         self._drafts += 1
         draft = self._folder / f"{step}{WRITING}{self._drafts}"
-        with self._written(step):
-            once(lambda: self._folder.mkdir(parents=True, exist_ok=True))
-            copied = ocp.save_checkpointables_async(
+        with self._write_errors(step):
+            run_on_process_0(lambda: self._folder.mkdir(parents=True, exist_ok=True))
+            response = ocp.save_checkpointables_async(
                 str(draft.absolute()), {"params": state.params, "opt_state": state.opt_state}
             )
-        self._saving = step, self._writer.submit(self._publish, copied, draft, step, progress)
+        self._saving = step, self._writer.submit(self._publish, response, draft, step, progress)
 
     def amend(self, step: int, progress: dict[str, Any]) -> None:
-        """Replace the progress of a checkpoint: its validation is through."""
+        """Replace the progress of a checkpoint, once its validation has finished.
+
+        Args:
+            step: the checkpoint's step.
+            progress: the new progress, as for `save`.
+
+        Raises:
+            DiskError: the progress cannot be written, or the previous save failed.
+        """
         self.wait()
-        with self._written(step):
-            once(lambda: self._amend(step, progress))
+        with self._write_errors(step):
+            run_on_process_0(lambda: self._amend(step, progress))
 
     def _amend(self, step: int, progress: dict[str, Any]) -> None:
-        facts = self._facts(step)
-        _write_facts(self._folder / str(step), progress, facts["files"])
+        metadata = self._metadata(step)
+        _write_metadata(self._folder / str(step), progress, metadata["files"])
 
     def wait(self) -> None:
-        """For the running save, if there is one; raises DiskError if it failed."""
+        """Wait until the current save has ended, if there is one.
+
+        Raises:
+            DiskError: the save failed.
+        """
         if self._saving is None:
             return
         (step, future), self._saving = self._saving, None
-        with self._written(step):
-            together(future.result)
+        with self._write_errors(step):
+            barrier(future.result)
 
-    def _publish(self, copied: Any, draft: Path, step: int, progress: dict[str, Any]) -> None:
-        """In the thread: everything on the disk, then the name, then what is not kept goes."""
-        copied.result()
-        if not is_first():
+    def _publish(self, response: Any, draft: Path, step: int, progress: dict[str, Any]) -> None:
+        """Flush a checkpoint to disk, rename it, and delete outdated ones; runs in the thread."""
+        response.result()
+        if not is_process_0():
             return
-        _write_facts(draft, progress, sums_of(draft))
+        _write_metadata(draft, progress, file_checksums(draft))
         os.rename(draft, self._folder / str(step))
         _sync(self._folder)
         latest = self.steps()[-self._keep :]
         try:
             kept = {*latest, *(self.progress(step)["best_step"] for step in latest)}
-        except InputError:  # a damaged one: what it counts on is not known
+        except InputError:  # a damaged checkpoint: which best checkpoint it needs is unknown
             return
         for old in set(self.steps()) - kept:
-            going = self._folder / f"{old}{DELETING}"
-            os.rename(self._folder / str(old), going)
-            shutil.rmtree(going)
+            deleting = self._folder / f"{old}{DELETING}"
+            os.rename(self._folder / str(old), deleting)
+            shutil.rmtree(deleting)
 
     @contextlib.contextmanager
-    def _written(self, step: int) -> Iterator[None]:
+    def _write_errors(self, step: int) -> Iterator[None]:
+        """Turn any error inside the block into a DiskError."""
         try:
             yield
         except Exception as error:  # tensorstore and orbax raise anything on a full disk
             with contextlib.suppress(OSError):
-                self.clean()  # so that a full disk has room again
-            there = ", ".join(map(str, self.steps())) or "none"
+                self.clean()  # to make room on a full disk
+            existing = ", ".join(map(str, self.steps())) or "none"
             raise DiskError(
                 f"{self._folder / str(step)}: cannot be written: {_short(error)}; "
-                f"checkpoints that are there: {there}"
+                f"existing checkpoints: {existing}"
             ) from error
 
-    def _set_aside(self, faults: dict[int, str], used: int) -> None:
-        for step, fault in faults.items():
-            aside = self._folder / f"{step}{DAMAGED}"
+    def _quarantine(self, errors: dict[int, str], used: int) -> None:
+        """Rename damaged checkpoints and log why.
+
+        Args:
+            errors: the step of each damaged checkpoint → its error.
+            used: the step of the checkpoint that is used instead.
+        """
+        for step, error in errors.items():
+            quarantine = self._folder / f"{step}{DAMAGED}"
             log.warning(
-                "WARNING: the checkpoint of step %d is damaged and set aside as %s: %s; the one of "
-                "step %d is used",
-                *(step, aside.name, fault, used),
+                "WARNING: the checkpoint of step %d is damaged and was quarantined as %s: %s; "
+                "using the checkpoint of step %d",
+                *(step, quarantine.name, error, used),
             )
-            if aside.exists():
-                shutil.rmtree(aside)
-            os.rename(self._folder / str(step), aside)
+            if quarantine.exists():
+                shutil.rmtree(quarantine)
+            os.rename(self._folder / str(step), quarantine)
 
     # ------------------------------------------------------------------ reading
 
     def progress(self, step: int) -> dict[str, Any]:
-        return self._facts(step)["run"]
+        """Return the progress that was saved with a checkpoint.
+
+        Raises:
+            InputError: its checkpoint.json is missing or damaged.
+        """
+        return self._metadata(step)["run"]
 
     def params(self, step: int, like: Params) -> Params:
-        """The parameters alone of a checkpoint that is whole, as `like` in shape and placement."""
-        self.wait()
-        once(lambda: self._check_to_use(step))
-        together(lambda: self._check_shapes(step, like))
-        return self._load(step, {"params": _placed(like)})["params"]
+        """Load the parameters of a checkpoint, without its optimizer state.
 
-    def _check_to_use(self, step: int) -> None:
+        Args:
+            step: the checkpoint's step.
+            like: arrays or abstract arrays with the expected shapes and placement.
+
+        Raises:
+            InputError: there is no such checkpoint, it is damaged, or its shapes differ.
+        """
+        self.wait()
+        run_on_process_0(lambda: self._check_params(step))
+        barrier(lambda: self._check_shapes(step, like))
+        return self._load(step, {"params": _with_placement(like)})["params"]
+
+    def _check_params(self, step: int) -> None:
         try:
             self.check(step, PARTS[:1])
         except InputError as error:
             others = ", ".join(str(other) for other in self.steps() if other != step) or "none"
             raise InputError(
-                f"the checkpoint of step {step} is not whole: {error}; of other steps: {others}"
+                f"the checkpoint of step {step} is damaged: {error}; checkpoints of other steps: "
+                f"{others}"
             ) from None
 
     def state(self, step: int, like: TrainState) -> TrainState:
-        """Parameters and optimizer of a checkpoint that `newest_whole` found.
+        """Load the parameters and the optimizer state of a checkpoint that `newest_intact` found.
 
-        `like.step` stands for the step of the phase; the rest says shapes and placement, which
-        need not be that of the run that saved.
+        Args:
+            step: the checkpoint's step, counted over the whole run.
+            like: a state with the expected shapes and placement, which may differ from the
+                placement at saving; its `step`, counted within the phase, is returned unchanged.
+
+        Raises:
+            InputError: the checkpoint's shapes differ, or it cannot be read.
         """
-        together(lambda: self._check_shapes(step, like.params))
-        wanted = {"params": like.params, "opt_state": like.opt_state}
-        loaded = self._load(step, _placed(wanted))
+        barrier(lambda: self._check_shapes(step, like.params))
+        expected = {"params": like.params, "opt_state": like.opt_state}
+        loaded = self._load(step, _with_placement(expected))
         return TrainState(like.step, loaded["params"], loaded["opt_state"])
 
-    def _facts(self, step: int) -> dict[str, Any]:
-        """How far the run has come (`run`) and the checksums (`files`)."""
-        path = self._folder / str(step) / FACTS
+    def _metadata(self, step: int) -> dict[str, Any]:
+        """Read a checkpoint.json: the run's progress (`run`) and the checksums (`files`)."""
+        path = self._folder / str(step) / METADATA
         try:
-            facts = json.loads(path.read_text())
-            if facts.pop("sha256") != _digest(facts):
-                raise ValueError("it does not have its own sha256")
-            return facts
+            metadata = json.loads(path.read_text())
+            if metadata.pop("sha256") != _digest(metadata):
+                raise ValueError("its content does not match its sha256")
+            return metadata
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise InputError(f"{path}: cannot be restored: {error}") from None
 
     def _load(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
-        with self._reading(step):
+        with self._read_errors(step):
             return ocp.load_checkpointables(self._path(step), like)
 
     def _path(self, step: int) -> str:
         return str((self._folder / str(step)).absolute())
 
     @contextlib.contextmanager
-    def _reading(self, step: int) -> Iterator[None]:
+    def _read_errors(self, step: int) -> Iterator[None]:
+        """Turn any error inside the block into an InputError."""
         try:
             yield
         except Exception as error:  # tensorstore and orbax raise anything on a damaged file
@@ -286,53 +354,54 @@ class Checkpoints:
 
     def _check_step(self, step: int) -> None:
         if step not in self.steps():
-            kept = ", ".join(map(str, self.steps())) or "none"
-            raise InputError(f"{self._folder}: no checkpoint of step {step}, found: {kept}")
+            existing = ", ".join(map(str, self.steps())) or "none"
+            raise InputError(f"{self._folder}: no checkpoint of step {step}, found: {existing}")
 
     def _check_shapes(self, step: int, like: Params) -> None:
         self._check_step(step)
-        with self._reading(step):
+        with self._read_errors(step):
             saved = ocp.checkpointables_metadata(self._path(step)).metadata["params"]
             found = _shapes(saved)
-            if not found:  # orbax only warns where it cannot read what it wrote
-                raise ValueError("its list of arrays cannot be read")
+            if not found:  # orbax only warns if it cannot read its metadata
+                raise ValueError("its array metadata cannot be read")
         expected = _shapes(like)
-        wrong = [
+        differing = [
             f"{name} is {found.get(name, 'missing')}, expected {expected.get(name, 'nothing')}"
             for name in sorted(found.keys() | expected.keys())
             if found.get(name) != expected.get(name)
         ]
-        if wrong:
+        if differing:
             raise InputError(
-                f"{self._folder / str(step)}: a checkpoint of another model: {'; '.join(wrong[:5])}"
-                + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+                f"{self._folder / str(step)}: the checkpoint is of another model: "
+                + "; ".join(differing[:5])
+                + (f"; and {len(differing) - 5} more" if len(differing) > 5 else "")
             )
 
 
 @jax.jit
 def _all_finite(tree: Any) -> jax.Array:
-    """One program and one number, however many arrays."""
+    """Return whether all values of a tree are finite, in one program for all arrays."""
     return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()
 
 
-def _write_facts(folder: Path, run: dict[str, Any], files: Sums) -> None:
-    """There whole or not at all, and on the disk."""
-    facts = {"run": run, "files": files}
-    draft = folder / f"{FACTS}.part"
+def _write_metadata(folder: Path, run: dict[str, Any], files: Checksums) -> None:
+    """Write checkpoint.json atomically and flush it to disk."""
+    metadata = {"run": run, "files": files}
+    draft = folder / f"{METADATA}.part"
     with draft.open("w", encoding="utf-8") as file:
-        json.dump({**facts, "sha256": _digest(facts)}, file, indent=1)
+        json.dump({**metadata, "sha256": _digest(metadata)}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(draft, folder / FACTS)
+    os.replace(draft, folder / METADATA)
     _sync(folder)
 
 
-def _digest(facts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def _digest(metadata: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
 
 
 def _sync(folder: Path) -> None:
-    """The names in a folder are on the disk."""
+    """Flush the directory entries of a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -341,20 +410,24 @@ def _sync(folder: Path) -> None:
 
 
 def _short(error: Exception) -> str:
-    """In one line. tensorstore names the file at length, and ends with what the system said."""
+    """Return an error's text as one short line.
+
+    tensorstore's messages start with a long file name and end with the system's error.
+    """
     text = " ".join(str(error).split())
     return text if len(text) <= 250 else f"{text[:50]} … {text[-200:]}"
 
 
-def _placed(like: Any) -> Any:
-    """Shapes to load by; without a placement orbax would ask for the devices of the saving run."""
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+def _with_placement(like: Any) -> Any:
+    """Return abstract arrays with a placement; orbax would otherwise need the saving devices."""
+    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here), like
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or default), like
     )
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array by its path in the tree, such as `encoder/kernel`."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {
         "/".join(str(getattr(k, "key", k)) for k in path): tuple(leaf.shape)

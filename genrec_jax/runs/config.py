@@ -1,7 +1,8 @@
-"""The config of a run, from nested mappings; its keys are in `models/run_config.py`.
+"""Build and check the config of a run from nested mappings.
 
-The keys depend on the model family, which `config.model.family` names: each family's `config.py` in
-`models/` has those of its runs, their defaults and what they mean.
+The keys that all runs share are defined in `models/run_config.py`. The other keys depend on the
+model family, `config.model.family`: each family's `config.py` in `models/` defines and documents
+the keys of its runs and their defaults.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,7 +16,10 @@ from genrec_jax.runs.renamed_keys import RENAMED
 
 
 def default_config(family: str = DEFAULT) -> RunConfig:
-    """The defaults of a family, a recipe on the synthetic dataset that runs as it is.
+    """Return a family's default config, which trains on the synthetic dataset without changes.
+
+    Args:
+        family: the name of the model family.
 
     Raises:
         InputError: there is no such family.
@@ -25,21 +29,22 @@ def default_config(family: str = DEFAULT) -> RunConfig:
 
 
 def config_from_dict(values: Mapping[str, Any], is_measured: bool = True) -> RunConfig:
-    """A config from nested mappings that hold every key of its family, checked as a whole.
+    """Build a config from nested mappings that contain every key of its family, and check it.
 
     Args:
         values: group → key → value.
-        is_measured: whether rankings by it are evaluated, which takes ten items or more.
+        is_measured: whether the run's rankings are evaluated, which requires
+            `config.evaluate.top_k` to be at least 10.
 
     Raises:
-        InputError: an unknown, missing or ill-typed key, or values that do not fit together.
+        InputError: a key is unknown, missing or of the wrong type, or values are inconsistent.
     """
     check_keys(flat(values), values)
     config: RunConfig = build(default_config(family_of(values)), values)
     config.check()
     if is_measured and config.evaluate.top_k < 10:
         raise InputError(
-            f"config.evaluate.top_k: found {config.evaluate.top_k}, expected at least 10, since "
+            f"config.evaluate.top_k: found {config.evaluate.top_k}, expected at least 10, because "
             "checkpoints are compared by NDCG@10"
         )
     return config
@@ -48,19 +53,19 @@ def config_from_dict(values: Mapping[str, Any], is_measured: bool = True) -> Run
 def with_evaluate(
     config: RunConfig, changes: Mapping[str, Any], is_measured: bool = True
 ) -> RunConfig:
-    """The config with other keys of `evaluate`, checked as a whole.
+    """Return a copy of a config with changed keys of `evaluate`, and check it.
 
     Args:
-        config: of a run.
-        changes: key → value, without `config.evaluate.` in front.
-        is_measured: as of `config_from_dict`.
+        config: the run's config.
+        changes: key → value; keys are without the prefix `config.evaluate.`.
+        is_measured: whether the run's rankings are evaluated, as for `config_from_dict`.
 
     Raises:
-        InputError: a key that the family does not have, or values that do not fit.
+        InputError: the family does not have a key, or a value is invalid.
     """
     if not isinstance(changes, Mapping):
         raise InputError(
-            f"config.evaluate: found {changes!r}, expected keys to change, as {{'beams': 40}}"
+            f"config.evaluate: found {changes!r}, expected keys to change, such as {{'beams': 40}}"
         )
     values = config.to_dict()
     changed = values | {"evaluate": values["evaluate"] | dict(changes)}
@@ -68,32 +73,37 @@ def with_evaluate(
 
 
 def check_keys(found: Collection[str], values: Mapping[str, Any]) -> None:
-    """Raise InputError for a renamed key, or one that only other families have.
+    """Check that no key is renamed or belongs only to other model families.
+
+    Unknown keys pass: `build` reports them.
 
     Args:
         found: the keys, as `config.a.b`.
-        values: the config, which says of which family it is.
+        values: the config as nested mappings; its `model.family` names the family.
+
+    Raises:
+        InputError: a key was renamed in version 0.2.0, or only other families have it.
     """
     family = family_of(values)
-    own = flat(default_config(family).to_dict())
+    known = flat(default_config(family).to_dict())
     for key in found:
         if key in RENAMED:
             raise InputError(f"{key}: {RENAMED[key]}")
-        if key in own:
+        if key in known:
             continue
-        having = [one for one in FAMILIES if key in flat(config_class(one)().to_dict())]
-        if having:
+        owners = [name for name in FAMILIES if key in flat(config_class(name)().to_dict())]
+        if owners:
             raise InputError(
                 f"{key}: is not a key of {family}, the model family of this config, but of "
-                + " and ".join(having)
+                + " and ".join(owners)
             )
 
 
 def family_of(values: Mapping[str, Any]) -> str:
-    """The model family that nested mappings are the config of.
+    """Return the model family of a config that is given as nested mappings.
 
     Raises:
-        InputError: they name none, or one that does not exist.
+        InputError: `model.family` is missing or unknown.
     """
     model = values.get("model")
     found = model.get("family") if isinstance(model, Mapping) else None
@@ -110,11 +120,14 @@ def _check_family(found: Any) -> None:
 
 
 def check_variant(found: str, expected: tuple[str, ...]) -> None:
-    """Raise InputError for a variant that a config file does not have.
+    """Check that a config file has a variant.
 
     Args:
-        found: what `get_config(variant)` was called with; "" is the file without a variant.
-        expected: the variants.
+        found: the argument of `get_config(variant)`; "" means no variant.
+        expected: the variants that the file has.
+
+    Raises:
+        InputError: the variant is unknown.
     """
     if found and found not in expected:
         known = f"one of {', '.join(expected)}" if expected else "none: this config has no variants"

@@ -1,4 +1,4 @@
-"""The config of a run on the command line: from a file, or from the run's directory."""
+"""Where commands read a run's config from: a config file or the run's directory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +17,11 @@ FILE = "configs/NAME.py[:variant]"
 
 
 def stored_config(workdir: Path) -> Mapping[str, Any]:
-    """The config in a run's directory. Raises InputError if the directory holds no run."""
+    """Read the config of a run from its directory.
+
+    Raises:
+        InputError: the directory does not contain a run.
+    """
     return read_config(workdir).to_dict()
 
 
@@ -34,9 +38,9 @@ NEW_RUN = ConfigSource(
     fixed=FIXED,
     check_keys=check_keys,
 )
-# A run that recommends, where short lists are fine.
+# Recommending allows a top_k below 10, because nothing is evaluated.
 RECOMMENDED_RUN = replace(NEW_RUN, build=partial(config_from_dict, is_measured=False))
-# A run that exists, of which only how it ranks may be changed.
+# An existing run: only the keys of `evaluate` may be changed.
 STORED_RUN = ConfigSource(
     config_from_dict,
     list(DEFAULTS.values()),
@@ -47,9 +51,12 @@ STORED_RUN = ConfigSource(
 
 
 def run_config(argv: Sequence[str]) -> RunConfig:
-    """The config of a run from --config, --workdir and --config.KEY flags alone.
+    """Parse the config of a run from command-line arguments.
+
+    Args:
+        argv: the program name, then only --config, --workdir and --config.KEY flags.
 
     Raises:
-        InputError: as of `parse_config`.
+        InputError: a flag or a config value is invalid.
     """
     return parse_config(argv, NEW_RUN, [Flag("workdir", "", Path)]).config

@@ -1,11 +1,17 @@
-"""The dataset that a config names."""
+"""Load the dataset of a config."""
 
 import logging
 from pathlib import Path
 
 from genrec_jax.core.errors import InputError
 from genrec_jax.data.datasets import load_named
-from genrec_jax.data.prepared import RECORD, Names, is_prepared, read_names, read_prepared
+from genrec_jax.data.prepared import (
+    RECORD,
+    LogMetadata,
+    is_prepared,
+    read_log_metadata,
+    read_prepared,
+)
 from genrec_jax.data.sequences import (
     UserSequences,
     read_sequence_file,
@@ -21,11 +27,20 @@ TFDS_RECORD = "dataset_info.json"
 
 
 def load_sequences(config: DataConfig) -> UserSequences:
-    """Raises InputError for a file that is missing, corrupt, ill-formed or too short to cut."""
-    return without_last(whole_sequences(config), config.drop_last)
+    """Load the interactions that a run uses, without the last `drop_last` items of each user.
+
+    Raises:
+        InputError: a file is missing, corrupt or malformed, or a user has too few items.
+    """
+    return without_last(load_full_sequences(config), config.drop_last)
 
 
-def whole_sequences(config: DataConfig) -> UserSequences:
+def load_full_sequences(config: DataConfig) -> UserSequences:
+    """Load all interactions of a dataset, before `drop_last` is applied.
+
+    Raises:
+        InputError: a file is missing, corrupt or malformed.
+    """
     if config.name == "synthetic":
         return synthetic_sequences(synthetic_spec(config))
     if config.name == "file":
@@ -33,7 +48,7 @@ def whole_sequences(config: DataConfig) -> UserSequences:
         if is_prepared(path):
             return read_prepared(path)
         if is_tfds(path):
-            from genrec_jax.data.tfds_reader import read_tfds  # here: few runs need the library
+            from genrec_jax.data.tfds_reader import read_tfds  # local: few runs need it
 
             return read_tfds(path)
         expected = "expected a prepared dataset, a tensorflow-datasets folder or a sequence file"
@@ -48,38 +63,43 @@ def whole_sequences(config: DataConfig) -> UserSequences:
     return load_named(config.name, config.dir)
 
 
-def load_names(config: DataConfig) -> Names | None:
-    """The log's own ids and titles; None for datasets that have no other names than numbers.
+def load_log_metadata(config: DataConfig) -> LogMetadata | None:
+    """Read the original ids and the titles of a dataset's users and items.
+
+    Returns:
+        The metadata; None for datasets whose users and items are only numbered.
 
     Raises:
-        InputError: a folder that is damaged.
+        InputError: the dataset's folder is damaged.
     """
     path = Path(config.file).expanduser()
     if config.name == "file" and is_prepared(path):
-        return read_names(path)
+        return read_log_metadata(path)
     if config.name == "file" and is_tfds(path):
-        from genrec_jax.data.tfds_reader import read_tfds_names
+        from genrec_jax.data.tfds_reader import read_tfds_log_metadata
 
-        return read_tfds_names(path)
+        return read_tfds_log_metadata(path)
     return None
 
 
 def is_tfds(folder: Path) -> bool:
+    """Return whether a folder contains a tensorflow-datasets dataset."""
     return (folder / TFDS_RECORD).is_file()
 
 
 def synthetic_spec(config: DataConfig) -> SyntheticSpec:
+    """Return the size and the seed of the synthetic dataset of a config."""
     return SyntheticSpec(
         users=config.synthetic_users, items=config.synthetic_items, seed=config.synthetic_seed
     )
 
 
 def log_statistics(sequences: UserSequences) -> None:
-    """The figures of the paper's Table 2."""
+    """Log the dataset statistics of Table 2 of the GenRec paper."""
     n = len(sequences.items)
     log.info(
-        "dataset %s: %d users, %d items, %d interactions, %.1f items a user, %.1f users an item, "
-        "longest history %d",
+        "dataset %s: %d users, %d items, %d interactions, %.1f items per user, "
+        "%.1f users per item, longest history %d",
         sequences.name,
         sequences.n_users,
         sequences.n_items,
@@ -91,12 +111,20 @@ def log_statistics(sequences: UserSequences) -> None:
 
 
 def check_answers(config: RunConfig, sequences: UserSequences) -> None:
-    """Raise InputError for data that has none to learn from, or some that the model cannot give."""
-    finetune, holdout = config.finetune, config.finetune.holdout
-    if finetune.epochs and finetune.uses_prefixes and sequences.lengths.max() < holdout + 2:
+    """Check that the dataset has training targets and that the model can predict its items.
+
+    Args:
+        config: the run's config.
+        sequences: the run's dataset.
+
+    Raises:
+        InputError: all users have too few items, or the model family does not support the data.
+    """
+    finetune, n_excluded = config.finetune, config.finetune.n_excluded
+    if finetune.epochs and finetune.uses_prefixes and sequences.lengths.max() < n_excluded + 2:
         raise InputError(
             f"{sequences.name}: found no user with more than {sequences.lengths.max()} items, "
-            f"expected some with {holdout + 2} for finetune.targets=prefix_augmentation: one to "
-            f"read, one to predict, {holdout} for validation and test"
+            f"expected users with {n_excluded + 2} for finetune.targets=prefix_augmentation: one "
+            f"input item, one target item, and {n_excluded} for validation and test"
         )
     load_family(config.model.family).check_data(config, sequences)

@@ -1,4 +1,4 @@
-"""The identifiers that a config describes: numbers, titles or codes, and their tokens."""
+"""Build the item and user identifiers of a config: numbers, titles or codes, and their tokens."""
 
 import dataclasses
 import logging
@@ -11,13 +11,13 @@ from jaxtyping import Float
 from genrec_jax.core.errors import InputError
 from genrec_jax.data.datasets import named_attributes
 from genrec_jax.data.identity import identify
-from genrec_jax.data.prepared import Names
+from genrec_jax.data.prepared import LogMetadata
 from genrec_jax.data.sequences import UserSequences
 from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.identifiers.codes import code_symbols, likeness
+from genrec_jax.identifiers.codes import code_symbols, prefix_similarity
 from genrec_jax.identifiers.indexing import CODE_KINDS, Indexing, coded_indexing, make_indexing
 from genrec_jax.identifiers.item_vectors import collaborative_vectors, side_by_side, text_vectors
-from genrec_jax.identifiers.titles import clean_title, title_names
+from genrec_jax.identifiers.titles import clean_title, title_identifiers
 from genrec_jax.identifiers.tokenizer import (
     Vocabulary,
     train_tokenizer,
@@ -25,7 +25,7 @@ from genrec_jax.identifiers.tokenizer import (
 )
 from genrec_jax.models import load_family
 from genrec_jax.models.run_config import RunConfig, WithIdentifiers
-from genrec_jax.runs.dataset import load_names, whole_sequences
+from genrec_jax.runs.dataset import load_full_sequences, load_log_metadata
 
 log = logging.getLogger(__name__)
 
@@ -33,119 +33,145 @@ log = logging.getLogger(__name__)
 def build_catalogue(
     config: RunConfig, sequences: UserSequences, pretrained: Path | None
 ) -> Catalogue:
-    """Number, name and tokenize every user and item.
+    """Number, verbalise and tokenize every user and item.
 
     Args:
-        config: of the run.
-        sequences: its dataset.
-        pretrained: the folder of a pretrained model's tokenizer; None: train one on the names, if
-            the model writes any.
-    """
-    names, vocabulary = load_names(config.data), None
-    if isinstance(config, WithIdentifiers):
-        indexing, vocabulary = make_names(config, sequences, names, pretrained)
-    else:  # the numbers are for people alone
-        indexing = make_indexing("published", sequences, 0)
-    # Whose ids these are does not depend on how much of every user's history is used.
-    whole = whole_sequences(config.data) if config.data.drop_last else sequences
-    return Catalogue.build(sequences, indexing, vocabulary, names, identify(whole, names))
-
-
-def make_names(
-    config: WithIdentifiers, sequences: UserSequences, names: Names | None, pretrained: Path | None
-) -> tuple[Indexing, Vocabulary]:
-    """How every user and item is written, and the tokenizer; arguments as of `build_catalogue`.
+        config: the run's config.
+        sequences: the run's dataset.
+        pretrained: the folder with a pretrained tokenizer; None to train a tokenizer on the
+            identifiers, if the model reads any.
 
     Raises:
-        InputError: items are to be written by titles, or by codes from texts, that the dataset
-            does not have.
+        InputError: the dataset lacks the titles or attributes that `config.indexing` requires.
+    """
+    metadata, vocabulary = load_log_metadata(config.data), None
+    if isinstance(config, WithIdentifiers):
+        indexing, vocabulary = make_identifiers(config, sequences, metadata, pretrained)
+    else:  # the model reads no identifiers; the numbers are only displayed
+        indexing = make_indexing("published", sequences, 0)
+    # The dataset's identity must not depend on how much of each history is used.
+    full_sequences = load_full_sequences(config.data) if config.data.drop_last else sequences
+    identity = identify(full_sequences, metadata)
+    return Catalogue.build(sequences, indexing, vocabulary, metadata, identity)
+
+
+def make_identifiers(
+    config: WithIdentifiers,
+    sequences: UserSequences,
+    metadata: LogMetadata | None,
+    pretrained: Path | None,
+) -> tuple[Indexing, Vocabulary]:
+    """Build the identifiers of all users and items, and the vocabulary that tokenizes them.
+
+    Args:
+        config: the run's config.
+        sequences: the run's dataset.
+        metadata: the dataset's original ids and titles; None if it has none.
+        pretrained: the folder with a pretrained tokenizer; None to train one.
+
+    Raises:
+        InputError: the dataset lacks the titles or attributes that `config.indexing` requires.
     """
     if config.indexing in CODE_KINDS:
-        return make_codes(config, sequences, names, pretrained)
+        return _make_codes(config, sequences, metadata, pretrained)
     indexing = make_indexing(config.indexing, sequences, config.indexing_seed)
     titles: list[str] = []
     if config.indexing == "title":
-        titles = [clean_title(title) for title in (names.titles if names else [])]
+        titles = [clean_title(title) for title in (metadata.titles if metadata else [])]
         if not any(titles):
             raise InputError(
-                f"config.indexing: found 'title', but {sequences.name} has no titles, expected a "
-                "prepared dataset with some (python -m genrec_jax prepare)"
+                f"config.indexing: found 'title', but {sequences.name} has no titles; expected a "
+                "prepared dataset with titles (python -m genrec_jax prepare)"
             )
     if pretrained is not None:
         vocabulary = load_family(config.model.family).vocabulary(pretrained)
     else:
-        written = indexing.item_names()
-        written = [title or name for title, name in zip(titles or written, written, strict=True)]
+        numbered = indexing.item_identifiers()
+        texts = [
+            title or number for title, number in zip(titles or numbered, numbered, strict=True)
+        ]
         vocabulary = train_tokenizer(
-            written + indexing.user_names(), config.model.vocab_size, by_word=bool(titles)
+            texts + indexing.user_identifiers(), config.model.vocab_size, by_word=bool(titles)
         )
     if titles:
-        made = title_names(titles, indexing.item_numbers, vocabulary, config.title_tokens)
+        made = title_identifiers(titles, indexing.item_numbers, vocabulary, config.title_tokens)
         log.info("%s", made.summary())
-        indexing = dataclasses.replace(indexing, item_texts=made.names)
+        indexing = dataclasses.replace(indexing, item_texts=made.identifiers)
     return indexing, vocabulary
 
 
-def make_codes(
-    config: WithIdentifiers, sequences: UserSequences, names: Names | None, pretrained: Path | None
+def _make_codes(
+    config: WithIdentifiers,
+    sequences: UserSequences,
+    metadata: LogMetadata | None,
+    pretrained: Path | None,
 ) -> tuple[Indexing, Vocabulary]:
-    """The same for items that are written by codes."""
-    vectors = code_vectors(config, sequences, names)
+    """Build item codes and user numbers as identifiers, and a vocabulary for them."""
+    vectors = code_vectors(config, sequences, metadata)
     indexing = coded_indexing(config.indexing, sequences, vectors, config.indexing_seed)
     vocabulary = (
-        train_tokenizer(indexing.user_names(), config.model.vocab_size)
+        train_tokenizer(indexing.user_identifiers(), config.model.vocab_size)
         if pretrained is None
         else load_family(config.model.family).vocabulary(pretrained)
     )
     if vectors is not None and indexing.codes is not None:
-        like = [likeness(vectors, indexing.codes, symbols) for symbols in (0, 1, 2)]
+        similarities = [prefix_similarity(vectors, indexing.codes, n) for n in (0, 1, 2)]
         log.info(
-            "%d items have %s codes, %d of them by chance, since nothing is known of these; the "
-            "mean cosine of two items is %.3f, %.3f with the same first symbol, %.3f with two",
+            "%d items have %s codes, %d of them random because these items have no data; mean "
+            "cosine similarity of item pairs: %.3f, with the same first symbol %.3f, with the same "
+            "first two symbols %.3f",
             len(vectors),
             indexing.kind,
             (~vectors.any(axis=1)).sum(),
-            *like,
+            *similarities,
         )
     return indexing, with_symbols(vocabulary, code_symbols(sequences.n_items))
 
 
 def code_vectors(
-    config: WithIdentifiers, sequences: UserSequences, names: Names | None
+    config: WithIdentifiers, sequences: UserSequences, metadata: LogMetadata | None
 ) -> Float[np.ndarray, "N d"] | None:
-    """What the codes of `config.indexing` are made from; None for those that chance makes.
+    """Compute the item vectors that the codes of `config.indexing` are clustered from.
+
+    Args:
+        config: the run's config.
+        sequences: the run's dataset.
+        metadata: the dataset's original ids and titles; None if it has none.
+
+    Returns:
+        One vector per item, zero for an item without data; None for random codes.
 
     Raises:
-        InputError: the dataset has neither titles nor attributes, and they are asked for.
+        InputError: the codes require titles or attributes, and the dataset has neither.
     """
     codes, kind, seed = config.codes, config.indexing, config.indexing_seed
     if kind == "random_codes":
         return None
-    by_users = by_texts = None
+    from_users = from_texts = None
     if kind in ("collaborative", "combined"):
-        by_users = collaborative_vectors(sequences, codes.dims, codes.window, seed)
+        from_users = collaborative_vectors(sequences, codes.dims, codes.window, seed)
     if kind in ("semantic", "combined"):
-        titles, attributes = item_texts(config, sequences, names)
-        by_texts = text_vectors(titles, attributes, codes.dims, seed)
-    if by_users is None or by_texts is None:
-        return by_texts if by_users is None else by_users
-    return side_by_side(by_users, by_texts, codes.text_weight)
+        titles, attributes = _item_texts(config, sequences, metadata)
+        from_texts = text_vectors(titles, attributes, codes.dims, seed)
+    if from_users is None or from_texts is None:
+        return from_texts if from_users is None else from_users
+    return side_by_side(from_users, from_texts, codes.text_weight)
 
 
-def item_texts(
-    config: WithIdentifiers, sequences: UserSequences, names: Names | None
+def _item_texts(
+    config: WithIdentifiers, sequences: UserSequences, metadata: LogMetadata | None
 ) -> tuple[Sequence[str | None], Sequence[Sequence[str] | None]]:
-    """The titles and the attributes of every item."""
-    if names is not None:
-        titles, attributes = names.titles, names.attributes or [None] * sequences.n_items
+    """Return the title and the attributes of every item, None where an item has none."""
+    if metadata is not None:
+        titles, attributes = metadata.titles, metadata.attributes or [None] * sequences.n_items
     else:
-        about = named_attributes(config.data.name, config.data.dir)
+        attributes_by_id = named_attributes(config.data.name, config.data.dir)
         titles = [None] * sequences.n_items
-        attributes = [about.get(item) for item in sequences.item_ids.tolist()]
+        attributes = [attributes_by_id.get(item) for item in sequences.item_ids.tolist()]
     if not any(titles) and not any(attributes):
         raise InputError(
             f"config.indexing: found {config.indexing!r}, but {sequences.name} has neither titles "
-            "nor attributes, expected a prepared dataset with some (python -m genrec_jax "
-            "prepare), or the file of a named dataset's attributes beside it"
+            "nor attributes; expected a prepared dataset that has them (python -m genrec_jax "
+            "prepare), or the attribute file of a named dataset in config.data.dir"
         )
     return titles, attributes

@@ -1,4 +1,4 @@
-"""The model that a config describes, and the parameters that training starts from."""
+"""Create the model of a config and its initial parameters."""
 
 import logging
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 
-from genrec_jax.data.sequences import PRETRAINING_HOLDOUT, UserSequences, next_item_examples
+from genrec_jax.data.sequences import PRETRAINING_EXCLUDES, UserSequences, next_item_examples
 from genrec_jax.identifiers.catalogue import Catalogue
+from genrec_jax.identifiers.input_lengths import InputLengths, longest_input
 from genrec_jax.identifiers.item_vectors import collaborative_vectors
-from genrec_jax.identifiers.sentences import InputLengths, longest_input
 from genrec_jax.models import load_family
 from genrec_jax.models.contract import Family, ModelShape, Objective, Params, abstract_model
 from genrec_jax.models.run_config import RunConfig
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelSetup:
-    """A run's model without its parameters: family, config, shape, and the catalogue it ranks."""
+    """A run's model without its parameters: family, config, shape and item catalogue."""
 
     family: Family
     config: RunConfig
@@ -38,16 +38,16 @@ class ModelSetup:
         sequences: UserSequences,
         pretrained: Path | None,
     ) -> "ModelSetup":
-        """The model of a new run.
+        """Create the model of a new run.
 
         Args:
-            config: of the run.
-            catalogue: of the run.
-            sequences: its dataset.
-            pretrained: the folder of the weights; None: from scratch.
+            config: the run's config.
+            catalogue: the run's users and items with their identifiers.
+            sequences: the run's dataset.
+            pretrained: the folder with the pretrained weights; None to train from scratch.
 
         Raises:
-            InputError: the pretrained weights are of another shape.
+            InputError: the pretrained weights have other shapes than the config requires.
         """
         family = load_family(config.model.family)
         lengths = family.input_lengths(config, catalogue)
@@ -57,7 +57,11 @@ class ModelSetup:
 
     @classmethod
     def load(cls, folder: RunFolder, config: RunConfig) -> "ModelSetup":
-        """The model of a run that is in `folder`.
+        """Create the model of an existing run.
+
+        Args:
+            folder: the run's directory.
+            config: the run's config.
 
         Raises:
             InputError: a file of the run is missing or damaged.
@@ -68,42 +72,62 @@ class ModelSetup:
 
     @cached_property
     def graph_and_like(self) -> tuple[Any, Params]:
-        """The graph definition and the shapes of the parameters."""
+        """The graph definition and the abstract parameters (shapes and types) of the model."""
         return abstract_model(self.shape, self.catalogue.n_users, self.catalogue.n_items)
 
     @cached_property
     def lengths(self) -> InputLengths:
-        """The encoder positions that histories take."""
+        """The number of encoder positions that each user and item occupies in an input."""
         return self.family.input_lengths(self.config, self.catalogue)
 
     def start_params(self, sequences: UserSequences, pretrained: Path | None) -> Params:
-        """The parameters that training starts from; arguments as of `new`."""
+        """Return the parameters that training starts from.
+
+        Args:
+            sequences: the run's dataset.
+            pretrained: the folder with the pretrained weights; None to train from scratch.
+        """
         item_vectors = partial(collaborative_vectors, sequences)
         return self.family.start_params(
             self.config, self.shape, self.catalogue, pretrained, item_vectors
         )
 
     def sequence_flops(self, objective: Objective) -> Callable[[int], float]:
-        """Operations of a training sequence as a function of its encoder positions."""
+        """Return a function from a training sequence's encoder positions to its FLOPs.
+
+        Args:
+            objective: the training objective, which determines the decoder's part.
+        """
         flops = self.family.sequence_flops
         return cache(partial(flops, self.shape, self.catalogue, objective=objective))
 
 
 def longest_trained(config: RunConfig, sequences: UserSequences, lengths: InputLengths) -> int:
-    """The encoder positions of the longest input that training reads.
+    """Return the number of encoder positions of the longest training input.
 
-    The test's histories are up to two items longer, and serving asks for any length. A model from
-    scratch has no vectors for such positions but noise, so ranking cuts histories to this length.
+    Test histories are up to two items longer, and serving accepts histories of any length. A model
+    trained from scratch has untrained embeddings at positions beyond this length, so ranking
+    truncates histories to it.
 
-    Pretraining reads no longer inputs than finetuning with a holdout of 2: with the last item of
-    the training part masked, they are the same.
+    Pretraining inputs are no longer than those of finetuning with `n_excluded=2`: with the last
+    item of the training part masked, they are identical.
+
+    Args:
+        config: the run's config.
+        sequences: the run's dataset.
+        lengths: the number of encoder positions that each history occupies.
     """
-    holdout = config.finetune.holdout if config.finetune.epochs else PRETRAINING_HOLDOUT
-    return longest_input(next_item_examples(sequences, holdout), lengths)
+    n_excluded = config.finetune.n_excluded if config.finetune.epochs else PRETRAINING_EXCLUDES
+    return longest_input(next_item_examples(sequences, n_excluded), lengths)
 
 
 def log_parameters(params: Params, dtype: str) -> None:
-    """Log how many parameters there are, by part."""
+    """Log the number of parameters, in total and for each top-level module.
+
+    Args:
+        params: the model's parameters.
+        dtype: the name of their type, for the log line.
+    """
     sizes = {
         name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in params.items()
     }

@@ -1,10 +1,10 @@
-"""Keys of a run's config in versions before 0.2.0, and what became of them."""
+"""Config keys of versions before 0.2.0, and their replacements."""
 
 _GONE = "no longer exists; "
 _CODES = _GONE + "the model over item codes is the family code_genrec, as in configs/beauty.py:best"
 _SASREC = "SASRec is the family sasrec, as in configs/sasrec.py"
 
-# Key → the end of a message that starts with it.
+# Key → the remainder of the error message after `KEY: `.
 RENAMED = {
     "config.steps_per_call": "is now called config.steps_per_dispatch",
     "config.finetune.holdout": "is now called config.finetune.include_validation_item: False for "

@@ -1,9 +1,9 @@
-"""The format of a run directory: `run.json` has its number, and checksums of config and model.
+"""The format of a run directory: `run.json` contains its version and checksums.
 
-`run.json` is written last when a run is created: with it, the directory is a run's. A version that
-cannot read a format refuses it in one line. The checksums find a `config.json` or `model.json` that
-was edited or damaged afterwards: their values say how the checkpoints were trained, and others
-would rank silently differently.
+`run.json` is written last when a run is created; only then does the directory count as a run. A
+version of genrec_jax that cannot read the format reports this in one line. The checksums detect a
+`config.json` or `model.json` that was edited or damaged after the run was created. Their values
+must match the training of the checkpoints; other values would silently change the rankings.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from genrec_jax.core.errors import InputError
 RECORD, CONFIG, MODEL = "run.json", "config.json", "model.json"
 FORMAT = 1
 
-# Keys that change how a run is computed and not its result: a run may be resumed with others.
-SAME_RESULT = (
+# Keys that do not affect a run's result; a run may be resumed with other values.
+RESULT_INDEPENDENT_KEYS = (
     "config.steps_per_dispatch",
     "config.model_parallel",
     "config.profile",
@@ -28,96 +28,108 @@ SAME_RESULT = (
     "config.checkpoint_every_minutes",
     "config.keep_checkpoints",
 )
-MACHINE_KEY = "config.data.dir"  # where a machine keeps the data does not make another run
-# What may be edited in config.json: the dataset is recognised by its fingerprint, wherever it is.
-EDITABLE = (*SAME_RESULT, MACHINE_KEY, "config.data.file", "config.evaluate.")
+DATA_DIR_KEY = "config.data.dir"  # the data folder of a machine; it does not identify a run
+# Keys that may be edited in config.json. A fingerprint, not the path, identifies the dataset.
+EDITABLE = (*RESULT_INDEPENDENT_KEYS, DATA_DIR_KEY, "config.data.file", "config.evaluate.")
 
 
 def make_record(config: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of run.json for the contents of config.json and model.json."""
-    sha256 = {CONFIG: _config_sum(config), MODEL: _sum(model)}
+    """Return the content of run.json for a new run.
+
+    Args:
+        config: the content of config.json.
+        model: the content of model.json.
+    """
+    sha256 = {CONFIG: _config_checksum(config), MODEL: _checksum(model)}
     return {"format": FORMAT, "genrec_jax": __version__, "sha256": sha256}
 
 
 def read_record(workdir: Path) -> dict[str, Any]:
-    """Read a directory's run.json.
+    """Read the run.json of a run directory.
 
     Raises:
-        InputError: there is no run, one of before 0.2.0, or one in a format of another version.
+        InputError: the directory contains no run, a run from before version 0.2.0, or a run in
+            the format of another version.
     """
     record = workdir / RECORD
     if not record.is_file() and (workdir / CONFIG).is_file():
         raise InputError(
             f"--workdir={workdir}: found no {RECORD}, expected a run of genrec_jax 0.2.0 or later; "
-            "earlier versions wrote none"
+            "runs of earlier versions cannot be read"
         )
-    found = read_object(record)
-    if type(found.get("format")) is not int or found["format"] != FORMAT:
+    content = read_object(record)
+    if type(content.get("format")) is not int or content["format"] != FORMAT:
         raise InputError(
-            f"{record}: found the format {found.get('format')!r} of genrec_jax "
-            f"{found.get('genrec_jax')}, expected {FORMAT}, which this genrec_jax {__version__} "
-            "reads"
+            f"{record}: found format {content.get('format')!r}, written by genrec_jax "
+            f"{content.get('genrec_jax')}, expected format {FORMAT}, which genrec_jax "
+            f"{__version__} reads"
         )
-    return found
+    return content
 
 
 def check_config(workdir: Path, values: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-    """Raise InputError if config.json holds another config than the run was created with.
+    """Check that a config.json is unchanged since the run was created.
 
     Args:
-        workdir: of the run.
-        values: what config.json holds.
-        record: what run.json holds.
+        workdir: the run's directory.
+        values: the content of config.json.
+        record: the content of run.json.
+
+    Raises:
+        InputError: a key that may not be edited has another value.
     """
-    _check(workdir / CONFIG, _config_sum(values), record)
+    _check(workdir / CONFIG, _config_checksum(values), record)
 
 
 def check_model(workdir: Path, values: Mapping[str, Any]) -> None:
-    """Raise InputError if model.json holds another shape than the run was created with.
+    """Check that a model.json is unchanged since the run was created.
 
     Args:
-        workdir: of the run.
-        values: what model.json holds.
+        workdir: the run's directory.
+        values: the content of model.json.
+
+    Raises:
+        InputError: a value has changed, or run.json cannot be read.
     """
-    _check(workdir / MODEL, _sum(values), read_record(workdir))
+    _check(workdir / MODEL, _checksum(values), read_record(workdir))
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file of a run's directory.
+    """Read a JSON object from a file in a run directory.
 
     Raises:
-        InputError: there is no such file, or it holds something else.
+        InputError: the file is missing, cannot be read or is not a JSON object.
     """
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"--workdir={path.parent}: found no {path.name}, expected a run's folder"
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: found {found!r}, expected an object with keys")
-    return found
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: found {content!r}, expected a JSON object")
+    return content
 
 
 def _check(path: Path, found: str, record: Mapping[str, Any]) -> None:
-    sums = record.get("sha256")
-    expected = sums.get(path.name) if isinstance(sums, Mapping) else None
+    checksums = record.get("sha256")
+    expected = checksums.get(path.name) if isinstance(checksums, Mapping) else None
     if not isinstance(expected, str):
         raise InputError(f"{path.with_name(RECORD)}: found no sha256 of {path.name}, expected one")
     if found != expected:
         raise InputError(
-            f"{path}: was changed after the run was created: its values have sha256 "
-            f"{found[:12]}…, expected {expected[:12]}… as in {RECORD}; put back what it held, "
-            "or train another run"
+            f"{path}: was changed after the run was created: found sha256 "
+            f"{found[:12]}…, expected {expected[:12]}… as in {RECORD}; restore the file, or train "
+            "a new run"
         )
 
 
-def _config_sum(values: Mapping[str, Any]) -> str:
-    fixed = {key: value for key, value in flat(values).items() if not key.startswith(EDITABLE)}
-    return _sum(fixed)
+def _config_checksum(values: Mapping[str, Any]) -> str:
+    checked = {key: value for key, value in flat(values).items() if not key.startswith(EDITABLE)}
+    return _checksum(checked)
 
 
-def _sum(values: Mapping[str, Any]) -> str:
+def _checksum(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The config in a run's directory, read without JAX: a wrong flag must not wait for its import."""
+"""Read a run's config without importing JAX, so that flag errors are reported quickly."""
 
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,14 @@ from genrec_jax.runs.run_format import CONFIG, check_config, read_object, read_r
 
 
 def read_config(workdir: Path) -> RunConfig:
-    """Read the config of a run; a key that the run is older than has its default.
+    """Read the config of a run; keys that are newer than the run get their defaults.
+
+    Args:
+        workdir: the run's directory.
 
     Raises:
-        InputError: the directory holds no run, one of another format, or a config that was changed
-            since, cannot be read or is not valid.
+        InputError: the directory does not contain a run or contains one of another format, or its
+            config cannot be read, is invalid or was changed after the run was created.
     """
     record = read_record(workdir)
     values = read_object(workdir / CONFIG)
@@ -23,7 +26,7 @@ def read_config(workdir: Path) -> RunConfig:
 
 
 def _overlay(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """`values`, and what they lack of the defaults."""
+    """Return `values`, completed with `defaults` for missing keys at every level."""
     result = {**defaults, **values}
     for key, default in defaults.items():
         if isinstance(default, dict) and isinstance(result[key], dict):

@@ -9,8 +9,8 @@ from genrec_jax.models.contract import Params
 
 
 class TrainState(NamedTuple):
-    """All that a phase changes. `step` counts from 0 at the start of the phase."""
+    """The step, the parameters and the optimizer state, which each training step replaces."""
 
-    step: Int[Array, ""]
+    step: Int[Array, ""]  # training steps since the start of the phase
     params: Params
     opt_state: optax.OptState

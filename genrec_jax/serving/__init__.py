@@ -1,1 +1,1 @@
-"""A trained run → top-k recommendations."""
+"""Recommendations from a trained run: the Python interface, and the recommend command."""

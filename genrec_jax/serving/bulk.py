@@ -1,4 +1,4 @@
-"""A checkpoint and histories → top-k lists in a file."""
+"""Write the top-k recommendations for many histories to a file (the recommend command)."""
 
 import json
 import logging
@@ -14,18 +14,18 @@ from genrec_jax.core.progress import track
 from genrec_jax.data.sequences import Examples, read_id_lines, whole_histories
 from genrec_jax.decoding.predictions import check_writable, rank_to_file
 from genrec_jax.decoding.ranker import Ranker
-from genrec_jax.decoding.ranking import RankedLists
+from genrec_jax.decoding.ranking import Rankings
 from genrec_jax.models import load_family
 from genrec_jax.models.run_config import RunConfig
-from genrec_jax.runs.dataset import load_names, load_sequences
+from genrec_jax.runs.dataset import load_log_metadata, load_sequences
 from genrec_jax.runs.run_folder import RunFolder
 from genrec_jax.serving.recommender import History, Recommender
 
 log = logging.getLogger(__name__)
 
-SHOWN = 3  # lists on the console, where items have titles
-PLACES = 5  # of each, and newest items of its history
-LONGEST_SHOWN = 70  # characters of a title
+SHOWN_USERS = 3  # number of users whose recommendations are logged, if items have titles
+SHOWN_ITEMS = 5  # number of recommendations, and of most recent items, that are logged per user
+LONGEST_TITLE = 70  # characters after which a logged title is truncated
 
 
 def recommend(
@@ -35,66 +35,78 @@ def recommend(
     histories: Path | None,
     output: Path | None,
 ) -> None:
-    """Write the next items of every user of the dataset, or of a file of histories.
+    """Write recommendations for all users of the dataset, or for a file of histories.
 
     Args:
-        config: the run's, with perhaps another `evaluate` part.
-        folder: the run.
-        step: of the checkpoint; the best by validation if None.
-        histories: see `read_histories`; None: all users of the dataset with everything that is
-            known of them.
-        output: the file to write; None: predictions/recommendations.parquet of the run.
+        config: the run's config, whose `evaluate` may differ from that of the training.
+        folder: the run's directory.
+        step: the step of the checkpoint; None for the best by validation.
+        histories: a file in the format of `read_histories`; None for all users of the dataset with
+            their whole sequences.
+        output: the Parquet file to write; None for predictions/recommendations.parquet in the run's
+            directory.
+
+    Raises:
+        InputError: there is no run, the dataset is not that of the run, or the histories or the
+            output cannot be used.
+        DiskError: the output cannot be written.
     """
     path = output or folder.predictions / "recommendations.parquet"
     check_writable(path, "--output")
     if histories is not None:
-        _check_histories_are_not(path, histories)
-    devices = Devices.to_rank(config.table_parts())
+        _check_differs(path, histories)
+    devices = Devices.for_ranking(config.table_parts())
     recommender = Recommender(Ranker.load(folder.path, step, config, devices))
     if histories is None:
         sequences = load_sequences(config.data)
-        recommender.catalogue.check_same_dataset(sequences, load_names(config.data))
+        recommender.catalogue.check_same_dataset(sequences, load_log_metadata(config.data))
         examples = whole_histories(sequences)
         if config.data.drop_last:
-            log.info("histories end before the last %d items of each user", config.data.drop_last)
+            log.info("histories do not include each user's last %d items", config.data.drop_last)
     else:
         examples = read_histories(histories, recommender)
-    if strangers := int((examples.users < 0).sum()):
-        histories_are = "history is" if strangers == 1 else "histories are"
-        log.info("%d %s of no known user%s", strangers, histories_are, _doubt(config))
+    if unknown := int((examples.users < 0).sum()):
+        have = "history has" if unknown == 1 else "histories have"
+        log.info("%d %s an unknown user%s", unknown, have, _unknown_user_caveat(config))
     ranker = recommender.ranker
     plan = ranker.plan(examples, "recommend")
-    for start, lists in rank_to_file(path, ranker, examples, plan, "recommend", track):
+    for start, rankings in rank_to_file(path, ranker, examples, plan, "recommend", track):
         if start == 0:
-            show(recommender, examples, lists)
+            log_examples(recommender, examples, rankings)
 
 
-def _check_histories_are_not(output: Path, histories: Path) -> None:
+def _check_differs(output: Path, histories: Path) -> None:
     """Raise InputError if the file of histories is missing, or the output would overwrite it."""
     try:
-        found = histories.stat()
+        histories_stat = histories.stat()
     except OSError as error:
         raise InputError(f"{histories}: cannot be read as a file of histories: {error}") from None
-    if output.exists() and os.path.samestat(found, output.stat()):
-        raise InputError(f"--output={output}: is the file of histories itself, expected another")
+    if output.exists() and os.path.samestat(histories_stat, output.stat()):
+        raise InputError(f"--output={output}: found the file of histories, expected another file")
 
 
-def _doubt(config: RunConfig) -> str:
-    if load_family(config.model.family).knows_strangers(config):
+def _unknown_user_caveat(config: RunConfig) -> str:
+    """Return a note that the model was not trained for unknown users, or ""."""
+    if load_family(config.model.family).supports_unknown_users(config):
         return ""
-    return ", which this model has never seen in training (model.user_dropout is 0)"
+    return ", for whom this model was not trained (config.model.user_dropout=0)"
 
 
 def read_histories(path: Path, recommender: Recommender) -> Examples:
-    """The histories of a file, in its order, the most recent item last.
+    """Read a file of histories, one per line, with the most recent item last.
 
-    Lines of `user item item …` for a run on numbers; for any run JSON lines, as
-    `{"user": "A1", "items": ["B00", …]}`: a log's own ids may hold spaces. A user of null is one
-    that the run does not know.
+    Args:
+        path: a file of JSON lines such as `{"user": "A1", "items": ["B00", "B07"]}`, in which a
+            user of null is unknown. For a run whose ids are numbers, its lines may also be
+            `user item item …`.
+        recommender: the run that the ids belong to.
+
+    Returns:
+        The histories as rows of the run's users and items, in the order of the file.
 
     Raises:
-        InputError: see `read_id_lines`; a line that is no such JSON; also a user or an item that
-            the run does not know.
+        InputError: the file cannot be read, a line has another format, or the run does not have one
+            of the users or items.
     """
     lines = _read_json_lines(path) if _starts_as_json(path) else _read_numbers(path, recommender)
     try:
@@ -109,6 +121,7 @@ def read_histories(path: Path, recommender: Recommender) -> Examples:
 
 
 def _starts_as_json(path: Path) -> bool:
+    """Return whether the file starts with a JSON object."""
     try:
         with path.open("rb") as file:
             return file.read(64).lstrip().startswith(b"{")
@@ -117,70 +130,79 @@ def _starts_as_json(path: Path) -> bool:
 
 
 def _read_numbers(path: Path, recommender: Recommender) -> list[tuple[int, History]]:
+    """Read the line number and history of every line `user item item …`."""
     if recommender.catalogue.users.are_text:
         raise InputError(
-            f'{path}, line 1: expected JSON lines, {{"user": "…", "items": ["…", …]}}, since this '
-            "run knows users and items by the log's own ids"
+            f'{path}, line 1: found no JSON, expected {{"user": "…", "items": ["…", …]}}, since '
+            "the ids of this run are strings"
         )
     lines = read_id_lines(path, "a file of histories")
     return [(number, (ids[0], ids[1:])) for number, ids in lines]
 
 
 def _read_json_lines(path: Path) -> list[tuple[int, History]]:
-    """The (line number, history) of every line."""
+    """Read the line number and history of every line `{"user": …, "items": […]}`."""
     try:
-        # Not splitlines: JSON text may hold other line separators.
+        # Not splitlines, which also splits at separators that JSON strings may contain.
         lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a file of histories: {error}") from None
-    found = []
+    histories = []
     for number, line in enumerate(lines, start=1):
         try:
             values = json.loads(line)
             if not isinstance(values, dict) or values.keys() != {"user", "items"}:
                 raise ValueError("expected an object with the keys user and items")
             if not isinstance(values["items"], list):
-                raise ValueError("items are no list")
+                raise ValueError("items is not a list")
             ids = [*values["items"], *([] if values["user"] is None else [values["user"]])]
-            if wrong := [one for one in ids if type(one) not in (int, str)]:
-                raise ValueError(f"{wrong[0]!r} is no id")
+            if wrong := [value for value in ids if type(value) not in (int, str)]:
+                raise ValueError(f"{wrong[0]!r} is neither a string nor a whole number")
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"{path}, line {number}: found {line[:40]!r}, expected "
                 f'{{"user": …, "items": […]}}: {error}'
             ) from None
-        found.append((number, (values["user"], values["items"])))
-    return found
+        histories.append((number, (values["user"], values["items"])))
+    return histories
 
 
-def show(recommender: Recommender, examples: Examples, lists: RankedLists) -> None:
-    """The first lists on the console, where items have titles."""
+def log_examples(recommender: Recommender, examples: Examples, rankings: Rankings) -> None:
+    """Log the histories and recommendations of the first users, if items have titles.
+
+    Args:
+        recommender: the run's recommender.
+        examples: the histories.
+        rankings: the recommendations for the first histories, in the same order.
+    """
     catalogue = recommender.catalogue
-    if catalogue.names is None or not catalogue.names.has_titles:
+    if catalogue.log_metadata is None or not catalogue.log_metadata.has_titles:
         return
-    for row, (items, scores) in enumerate(islice(zip(*lists, strict=True), SHOWN)):
+    for row, (items, scores) in enumerate(islice(zip(*rankings, strict=True), SHOWN_USERS)):
         user = catalogue.users.take(examples.users[row : row + 1]).to_pylist()[0]
-        lines = [f"user {'unknown' if user is None else user}, after"]
-        newest = examples.history(row)[-PLACES:]
-        lines += [f"      {name}" for name in _names(recommender, newest)]
-        lines.append("  these, best first:")
-        names = _names(recommender, items[items >= 0][:PLACES])
+        lines = [f"user {'unknown' if user is None else user}, most recent items:"]
+        recent = examples.history(row)[-SHOWN_ITEMS:]
+        lines += [f"      {label}" for label in _labels(recommender, recent)]
+        lines.append("  recommendations (log-probability):")
+        labels = _labels(recommender, items[items >= 0][:SHOWN_ITEMS])
         lines += [
-            f"    {place}. {name}  ({score:.2f})"
-            for place, (name, score) in enumerate(zip(names, scores, strict=False), start=1)
+            f"    {rank}. {label}  ({score:.2f})"
+            for rank, (label, score) in enumerate(zip(labels, scores, strict=False), start=1)
         ]
         log.info("%s", "\n".join(lines))
 
 
-def _names(recommender: Recommender, items: np.ndarray) -> list[str]:
+def _labels(recommender: Recommender, items: np.ndarray) -> list[str]:
+    """Return `TITLE [ID]` of each item row, or `[ID]` for an item without a title."""
     ids = recommender.catalogue.items.take(items).to_pylist()
     titles = recommender.catalogue.titles(items)
     return [
-        f"{_short(title)} [{one}]" if title else f"[{one}]"
-        for one, title in zip(ids, titles, strict=True)
+        f"{_truncated(title)} [{item}]" if title else f"[{item}]"
+        for item, title in zip(ids, titles, strict=True)
     ]
 
 
-def _short(title: str) -> str:
+def _truncated(title: str) -> str:
+    """Return a title on one line, with at most LONGEST_TITLE characters."""
     text = " ".join(title.split())
-    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…"
+    return text if len(text) <= LONGEST_TITLE else f"{text[: LONGEST_TITLE - 1]}…"

@@ -1,1 +1,1 @@
-"""Many runs of one config, as an ablation or a search: trials side by side and their table."""
+"""Sweeps: ablations and hyperparameter searches that run many trials in parallel."""

@@ -1,12 +1,11 @@
-"""Optuna's TPE over ranges of keys, cut by the median rule; all it knows is in `study.log`.
+"""Hyperparameter search with Optuna's TPE sampler and median pruning; stored in `study.log`.
 
 A trial's value is the validation NDCG@10 of the checkpoint that its run would test; the test split
-plays no part. The median rule compares trials at their n-th validation of the phase that chooses
-the checkpoint. A run whose loss is not finite counts as cut: the sampler learns to keep away from
-there.
+is not used. The median pruner compares trials at their n-th validation of the phase that selects
+the checkpoint. A diverged run counts as pruned, so that the sampler avoids its region.
 
-A trial that was stopped or failed is taken up again, with its parameters and its run's folder, as a
-new trial of the study; `run`, an attribute of both, says that they are one.
+A stopped or failed trial is retried as a new trial of the study with the same parameters and the
+same run directory. Both have the same value of the attribute `run`.
 """
 
 import dataclasses
@@ -35,19 +34,28 @@ from genrec_jax.core.endings import CODES
 from genrec_jax.core.errors import InputError, NotFiniteError
 from genrec_jax.core.jax_settings import recorded
 from genrec_jax.runs.run_folder import METRIC, RunFolder
-from genrec_jax.sweeps.pool import Ended
+from genrec_jax.sweeps.pool import STOPPED, TrialResult
 from genrec_jax.sweeps.spec import Choice, Range, Search, ends
-from genrec_jax.sweeps.table import Tried
+from genrec_jax.sweeps.table import CompletedTrial
 from genrec_jax.sweeps.trials import Trial, changes_of, check_folder, config_of, flags_of
 
 log = logging.getLogger(__name__)
 
-RUN, OUTCOME, ASKED = "run", "outcome", "asked"  # names of Optuna's attributes
+RUN, OUTCOME, REQUEST = "run", "outcome", "asked"  # attribute names in study.log
 NOT_FINITE = CODES[NotFiniteError]
 
 
 def check_search(sweep: Search, config: str, common: Sequence[str]) -> None:
-    """Raise InputError for a key or a value that cannot be, the others at their first."""
+    """Check the config for each end of each range, with the other ranges at their first value.
+
+    Args:
+        sweep: the search.
+        config: FILE[:variant] of the trials.
+        common: flags `--config.k=v` for all trials.
+
+    Raises:
+        InputError: a key is unknown or a value is invalid.
+    """
     first = {key: ends(span)[0] for key, span in sweep.ranges.items()}
     for key, span in sweep.ranges.items():
         for value in ends(span):
@@ -56,7 +64,11 @@ def check_search(sweep: Search, config: str, common: Sequence[str]) -> None:
 
 
 class StudyFile(JournalFileBackend):
-    """Optuna's journal of a study; raises DiskError if the file cannot be written."""
+    """Optuna's journal of a study in a file.
+
+    Raises:
+        DiskError: the file cannot be written; also raised by `append_logs`.
+    """
 
     def __init__(self, path: Path):
         self._path = path
@@ -64,31 +76,39 @@ class StudyFile(JournalFileBackend):
             super().__init__(str(path))
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append entries; if that fails, the file is left unchanged."""
         size = self._path.stat().st_size
         with writing(self._path):
             try:
                 super().append_logs(logs)
             except OSError:
-                os.truncate(self._path, size)  # half a line would spoil the one after it
+                os.truncate(self._path, size)  # a partial line would corrupt the next one
                 raise
 
 
 class SearchRuns:
-    """A Source: what the sampler proposes, until there are as many trials as were asked for."""
+    """A source of trials with parameters proposed by the sampler, up to the search's `trials`."""
 
     def __init__(
         self, sweep: Search, config: str, common: Sequence[str], workdir: Path, workers: int
     ):
-        """Opens the study, or makes it.
+        """Open the study of a search, or create it.
+
+        Args:
+            sweep: the search.
+            config: FILE[:variant] of the trials.
+            common: flags `--config.k=v` for all trials.
+            workdir: the sweep's directory.
+            workers: the number of trials that run at the same time.
 
         Raises:
-            InputError: the workdir holds another search, or runs under other JAX settings.
+            InputError: the workdir contains another search, or runs with other JAX settings.
         """
         self.sweep, self.config, self.common = sweep, config, common
         self.runs = workdir / "runs"
-        self.failures: dict[str, str] = {}
-        self._asked: dict[str, optuna.Trial] = {}  # those that are running, by the run's name
-        self._told: dict[str, int] = {}  # validations of them that the study knows
+        self.failures: dict[str, str] = {}  # the run's name → its state
+        self._running: dict[str, optuna.Trial] = {}  # by the run's name
+        self._reported: dict[str, int] = {}  # number of validations reported to the study
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = JournalStorage(StudyFile(workdir / "study.log"))
         self.study = optuna.create_study(
@@ -96,36 +116,38 @@ class SearchRuns:
         )
         self._check_same(workdir)
         known = len(self.study.trials)
-        # A sampler that is made again would draw the same numbers again.
+        # The seed depends on the trials so far; a resumed search must not repeat its first draws.
         self.study.sampler = optuna.samplers.TPESampler(
             n_startup_trials=sweep.first_trials, seed=sweep.seed + known, constant_liar=workers > 1
         )
         self.study.pruner = optuna.pruners.MedianPruner(n_startup_trials=sweep.first_trials)
-        self._take_up()
+        self._enqueue_unfinished()
 
     def _check_same(self, workdir: Path) -> None:
+        """Raise InputError if the study is of another search or has runs with other settings."""
         first = {key: ends(span)[0] for key, span in self.sweep.ranges.items()}
         flags = flags_of(self.config, changes_of(self.common), self.sweep.base, first)
         keys = flat(config_of(flags, "ranges").to_dict())
         swept = {f"config.{key}" for key in self.sweep.ranges}
-        asked = dataclasses.asdict(self.sweep) | {
+        request = dataclasses.asdict(self.sweep) | {
             "config": self.config,
             "flags": self.common,
             "the config's keys": {k: v for k, v in keys.items() if k not in swept},
         }
-        asked = json.loads(json.dumps({k: v for k, v in asked.items() if k != "trials"}))
-        there = self.study.user_attrs.get(ASKED, asked)
-        if differing := [key for key in there if asked.get(key) != there[key]]:
+        request = json.loads(json.dumps({k: v for k, v in request.items() if k != "trials"}))
+        stored = self.study.user_attrs.get(REQUEST, request)
+        if differing := [key for key in stored if request.get(key) != stored[key]]:
             raise InputError(
-                f"--workdir={workdir}: holds another search (other in {', '.join(differing)}); "
-                "give another folder (more trials may be asked for in the same)"
+                f"--workdir={workdir}: found another search (differs in: "
+                f"{', '.join(differing)}), expected the same one, where only `trials` may change; "
+                "choose another folder"
             )
-        self.study.set_user_attr(ASKED, asked)
+        self.study.set_user_attr(REQUEST, request)
         for name in self.latest():
             RunFolder(self.runs / name).check_jax_settings(recorded())
 
-    def _take_up(self) -> None:
-        """Put the trials that did not come to an end in front of the queue."""
+    def _enqueue_unfinished(self) -> None:
+        """Enqueue the trials that were stopped or failed, with their parameters."""
         for name, trial in self.latest().items():
             if trial.state in (TrialState.RUNNING, TrialState.FAIL):
                 if trial.state == TrialState.RUNNING:
@@ -133,75 +155,84 @@ class SearchRuns:
                 self.study.enqueue_trial(_params(trial), user_attrs={RUN: name})
 
     def latest(self) -> dict[str, FrozenTrial]:
-        """The newest trial of the study for each run, by the run's name."""
+        """Return the newest trial of the study for each run, by the run's name."""
         trials = sorted(self.study.get_trials(deepcopy=False), key=lambda trial: trial.number)
         return {trial.user_attrs[RUN]: trial for trial in trials if RUN in trial.user_attrs}
 
     def trial(self, name: str, params: dict[str, str | int | float | bool]) -> Trial:
-        """The run that tries some parameters."""
+        """Return the trial of a run with the given parameters."""
         flags = flags_of(self.config, changes_of(self.common), self.sweep.base, params)
         return Trial(name, name, None, flags, self.runs / name)
 
     def next(self) -> Trial | None:
+        """Return the next proposed trial; None if all trials of the search have been started."""
         latest = self.latest()
-        waits = any(trial.state == TrialState.WAITING for trial in latest.values())
-        if not waits and len(latest) >= self.sweep.trials:
+        is_any_waiting = any(trial.state == TrialState.WAITING for trial in latest.values())
+        if not is_any_waiting and len(latest) >= self.sweep.trials:
             return None
-        asked = self.study.ask({k: _distribution(span) for k, span in self.sweep.ranges.items()})
-        name = asked.user_attrs.get(RUN) or f"trial-{len(latest):04d}"
-        asked.set_user_attr(RUN, name)
-        self._asked[name], self._told[name] = asked, 0
-        trial = self.trial(name, asked.params)
+        distributions = {k: _distribution(span) for k, span in self.sweep.ranges.items()}
+        proposed = self.study.ask(distributions)
+        name = proposed.user_attrs.get(RUN) or f"trial-{len(latest):04d}"
+        proposed.set_user_attr(RUN, name)
+        self._running[name], self._reported[name] = proposed, 0
+        trial = self.trial(name, proposed.params)
         try:
             check_folder(trial, name)
-        except InputError as error:  # values that do not go together
-            self.failures[name] = str(error)
-            self.study.tell(asked, state=TrialState.FAIL)
-            log.info("FAILED: %s", error)
+        except InputError as error:  # an invalid combination of values
+            self.failures[name] = f"failed: {error}"
+            self.study.tell(proposed, state=TrialState.FAIL)
+            log.info("failed: %s", error)
             return self.next()
-        log.info("%s: %s", name, ", ".join(f"{k} {v}" for k, v in asked.params.items()))
+        log.info("%s: %s", name, ", ".join(f"{k}={v}" for k, v in proposed.params.items()))
         return trial
 
-    def is_hopeless(self, trial: Trial) -> bool:
-        return any(self._asked[trial.name].should_prune() for _ in self._tell_validations(trial))
+    def should_prune(self, trial: Trial) -> bool:
+        """Return whether the median rule prunes a running trial at its latest validations."""
+        running = self._running[trial.name]
+        return any(running.should_prune() for _ in self._report_validations(trial))
 
-    def _tell_validations(self, trial: Trial) -> Iterator[None]:
-        """Tells the study of those that it does not know yet, one by one."""
+    def _report_validations(self, trial: Trial) -> Iterator[None]:
+        """Report new validations of a trial to the study, yielding after each."""
         scores = [score for _, score in trial.choosing_validations()]
-        for number in range(self._told[trial.name], len(scores)):
-            self._asked[trial.name].report(scores[number], number)
-            self._told[trial.name] = number + 1
+        for number in range(self._reported[trial.name], len(scores)):
+            self._running[trial.name].report(scores[number], number)
+            self._reported[trial.name] = number + 1
             yield
 
     @property
     def unfinished(self) -> dict[str, str]:
-        """Name → reason, of those that ended and are not through."""
+        """The name of each trial that ended without a result → its state."""
         return self.failures
 
-    def ended(self, end: Ended) -> None:
-        trial, asked = end.trial, self._asked[end.trial.name]
-        if end.code == 0:
-            for _ in self._tell_validations(trial):
+    def record(self, result: TrialResult) -> None:
+        """Report the result of a trial to the study and log it."""
+        trial, running = result.trial, self._running[result.trial.name]
+        if result.code == 0:
+            for _ in self._report_validations(trial):
                 pass
-            self.study.tell(asked, trial.score())
+            self.study.tell(running, trial.score())
             outcome = f"validation NDCG@10 {trial.score():.5f}"
-        elif end.cut or end.code == NOT_FINITE:
-            outcome = "cut, below the median" if end.cut else "diverged"
-            asked.set_user_attr(OUTCOME, outcome)
-            self.study.tell(asked, state=TrialState.PRUNED)
-        elif end.stopped:
-            outcome = "stopped, to go on with"
-            self.failures[trial.name] = end.reason
+        elif result.pruned or result.code == NOT_FINITE:
+            outcome = "pruned below the median" if result.pruned else "diverged"
+            running.set_user_attr(OUTCOME, outcome)
+            self.study.tell(running, state=TrialState.PRUNED)
+        elif result.stopped:
+            outcome = STOPPED
+            self.failures[trial.name] = outcome
         else:
-            outcome = f"FAILED with exit code {end.code}: {end.reason}"
-            self.study.tell(asked, state=TrialState.FAIL)
-            self.failures[trial.name] = end.reason
-        log.info("%s: %s, %.0f s", trial.name, outcome, end.seconds)
+            outcome = f"failed with exit code {result.code}: {result.reason}"
+            self.study.tell(running, state=TrialState.FAIL)
+            self.failures[trial.name] = outcome
+        log.info("%s: %s, %.0f s", trial.name, outcome, result.seconds)
 
-    def tried(self, seconds: Mapping[str, float]) -> list[Tried]:
-        """All trials so far, in the order they were first proposed."""
+    def completed_trials(self, seconds: Mapping[str, float]) -> list[CompletedTrial]:
+        """Return all trials so far, in the order in which they were first proposed.
+
+        Args:
+            seconds: the trial's name → wall time of all its attempts.
+        """
         return [
-            Tried(
+            CompletedTrial(
                 name,
                 self.failures.get(name)
                 or trial.user_attrs.get(OUTCOME)
@@ -214,26 +245,27 @@ class SearchRuns:
         ]
 
     def best_command(self) -> str:
-        """A line that says how to run the best again; empty as long as none is through."""
-        through = [
+        """Return a line with the best trial and its flags; "" if no trial has finished."""
+        finished = [
             (trial.value, name)
             for name, trial in self.latest().items()
             if trial.state == TrialState.COMPLETE and trial.value is not None
         ]
-        if not through:
+        if not finished:
             return ""
-        score, name = max(through)
+        score, name = max(finished)
         params = self.latest()[name].params
         flags = flags_of(self.config, changes_of(self.common), self.sweep.base, params)
-        return f"best: {name}, {METRIC} {score:.5f} on validation: {shlex.join(flags)}"
+        return f"best: {name}, validation {METRIC} {score:.5f}: {shlex.join(flags)}"
 
 
 def _params(trial: FrozenTrial) -> dict[str, str | int | float | bool]:
-    """Of one that waits in the queue, those that it was put there with."""
+    """Return a trial's parameters; for one in the queue, those that it was enqueued with."""
     return trial.params or trial.system_attrs.get("fixed_params", {})
 
 
 def _best_so_far(trial: FrozenTrial) -> float | None:
+    """Return the best validation score of a trial without a final one; None if it has none."""
     return max(trial.intermediate_values.values(), default=None)
 
 

@@ -1,4 +1,4 @@
-"""What a sweep file holds: an ablation or a search, and how it is read.
+"""The content of a sweep file, an ablation or a search, and how it is loaded.
 
     from genrec_jax.sweeps.spec import Ablation, Setting
 
@@ -11,8 +11,8 @@
             },
         )
 
-Keys are those of the config, without `config.` in front. What they hold is checked with the whole
-config of each run, before the first one starts.
+Keys are config keys without the prefix `config.`. Their values are checked with the complete config
+of each run, before the first run starts.
 """
 
 import dataclasses
@@ -27,72 +27,75 @@ from genrec_jax.core.moved import moved_hint
 from genrec_jax.core.shipped import SWEEPS, find_file
 
 Value = str | int | float | bool
-SEED_KEYS = ("seed", "indexing_seed")  # a seed of an ablation sets those that a family has
-MIXED_SUFFIX = " + kNN"
+SEED_KEYS = ("seed", "indexing_seed")  # the keys that an ablation's seed sets, if present
+ENSEMBLE_SUFFIX = " + kNN"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One line of an ablation."""
+    """One setting of an ablation: changes to a config."""
 
-    changes: Mapping[str, Any] = field(default_factory=dict)  # key → a Value
-    # FILE[:variant] that the changes are made to, from the working folder; "": --config's.
+    changes: Mapping[str, Any] = field(default_factory=dict)  # key → Value
+    # FILE[:variant] of the config to change, relative to the working folder; "" for --config.
     config: str = ""
-    # Combine the finished runs with the kNN too (evaluation/ensemble_run.py): one line more, NAME
-    # and MIXED_SUFFIX.
-    mix: bool = False
+    # Whether to combine the finished runs with the kNN too (evaluation/ensemble_run.py); adds a
+    # table row named by the setting and ENSEMBLE_SUFFIX.
+    ensemble: bool = False
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """Named settings, each with every seed.
+    """A comparison of named settings, each run with every seed.
 
-    Settings of several model families can be compared: a key of `base` applies to the settings
-    whose family has it; one that no setting's family has is refused.
+    Settings may belong to different model families. A key of `base` applies to the settings whose
+    family has this key; a key that no setting's family has is an error.
     """
 
-    settings: Mapping[str, Setting]
+    settings: Mapping[str, Setting]  # label → setting
     seeds: tuple[int, ...] = (0, 1, 2)
-    base: Mapping[str, Any] = field(default_factory=dict)  # changes common to all that have the key
+    base: Mapping[str, Any] = field(default_factory=dict)  # key → value, for all settings
 
 
 @dataclass(frozen=True)
 class Range:
-    """All numbers from low to high, both included; whole ones where both are."""
+    """All numbers from `low` to `high`, inclusive; integers if both are integers."""
 
     low: int | float
     high: int | float
-    log: bool = False  # even on a logarithmic scale
+    log: bool = False  # whether to sample on a logarithmic scale
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values, in no order."""
+    """A choice between unordered values."""
 
     values: tuple[Value, ...]
 
 
 @dataclass(frozen=True)
 class Search:
-    """Optuna's TPE over ranges, for the highest validation NDCG@10; the median rule cuts trials."""
+    """A search for the highest validation NDCG@10 with Optuna's TPE sampler and median pruner."""
 
-    ranges: Mapping[str, Range | Choice]
-    trials: int = 30
-    # Trials that are run to their end before one is cut for being below the median at the same
-    # validation; the first so many are also drawn at random.
+    ranges: Mapping[str, Range | Choice]  # key → values to search
+    trials: int = 30  # number of trials
+    # The number of initial trials with random parameters. Pruning starts when as many trials have
+    # finished: trials below the median of the finished ones at the same validation are pruned.
     first_trials: int = 8
-    base: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0  # of the sampler
+    base: Mapping[str, Any] = field(default_factory=dict)  # key → value, for all trials
+    seed: int = 0  # seed of the sampler
 
 
 Sweep = Ablation | Search
 
 
 def load_sweep(path: Path) -> Sweep:
-    """What get_sweep() of a sweep file gives, checked as far as one can without a config.
+    """Load a sweep file and check everything that does not require a config.
+
+    Args:
+        path: a Python file that defines `get_sweep()`.
 
     Raises:
-        InputError: no such file, a fault in it, or a sweep without a trial.
+        InputError: the file is missing or raises an error, or the sweep is invalid.
     """
     name = f"--sweep={path}"
     path = find_file(path, "--sweep", SWEEPS)
@@ -103,11 +106,11 @@ def load_sweep(path: Path) -> Sweep:
     try:
         spec.loader.exec_module(module)
         if not callable(getattr(module, "get_sweep", None)):
-            raise InputError("found no get_sweep(), which gives an Ablation or a Search")
+            raise InputError("found no get_sweep(), expected a function returning a sweep")
         sweep = module.get_sweep()
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
-    except (Exception, SystemExit) as error:  # it is code, and may raise anything
+    except (Exception, SystemExit) as error:  # a sweep file may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{name}: {reason}{moved_hint(reason)}") from None
     if isinstance(sweep, Ablation):
@@ -115,7 +118,9 @@ def load_sweep(path: Path) -> Sweep:
     elif isinstance(sweep, Search):
         _check_search(sweep, name)
     else:
-        raise InputError(f"{name}: get_sweep() gave {sweep!r}, expected an Ablation or a Search")
+        raise InputError(
+            f"{name}: get_sweep() returned {sweep!r}, expected an Ablation or a Search"
+        )
     return sweep
 
 
@@ -125,9 +130,9 @@ def _check_ablation(sweep: Ablation, name: str) -> None:
     for seed in sweep.seeds:
         _expect(seed, int, f"{name}: seeds")
     if not sweep.settings or not sweep.seeds:
-        raise InputError(f"{name}: found no settings or no seeds, expected one of each at least")
+        raise InputError(f"{name}: found no settings or no seeds, expected at least one of each")
     if len(set(sweep.seeds)) < len(sweep.seeds):
-        raise InputError(f"{name}: found the seeds {sweep.seeds}, expected each once")
+        raise InputError(f"{name}: seeds: found {sweep.seeds}, expected no duplicates")
     _check_values(sweep.base, f"{name}: base", SEED_KEYS)
     folders: dict[str, str] = {}
     for label, setting in sweep.settings.items():
@@ -135,16 +140,17 @@ def _check_ablation(sweep: Ablation, name: str) -> None:
         _expect(label, str, where)
         _expect(setting, Setting, where)
         _expect(setting.config, str, f"{where}: config")
-        _expect(setting.mix, bool, f"{where}: mix")
+        _expect(setting.ensemble, bool, f"{where}: ensemble")
         _check_values(setting.changes, where, SEED_KEYS)
-        if setting.mix and label + MIXED_SUFFIX in sweep.settings:
-            raise InputError(f"{where}: found {label + MIXED_SUFFIX!r} too, the name of its mix")
+        if setting.ensemble and label + ENSEMBLE_SUFFIX in sweep.settings:
+            raise InputError(
+                f"{where}: found another setting {label + ENSEMBLE_SUFFIX!r}, which is the name of "
+                "this setting's ensemble"
+            )
         other = folders.setdefault(folder_name(label), label)
         if not folder_name(label) or other != label:
-            raise InputError(
-                f"{where}: expected a name of letters and digits that is not as {other!r} without "
-                "its other characters"
-            )
+            found = f"the letters and digits of {other!r}" if folder_name(label) else "no letters"
+            raise InputError(f"{where}: found {found}, expected a label with a unique folder name")
 
 
 def _check_search(sweep: Search, name: str) -> None:
@@ -152,7 +158,7 @@ def _check_search(sweep: Search, name: str) -> None:
     for key in ("trials", "first_trials", "seed"):
         _expect(getattr(sweep, key), int, f"{name}: {key}")
     if not sweep.ranges or sweep.trials < 1:
-        raise InputError(f"{name}: found no ranges or no trials, expected one of each at least")
+        raise InputError(f"{name}: found no ranges or no trials, expected at least one of each")
     if sweep.first_trials < 0 or sweep.seed < 0:
         raise InputError(
             f"{name}: found first_trials={sweep.first_trials} and seed={sweep.seed}, expected at "
@@ -166,15 +172,14 @@ def _check_search(sweep: Search, name: str) -> None:
             for value in span.values:
                 _check_values({key: value}, where, ())
             if not span.values:
-                raise InputError(f"{where}: found no values")
+                raise InputError(f"{where}: found no values, expected at least one")
         elif not isinstance(span, Range):
             raise InputError(f"{where}: found {span!r}, expected a Range or a Choice")
         elif not all(type(end) in (int, float) for end in (span.low, span.high)):
             raise InputError(f"{where}: found {span}, expected numbers")
         elif not span.low < span.high or (span.log and span.low <= 0):
             raise InputError(
-                f"{where}: found {span}, expected low below high, and above 0 on a logarithmic "
-                "scale"
+                f"{where}: found {span}, expected low < high, and low > 0 with log=True"
             )
 
 
@@ -184,21 +189,24 @@ def _expect(found: Any, kind: type | tuple[type, ...], where: str) -> None:
         raise InputError(f"{where}: found {found!r}, expected {names}")
 
 
-def _check_values(changes: Any, where: str, taken: tuple[str, ...]) -> None:
+def _check_values(changes: Any, where: str, reserved: tuple[str, ...]) -> None:
+    """Raise InputError unless `changes` maps keys outside `reserved` to Values."""
     _expect(changes, Mapping, where)
     for key, value in changes.items():
-        if key in taken:
-            raise InputError(f"{where}: {key} is set by the sweep itself")
+        if key in reserved:
+            raise InputError(f"{where}: found {key}, which the sweep itself sets")
         if not isinstance(value, Value):
-            raise InputError(f"{where}: {key} is {value!r}, expected text, a number or a bool")
+            raise InputError(
+                f"{where}: {key}: found {value!r}, expected a string, a number or a bool"
+            )
 
 
 def folder_name(label: str) -> str:
-    """`+ trie-node output` → `trie-node-output`."""
+    """Return the folder name of a setting: `+ trie-node output` → `trie-node-output`."""
     kept = "".join(c if c.isascii() and c.isalnum() else "-" for c in label.lower())
     return "-".join(part for part in kept.split("-") if part)
 
 
 def ends(span: Range | Choice) -> list[Value]:
-    """The values whose configs are checked before a search starts."""
+    """Return the values of a range to check before a search starts: both ends, or all choices."""
     return list(span.values) if isinstance(span, Choice) else list(dataclasses.astuple(span)[:2])

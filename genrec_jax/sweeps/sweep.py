@@ -1,4 +1,4 @@
-"""The trials of a sweep file, run side by side, and their table."""
+"""Run the trials of a sweep file in parallel and write their table after each."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ from genrec_jax.core.shipped import find_config
 from genrec_jax.core.signals import stop_on_signals
 from genrec_jax.sweeps import table
 from genrec_jax.sweeps.ablation import AblationRuns, ablation_trials
-from genrec_jax.sweeps.pool import Ended, run_all
+from genrec_jax.sweeps.pool import TrialResult, run_all
 from genrec_jax.sweeps.spec import Ablation, Search, load_sweep
 from genrec_jax.sweeps.trials import Trial
 
@@ -23,126 +23,165 @@ log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """The command's arguments."""
+class SweepRequest:
+    """The arguments of the sweep command."""
 
-    config: str
-    sweep: Path
+    config: str  # FILE[:variant]
+    sweep: Path  # the sweep file
     workdir: Path
-    workers: int
-    common: tuple[str, ...]  # --config.k=v
+    workers: int  # number of trials that run at the same time
+    common: tuple[str, ...]  # flags --config.k=v for all trials
 
 
 class WallTimes:
-    """Seconds that each trial took so far, over all attempts; in `seconds.json`."""
+    """The wall time of each trial in seconds, over all its attempts, stored in `seconds.json`.
+
+    Args:
+        path: the file; it is created by the first `add`.
+    """
 
     def __init__(self, path: Path):
         self.path = path
-        self.of: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
 
-    def add(self, end: Ended) -> None:
-        self.of[end.trial.name] = self.of.get(end.trial.name, 0.0) + end.seconds
-        write_atomically(self.path, json.dumps(self.of, indent=2) + "\n")
+    def add(self, result: TrialResult) -> None:
+        """Add the time of one attempt and write the file."""
+        name = result.trial.name
+        self.seconds[name] = self.seconds.get(name, 0.0) + result.seconds
+        write_atomically(self.path, json.dumps(self.seconds, indent=2) + "\n")
 
 
 @contextlib.contextmanager
-def naming_the_file(asked: Asked) -> Iterator[None]:
-    """Within, an InputError gets the sweep file in front."""
+def sweep_file_errors(request: SweepRequest) -> Iterator[None]:
+    """Prefix every InputError inside the block with the sweep file."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"--sweep={asked.sweep}: {error}") from None
+        raise InputError(f"--sweep={request.sweep}: {error}") from None
 
 
-def run_ablation(sweep: Ablation, asked: Asked) -> int:
-    with naming_the_file(asked):
-        trials = ablation_trials(sweep, asked.config, asked.common, asked.workdir / "runs")
+def run_ablation(sweep: Ablation, request: SweepRequest) -> int:
+    """Run the trials of an ablation.
 
-    def report(source: AblationRuns, times: WallTimes) -> str:
-        rows = table.ablation_rows(trials, times.of, source.failures)
-        beat = table.lines_to_beat(trials)
-        cells = table.ablation_table(rows, beat)
-        chart = table.ablation_chart(rows, beat)
-        lines = [_trial_line(trial, source, times) for trial in trials]
-        return table.write(asked.workdir, cells, chart, table.ABLATION_NOTE, lines)
+    Returns:
+        The exit code: 1 if a trial has not finished.
 
-    return carry_out(asked, lambda: AblationRuns(trials), report)
+    Raises:
+        InputError: the ablation is invalid, or a run directory contains another run.
+        Stopped: the sweep received a signal.
+    """
+    with sweep_file_errors(request):
+        trials = ablation_trials(sweep, request.config, request.common, request.workdir / "runs")
+
+    def write_report(source: AblationRuns, times: WallTimes) -> str:
+        rows = table.ablation_rows(trials, times.seconds, source.failures)
+        baselines = table.baseline_means(trials)
+        cells = table.ablation_table(rows, baselines)
+        chart = table.ablation_chart(rows, baselines)
+        records = [_trial_record(trial, source, times) for trial in trials]
+        return table.write(request.workdir, cells, chart, table.ABLATION_NOTE, records)
+
+    return run_trials(request, lambda: AblationRuns(trials), write_report)
 
 
-def run_search(sweep: Search, asked: Asked) -> int:
+def run_search(sweep: Search, request: SweepRequest) -> int:
+    """Run the trials of a search.
+
+    Returns:
+        The exit code: 1 if a trial has not finished.
+
+    Raises:
+        InputError: the search is invalid, differs from the one in the workdir, or requires a
+            package that is not installed.
+        Stopped: the sweep received a signal.
+    """
     try:
         from genrec_jax.sweeps.search import SearchRuns, check_search
     except ModuleNotFoundError as error:
         raise InputError(
-            f"--sweep={asked.sweep}: a search needs {error.name}: pip install 'optuna>=5.0'"
+            f"--sweep={request.sweep}: a search requires {error.name}: pip install 'optuna>=5.0'"
         ) from None
-    with naming_the_file(asked):
-        check_search(sweep, asked.config, asked.common)
+    with sweep_file_errors(request):
+        check_search(sweep, request.config, request.common)
 
-    def report(source: SearchRuns, times: WallTimes) -> str:
-        tried = source.tried(times.of)
-        cells, chart = table.search_table(tried), table.search_chart(tried)
-        lines = [dataclasses.asdict(one) for one in tried]
-        text = table.write(asked.workdir, cells, chart, table.SEARCH_NOTE, lines)
+    def write_report(source: SearchRuns, times: WallTimes) -> str:
+        trials = source.completed_trials(times.seconds)
+        cells, chart = table.search_table(trials), table.search_chart(trials)
+        records = [dataclasses.asdict(trial) for trial in trials]
+        text = table.write(request.workdir, cells, chart, table.SEARCH_NOTE, records)
         return f"{text}\n{source.best_command()}"
 
-    def make() -> SearchRuns:
-        return SearchRuns(sweep, asked.config, asked.common, asked.workdir, asked.workers)
+    def open_source() -> SearchRuns:
+        return SearchRuns(sweep, request.config, request.common, request.workdir, request.workers)
 
-    return carry_out(asked, make, report)
+    return run_trials(request, open_source, write_report)
 
 
-def carry_out(
-    asked: Asked, make: Callable[[], Any], report: Callable[[Any, WallTimes], str]
+def run_trials(
+    request: SweepRequest,
+    open_source: Callable[[], Any],
+    write_report: Callable[[Any, WallTimes], str],
 ) -> int:
-    """Run all trials of the source that `make` makes; its table is written after each.
+    """Run all trials of a source and write the report after each.
+
+    Args:
+        request: the command's arguments.
+        open_source: creates the source, once the sweep's directory is locked.
+        write_report: writes the report files and returns the table as text.
 
     Returns:
-        The exit code: 1 if a trial is not through.
+        The exit code: 1 if a trial has not finished.
     """
     with (
         stop_on_signals() as stop,
-        locked(asked.workdir / "sweep.lock", f"--workdir={asked.workdir}"),
+        locked(request.workdir / "sweep.lock", f"--workdir={request.workdir}"),
     ):
-        source = make()
-        times = WallTimes(asked.workdir / "seconds.json")
+        source = open_source()
+        times = WallTimes(request.workdir / "seconds.json")
 
-        def tell(end: Ended) -> None:
-            times.add(end)
-            report(source, times)
+        def on_result(result: TrialResult) -> None:
+            times.add(result)
+            write_report(source, times)
 
-        run_all(source, asked.workers, asked.workdir / "logs", stop, tell)
-        log.info("\n%s", report(source, times))
+        run_all(source, request.workers, request.workdir / "logs", stop, on_result)
+        log.info("\n%s", write_report(source, times))
     for name, reason in source.unfinished.items():
-        log.info("FAILED: %s: %s", asked.workdir / "runs" / name, reason)
-    log.info("\nthe same with a chart: %s", asked.workdir / "report.html")
+        log.info("not finished: %s: %s", request.workdir / "runs" / name, reason)
+    log.info("\ntable with chart: %s", request.workdir / "report.html")
     return 1 if source.unfinished else 0
 
 
-def _trial_line(trial: Trial, source: AblationRuns, times: WallTimes) -> dict[str, Any]:
-    """Of trials.json."""
-    result, mixed = trial.result, trial.mixed
+def _trial_record(trial: Trial, source: AblationRuns, times: WallTimes) -> dict[str, Any]:
+    """Return the entry of a trial in trials.json."""
+    result, ensemble = trial.result, trial.ensemble_result
     return {
         "name": trial.name,
         "setting": trial.label,
         "seed": trial.seed,
         "flags": trial.flags,
         "failed": source.failures.get(trial.name),
-        "seconds": times.of.get(trial.name),
+        "seconds": times.seconds.get(trial.name),
         "validation": None if result is None else trial.score(),
         "test": None if result is None else result["metrics"],
-        "mixed": None if mixed is None else mixed["metrics"],
+        "ensemble": None if ensemble is None else ensemble["metrics"],
     }
 
 
-def run_sweep(asked: Asked) -> int:
-    """Run all trials of a sweep file; returns the exit code, 1 if a trial is not through.
+def run_sweep(request: SweepRequest) -> int:
+    """Run all trials of a sweep file.
+
+    Args:
+        request: the command's arguments.
+
+    Returns:
+        The exit code: 1 if a trial has not finished.
 
     Raises:
-        InputError: a file that is missing or wrong, or a trial's directory with another run.
+        InputError: a file is missing or invalid, or a trial's directory contains another run.
+        Stopped: the sweep received a signal.
     """
-    find_config(asked.config)
-    sweep = load_sweep(asked.sweep)
+    find_config(request.config)
+    sweep = load_sweep(request.sweep)
     if isinstance(sweep, Search):
-        return run_search(sweep, asked)
-    return run_ablation(sweep, asked)
+        return run_search(sweep, request)
+    return run_ablation(sweep, request)

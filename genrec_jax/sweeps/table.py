@@ -1,8 +1,8 @@
-"""What a sweep came to: a table and a chart, as Markdown and as one HTML page.
+"""The results of a sweep as a table and a chart, in Markdown and HTML.
 
-trials.json    every trial: flags, state, validation, test metrics, seconds
-table.md       the table that is printed
-report.html    the same, with a chart
+trials.json    flags, state, validation score, test metrics and seconds of every trial
+table.md       the table that the command prints
+report.html    the table with a chart, as one self-contained page
 """
 
 import html
@@ -20,119 +20,151 @@ from genrec_jax.reporting.charts import dot_chart, line_chart
 from genrec_jax.reporting.page import STYLE
 from genrec_jax.reporting.paper import METRICS
 from genrec_jax.runs.run_folder import METRIC
-from genrec_jax.sweeps.spec import MIXED_SUFFIX
+from genrec_jax.sweeps.spec import ENSEMBLE_SUFFIX
 from genrec_jax.sweeps.trials import Trial
 
-# Those that do not depend on how the items are numbered, which may differ between settings.
-LINES_TO_BEAT = (POPULARITY, NEWEST, TRANSITIONS)
+# Baselines that do not depend on the numbering of the items, which may differ between settings.
+BASELINES = (POPULARITY, NEWEST, TRANSITIONS)
 ABLATION_NOTE = (
-    "Mean over the seeds ± standard deviation (n - 1). Validation chooses among the checkpoints of "
-    "a run and the weights of a mix; the test split is ranked once, at the end. Lines to beat "
-    "learn nothing and are measured on the same users."
+    "Mean over seeds ± sample standard deviation (n − 1). The best checkpoint of each run and the "
+    "ensemble weights are selected on the validation items; test items are ranked once, at the "
+    "end. Baselines are untrained and evaluated on the same users. Minutes: mean "
+    "wall time per run."
 )
 SEARCH_NOTE = (
-    f"By validation {METRIC}; the test split plays no part. Those that were cut show what they had "
-    "reached."
+    f"Trials are sorted by validation {METRIC}; the test items are not used. For pruned and "
+    "stopped trials, the score is the best one reached so far. The chart shows the score of each "
+    "trial and the best score so far."
 )
 
 
 @dataclass
 class Row:
-    """A line of an ablation: one value for each seed that is through."""
+    """A row of an ablation's table, with one value per finished seed."""
 
     label: str
-    seeds: int  # that were asked for
+    seeds: int  # number of seeds of the ablation
     validation: list[float] = field(default_factory=list)
     test: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in METRICS})
-    seconds: list[float] = field(default_factory=list)
-    failed: int = 0
+    seconds: list[float] = field(default_factory=list)  # wall time of each run
+    failed: int = 0  # number of failed seeds
 
     @property
-    def done(self) -> str:
-        of = f"{len(self.validation)} of {self.seeds}"
-        return of if not self.failed else f"{of}, {self.failed} failed"
+    def progress(self) -> str:
+        """The number of finished and failed seeds, such as `2 of 3, 1 failed`."""
+        finished = f"{len(self.validation)} of {self.seeds}"
+        return finished if not self.failed else f"{finished}, {self.failed} failed"
 
 
 def ablation_rows(
     trials: Sequence[Trial], seconds: Mapping[str, float], failures: Mapping[str, str]
 ) -> list[Row]:
-    """A row a setting, a row its mix with the kNN where there is one."""
+    """Create the table's rows: one per setting, and one per ensemble with the kNN.
+
+    Args:
+        trials: all trials of the ablation.
+        seconds: the trial's name → wall time in seconds.
+        failures: the name of each failed trial → the reason.
+    """
     rows: dict[str, Row] = {}
     for trial in trials:
-        kinds = [(trial.label, False), (trial.label + MIXED_SUFFIX, True)]
-        for label, is_mixed in kinds[: 1 + trial.mix]:
+        kinds = [(trial.label, False), (trial.label + ENSEMBLE_SUFFIX, True)]
+        for label, is_ensemble in kinds[: 1 + trial.ensemble]:
             row = rows.setdefault(label, Row(label, 0))
             row.seeds += 1
             row.failed += trial.name in failures
-            result = trial.mixed if is_mixed else trial.result
+            result = trial.ensemble_result if is_ensemble else trial.result
             if result is None:
                 continue
             row.validation.append(
-                result["validation"]["metrics"][METRIC] if is_mixed else trial.score()
+                result["validation"]["metrics"][METRIC] if is_ensemble else trial.score()
             )
             for name in METRICS:
                 row.test[name].append(result["metrics"][name])
-            if not is_mixed and trial.name in seconds:  # training and mixing together
+            if not is_ensemble and trial.name in seconds:  # includes the ensemble's time
                 row.seconds.append(seconds[trial.name])
     return list(rows.values())
 
 
-def lines_to_beat(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
-    """Test metrics of what learns nothing, a mean over the runs that are through.
+def baseline_means(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
+    """Average the baselines' test metrics over the finished runs.
 
-    Runs without the items of the history have no own-history baselines.
+    Runs that exclude history items have no own-history baselines, which are then omitted.
+
+    Args:
+        trials: all trials of the ablation.
+
+    Returns:
+        The baseline's name → metric → mean.
     """
     results = [trial.result for trial in trials]
     references = [result["references"] for result in results if result is not None]
     return {
         name: {
-            metric: statistics.fmean(found[name][metric] for found in references)
+            metric: statistics.fmean(baselines[name][metric] for baselines in references)
             for metric in METRICS
         }
-        for name in LINES_TO_BEAT
-        if references and all(name in found for found in references)
+        for name in BASELINES
+        if references and all(name in baselines for baselines in references)
     }
 
 
-def ablation_table(rows: Sequence[Row], beat: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
-    """Cells; the first line is the heads."""
-    heads = ["setting", "seeds", f"validation {METRIC}", *(f"test {m}" for m in METRICS), "minutes"]
-    lines = [heads]
+def ablation_table(
+    rows: Sequence[Row], baselines: Mapping[str, Mapping[str, float]]
+) -> list[list[str]]:
+    """Return the cells of an ablation's table, header row first.
+
+    Args:
+        rows: the settings and ensembles.
+        baselines: the baseline's name → metric → value.
+    """
+    test_heads = (f"test {metric}" for metric in METRICS)
+    lines = [["setting", "seeds", f"validation {METRIC}", *test_heads, "minutes"]]
     for row in rows:
         test = [_spread(row.test[name]) for name in METRICS]
         minutes = f"{statistics.fmean(row.seconds) / 60:.1f}" if row.seconds else "–"
-        lines.append([row.label, row.done, _spread(row.validation), *test, minutes])
-    for name, metrics in beat.items():
-        figures = (f"{metrics[metric]:.4f}" for metric in METRICS)
-        lines.append([f"*{name}*", "–", "–", *figures, "–"])
+        lines.append([row.label, row.progress, _spread(row.validation), *test, minutes])
+    for name, metrics in baselines.items():
+        values = (f"{metrics[metric]:.4f}" for metric in METRICS)
+        lines.append([f"*{name}*", "–", "–", *values, "–"])
     return lines
 
 
-def ablation_chart(rows: Sequence[Row], beat: Mapping[str, Mapping[str, float]]) -> str:
+def ablation_chart(rows: Sequence[Row], baselines: Mapping[str, Mapping[str, float]]) -> str:
+    """Return an SVG chart of the test scores by setting; "" if there are none.
+
+    Args:
+        rows: the settings and ensembles.
+        baselines: the baseline's name → metric → value.
+    """
     shown = [(row.label, row.test[METRIC]) for row in rows if row.test[METRIC]]
-    shown += [(name, [metrics[METRIC]]) for name, metrics in beat.items()]
-    return dot_chart(shown, f"test {METRIC}, a dot a seed") if shown else ""
+    shown += [(name, [metrics[METRIC]]) for name, metrics in baselines.items()]
+    return dot_chart(shown, f"test {METRIC}, one dot per seed") if shown else ""
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A line of a search."""
+class CompletedTrial:
+    """A row of a search's table."""
 
     name: str
-    state: str
-    values: Mapping[str, Any]  # key → value
-    score: float | None  # validation NDCG@10; of a trial that was cut, the best it had reached
-    seconds: float
+    state: str  # such as `complete`, `pruned below the median` or `stopped, resumable`
+    values: Mapping[str, Any]  # searched key → value
+    score: float | None  # validation NDCG@10; the best so far if the trial did not finish
+    seconds: float  # wall time
 
 
-def search_table(tried: Sequence[Tried]) -> list[list[str]]:
-    """Cells, the best trial first."""
-    keys = list(dict.fromkeys(key for one in tried for key in one.values))
+def search_table(trials: Sequence[CompletedTrial]) -> list[list[str]]:
+    """Return the cells of a search's table: the header row, then the trials, best first.
+
+    Args:
+        trials: all trials so far.
+    """
+    keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
     lines = [["trial", "state", f"validation {METRIC}", *keys, "minutes"]]
-    for one in sorted(tried, key=lambda one: -math.inf if one.score is None else one.score)[::-1]:
-        score = "–" if one.score is None else f"{one.score:.4f}"
-        values = (_value(one.values[key]) if key in one.values else "–" for key in keys)
-        lines.append([one.name, one.state, score, *values, f"{one.seconds / 60:.1f}"])
+    for trial in sorted(trials, key=lambda t: -math.inf if t.score is None else t.score)[::-1]:
+        score = "–" if trial.score is None else f"{trial.score:.4f}"
+        values = (_value(trial.values[key]) if key in trial.values else "–" for key in keys)
+        lines.append([trial.name, trial.state, score, *values, f"{trial.seconds / 60:.1f}"])
     return lines
 
 
@@ -140,18 +172,39 @@ def _value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def search_chart(tried: Sequence[Tried]) -> str:
-    points = [(float(n), one.score) for n, one in enumerate(tried) if one.score is not None]
+def search_chart(trials: Sequence[CompletedTrial]) -> str:
+    """Return an SVG chart of the score by trial and the best so far; "" without scores.
+
+    Args:
+        trials: all trials so far, in the order in which they were proposed.
+    """
+    points = [(float(n), trial.score) for n, trial in enumerate(trials) if trial.score is not None]
     if not points:
         return ""
     best = [(x, max(score for _, score in points[: n + 1])) for n, (x, _) in enumerate(points)]
-    return line_chart({"best so far": best, "trial": points}, f"trial; validation {METRIC}")
+    return line_chart(
+        {"best so far": best, "trial": points}, f"trial number (vertical: validation {METRIC})"
+    )
 
 
 def write(
     workdir: Path, cells: list[list[str]], chart: str, note: str, trials: Sequence[dict[str, Any]]
 ) -> str:
-    """Write the three files; returns the table as Markdown."""
+    """Write trials.json, table.md and report.html.
+
+    Args:
+        workdir: the sweep's directory.
+        cells: the table, header row first.
+        chart: the chart as SVG; may be empty.
+        note: the note below the table.
+        trials: the entries of trials.json.
+
+    Returns:
+        The table as Markdown.
+
+    Raises:
+        DiskError: a file cannot be written.
+    """
     table = as_markdown(cells)
     name = workdir.name
     write_atomically(workdir / "trials.json", json.dumps(trials, indent=2) + "\n")
@@ -161,7 +214,7 @@ def write(
 
 
 def as_markdown(cells: list[list[str]]) -> str:
-    """Columns are as wide as their widest cell, so that the text is a table to the eye too."""
+    """Format cells as a Markdown table whose columns are aligned in plain text too."""
     cells = [[cell.replace("|", "\\|") for cell in line] for line in cells]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -173,7 +226,7 @@ def as_markdown(cells: list[list[str]]) -> str:
 
 
 def as_html(name: str, cells: list[list[str]], chart: str, note: str) -> str:
-    """One self-contained page."""
+    """Format cells, a chart and a note as one self-contained HTML page."""
     head, *lines = (
         "".join(f"<{tag}>{html.escape(cell.strip('*'))}</{tag}>" for cell in line)
         for tag, line in zip(["th"] + ["td"] * len(cells), cells, strict=False)
@@ -190,7 +243,7 @@ def as_html(name: str, cells: list[list[str]], chart: str, note: str) -> str:
 
 
 def _spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation."""
+    """Format values as mean ± sample standard deviation; "–" if there are none."""
     if not values:
         return "–"
     mean = f"{statistics.fmean(values):.4f}"

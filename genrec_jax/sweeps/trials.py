@@ -1,4 +1,4 @@
-"""One trial of a sweep: an ordinary run in a folder of its own, and what that folder says of it."""
+"""A trial of a sweep, which is an ordinary run, and the results read from its directory."""
 
 import dataclasses
 import json
@@ -10,31 +10,31 @@ from typing import Any
 
 from genrec_jax.core.errors import InputError
 from genrec_jax.core.jax_settings import recorded
-from genrec_jax.evaluation.ensemble_run import RESULTS as MIX_RESULTS
+from genrec_jax.evaluation.ensemble_run import RESULTS as ENSEMBLE_RESULTS
 from genrec_jax.models.run_config import RunConfig
 from genrec_jax.runs.config_source import run_config
 from genrec_jax.runs.run_folder import METRIC, VALIDATION, RunFolder
-from genrec_jax.runs.run_format import SAME_RESULT
+from genrec_jax.runs.run_format import RESULT_INDEPENDENT_KEYS
 from genrec_jax.sweeps.spec import Value
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A run, the flags that make it, and where its folder is."""
+    """A run of a sweep: its name, flags and directory."""
 
-    name: str  # of its folder
-    label: str  # of its setting, for people
-    seed: int | None  # of an ablation
+    name: str  # name of the run's directory
+    label: str  # label of the setting, for display
+    seed: int | None  # seed in an ablation; None in a search
     flags: tuple[str, ...]  # --config=… --config.k=v …
-    path: Path
-    mix: bool = False
+    path: Path  # the run's directory
+    ensemble: bool = False  # whether to evaluate the ensemble with the kNN too
 
     @property
     def commands(self) -> list[list[str]]:
-        """What it takes to finish it; each does nothing, or goes on, where it was run before."""
+        """The command lines of the trial; each resumes or skips what an earlier attempt did."""
         train = [*self.flags, f"--workdir={self.path}"]
         commands = [[sys.executable, "-m", "genrec_jax.main", *train]]
-        if self.mix:
+        if self.ensemble:
             commands.append(
                 [sys.executable, "-m", "genrec_jax", "ensemble", f"--workdir={self.path}"]
             )
@@ -42,76 +42,88 @@ class Trial:
 
     @property
     def is_finished(self) -> bool:
+        """Whether the run has its test result, and its ensemble result if there is one to make."""
         done = RunFolder(self.path).read_results() is not None
-        return done and (not self.mix or self.mixed is not None)
+        return done and (not self.ensemble or self.ensemble_result is not None)
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """results.json, of a run that is trained and tested."""
+        """The content of results.json; None if the run is not finished."""
         return RunFolder(self.path).read_results()
 
     @property
-    def mixed(self) -> dict[str, Any] | None:
-        """The mixed lists' result, of a run that was mixed as its own config evaluates.
+    def ensemble_result(self) -> dict[str, Any] | None:
+        """The result of the ensemble with the kNN; None if there is none.
 
-        One that somebody mixed or chose in another way since does not count: it is mixed again.
+        A result with other `evaluate` settings than the run's, or with a weight-tuning run, does
+        not count.
         """
-        path = self.path / MIX_RESULTS
+        path = self.path / ENSEMBLE_RESULTS
         if not path.is_file():
             return None
         result = json.loads(path.read_text())
-        own = dataclasses.asdict(RunFolder(self.path).read_config().evaluate)
-        is_own = result.get("evaluate") == own and result.get("chooser") is None
-        return result if is_own else None
+        evaluate = dataclasses.asdict(RunFolder(self.path).read_config().evaluate)
+        is_current = result.get("evaluate") == evaluate and result.get("chooser") is None
+        return result if is_current else None
 
     @property
-    def has_another_mix(self) -> bool:
-        """One that will be written over."""
-        return self.mix and (self.path / MIX_RESULTS).is_file() and self.mixed is None
+    def has_outdated_ensemble(self) -> bool:
+        """Whether there is an ensemble result with other settings, which will be replaced."""
+        return (
+            self.ensemble
+            and (self.path / ENSEMBLE_RESULTS).is_file()
+            and self.ensemble_result is None
+        )
 
     def validations(self) -> list[tuple[int, float]]:
-        """(step, NDCG@10) of each validation so far, in the order of the steps."""
-        return _validations(self._figures())
+        """Return (step, NDCG@10) of each validation so far, ordered by step."""
+        return _validations(self._metric_lines())
 
     def choosing_validations(self) -> list[tuple[int, float]]:
-        """Those of finetuning, which choose the checkpoint; of pretraining where that is all."""
-        lines = self._figures()
-        found = _validations(lines)
-        if not found or RunFolder(self.path).read_config().finetune.epochs == 0:
-            return found
-        pretraining = [one["step"] for one in lines if one["phase"] == "pretrain"]
-        return [one for one in found if one[0] > max(pretraining, default=0)]
+        """Return the validations that select the checkpoint.
 
-    def _figures(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; one that is being written is left out."""
+        These are the validations during finetuning, or during pretraining without finetuning.
+
+        Returns:
+            (step, NDCG@10) pairs, ordered by step.
+        """
+        lines = self._metric_lines()
+        validations = _validations(lines)
+        if not validations or RunFolder(self.path).read_config().finetune.epochs == 0:
+            return validations
+        pretraining = [line["step"] for line in lines if line["phase"] == "pretrain"]
+        return [pair for pair in validations if pair[0] > max(pretraining, default=0)]
+
+    def _metric_lines(self) -> list[dict[str, Any]]:
+        """Return the complete lines of metrics.jsonl; the last one may still be being written."""
         path = RunFolder(self.path).metrics
         lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def score(self) -> float:
-        """The validation NDCG@10 of the checkpoint that was tested; of a finished run."""
+        """Return the validation NDCG@10 of the tested checkpoint; the run must be finished."""
         result = self.result
         assert result is not None
         return dict(self.validations())[result["counts"]["best_step"]]
 
 
 def _validations(lines: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
-    found = {one["step"]: one[METRIC] for one in lines if one["phase"] == VALIDATION}
-    return sorted(found.items())
+    scores = {line["step"]: line[METRIC] for line in lines if line["phase"] == VALIDATION}
+    return sorted(scores.items())
 
 
 def changes_of(common: Sequence[str]) -> dict[str, Value]:
-    """Key → value of flags `--config.k=v`; of several with a key the last counts."""
+    """Return key → value of flags `--config.k=v`; the last flag of a key takes precedence."""
     pairs = (flag.removeprefix("--config.").partition("=") for flag in common)
     return {key: value for key, _, value in pairs}
 
 
 def flags_of(config: str, *changes: Mapping[str, Value]) -> tuple[str, ...]:
-    """--config=FILE and a flag for each key; of several changes to a key the last counts.
+    """Return --config=FILE and one flag for each changed key.
 
     Args:
         config: FILE[:variant].
-        changes: key → value.
+        changes: mappings of key → value; the last one with a key takes precedence.
     """
     given: dict[str, str] = {}
     for change in changes:
@@ -120,10 +132,14 @@ def flags_of(config: str, *changes: Mapping[str, Value]) -> tuple[str, ...]:
 
 
 def config_of(flags: Sequence[str], where: str) -> RunConfig:
-    """The config that a run with these flags has, checked as that run would.
+    """Return the config of a run with these flags, checked as the run would check it.
+
+    Args:
+        flags: --config=FILE and --config.k=v flags.
+        where: the prefix of error messages, such as `settings['no dropout']`.
 
     Raises:
-        InputError: with `where` in front.
+        InputError: the config is invalid.
     """
     try:
         return run_config(["sweep", *flags])
@@ -132,12 +148,19 @@ def config_of(flags: Sequence[str], where: str) -> RunConfig:
 
 
 def check_folder(trial: Trial, where: str) -> None:
-    """Raise InputError if the trial's flags are wrong or its folder holds another run.
+    """Check that a trial's flags are valid and that its directory contains no other run.
 
-    A run that was started under other JAX settings is another one, even if it is finished: one
-    table would compare numbers that were computed in different ways.
+    A run that was started with other JAX settings counts as another run even if it is finished,
+    because a table must not compare results that were computed with different settings.
+
+    Args:
+        trial: the trial.
+        where: the prefix of error messages about the flags.
+
+    Raises:
+        InputError: a flag is invalid, or the directory contains another run.
     """
     config = config_of(trial.flags, where)
     folder = RunFolder(trial.path)
-    folder.check_usable(config, ignored=SAME_RESULT)
+    folder.check_usable(config, ignored=RESULT_INDEPENDENT_KEYS)
     folder.check_jax_settings(recorded())

@@ -1,1 +1,1 @@
-"""A config and its dataset → a trained run: masking, losses, optimizer, the jitted step."""
+"""Training: the phases of a run, the jitted step, the optimizer and the metrics."""

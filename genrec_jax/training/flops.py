@@ -1,8 +1,8 @@
-"""How much arithmetic a device can do. What a training sequence needs, its model family says."""
+"""The peak arithmetic rate of devices, to compare with the model FLOPs that families compute."""
 
 import jax
 
-# bfloat16 products a second without sparsity, from the makers' data sheets, by `device_kind`.
+# bfloat16 operations per second without sparsity, from data sheets, by `device_kind`.
 PEAKS = {
     "NVIDIA H200": 989e12,
     "NVIDIA H100 80GB HBM3": 989e12,
@@ -22,7 +22,7 @@ PEAKS = {
 
 
 def device_peak(dtype: str) -> float | None:
-    """Operations a second of all devices together; None where that is unknown."""
+    """Return the peak operations per second of all devices together; None if unknown."""
     kind = jax.devices()[0].device_kind
     if dtype != "bfloat16" or kind not in PEAKS:
         return None

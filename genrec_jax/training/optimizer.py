@@ -1,8 +1,8 @@
 """AdamW with warmup, linear decay and clipping, as PyTorch and `transformers` compute them.
 
-The update of a parameter reads and writes its value and two moments and reads its gradient: 28
-bytes at least, whatever the batch. `tests/training/test_memory.py` holds XLA to making no
-array as large as the parameters on the way.
+The update of a parameter reads and writes its value and two moments and reads its gradient: at
+least 28 bytes, whatever the batch. `tests/training/test_memory.py` checks that XLA allocates no
+intermediate array as large as the parameters.
 """
 
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ TORCH_EPSILON = 1e-6  # of torch.nn.utils.clip_grad_norm_
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """One phase's optimizer; `steps` is the length of the phase."""
+    """The optimizer of one phase."""
 
-    steps: int
-    learning_rate: float
+    steps: int  # of the phase
+    learning_rate: float  # after the warmup
     weight_decay: float
-    warmup: float  # share of the steps, section 7.1 of the paper: 0.05
-    clip_norm: float
-    first_moment: str = "float32"  # the dtype it is kept in
+    warmup: float  # share of the steps; 0.05 in section 7.1 of the paper
+    clip_norm: float  # largest global norm of the gradient
+    first_moment: str = "float32"  # dtype of the mean of gradients
 
 
 def learning_rate_schedule(spec: OptimizerSpec) -> optax.Schedule:
-    """From 0 up over the first `warmup` share of the steps, then down to 0 at the end."""
+    """Return the schedule: linear warmup from 0, then linear decay to 0 at the last step."""
     warmup_steps = round(spec.warmup * spec.steps)
     return optax.join_schedules(
         [
@@ -41,15 +41,22 @@ def learning_rate_schedule(spec: OptimizerSpec) -> optax.Schedule:
 
 
 def decays(params: Params) -> Params:
-    """True for what weight decay touches: matrices and tables, not biases and norms."""
+    """Return a tree of bools: True for matrices and tables, False for biases and norms.
+
+    Weight decay applies to the parameters that are True.
+    """
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
-    """Scale the gradient down to the norm `limit` where it is longer.
+    """Scale the gradient down to the global norm `limit` if its norm is larger.
 
-    optax's own divides every entry by the norm. XLA repeats no division inside a fusion, so that it
-    writes the clipped gradient out, 4 bytes a parameter, and reads it again; a product it repeats.
+    The version in optax divides every entry by the norm. XLA does not repeat a division inside a
+    fusion, so it writes out the clipped gradient, 4 bytes per parameter, and reads it again. XLA
+    does repeat the multiplication used here.
+
+    Args:
+        limit: the largest global norm of a clipped gradient.
     """
 
     def clip(
@@ -62,6 +69,7 @@ def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
 
 
 def make_optimizer(spec: OptimizerSpec) -> optax.GradientTransformation:
+    """Return AdamW after clipping, as torch.optim.AdamW and clip_grad_norm_ compute them."""
     return optax.chain(
         clip_by_global_norm(spec.clip_norm),
         optax.adamw(

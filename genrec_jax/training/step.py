@@ -1,9 +1,9 @@
-"""The whole training step as one function, the same for both phases.
+"""The whole training step as one function, for pretraining and finetuning.
 
-Integers go in; the model's `make_inputs` (masking, token look-up), forward, backward, clipping,
-AdamW and its schedule happen inside. `make_step` gives the function, `make_train_step` jits it for
-batches from the host, resident.py for a dataset that is on the device. What differs between two
-seeds of a run is an argument, so that the runs of a sweep share their compiled programs.
+A batch of integers goes in. The model's `make_inputs` (masking, token look-up), forward, backward,
+clipping, AdamW and its schedule happen inside. `make_step` returns the function; `make_train_step`
+jits it for batches from the host, multi_step.py for a dataset that is on the device. Whatever
+depends on the seed is an argument, so that the runs of a sweep share their compiled programs.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, UInt32
 
-from genrec_jax.core.devices import Devices, split_rows
+from genrec_jax.core.devices import Devices, constrain_rows
 from genrec_jax.core.jax_settings import KEY_IMPL, random_key
 from genrec_jax.data.batches import Batch
 from genrec_jax.layers.dropout import Key
@@ -26,45 +26,46 @@ from genrec_jax.runs.train_state import TrainState
 
 
 class StepMetrics(NamedTuple):
-    """Sums, so that they add up over batches, devices and hosts; [n] each for n steps."""
+    """Metrics of a step as sums that add up over batches, devices and hosts; [n] for n steps."""
 
-    loss_sum: Float[Array, "*n"]  # nats, over `tokens`
-    tokens: Int[Array, "*n"]  # predictions that count: decoder tokens, steps of paths, or items
-    exact: Int[Array, "*n"]  # targets whose every prediction was correct
-    targets: Int[Array, "*n"]
+    loss_sum: Float[Array, "*n"]  # sum of the loss over `tokens`, in nats
+    tokens: Int[Array, "*n"]  # predictions with a weight: decoder tokens, path steps, or items
+    exact: Int[Array, "*n"]  # targets whose predictions were all correct
+    targets: Int[Array, "*n"]  # targets with a weight
     gradient_norm: Float[Array, "*n"]
 
     @classmethod
     def zeros(cls, n: int) -> "StepMetrics":
+        """Return zeros for n steps."""
         ints = jnp.zeros(n, jnp.int32)
         return cls(jnp.zeros(n), ints, ints, ints, jnp.zeros(n))
 
 
 class Sums(NamedTuple):
-    """What a forward pass counts."""
+    """The sums that the forward pass returns beside the gradient."""
 
     loss_sum: Float[Array, ""]
     exact: Int[Array, ""]
 
 
 Step = Callable[[TrainState, Tables, Batch, jax.Array, int], tuple[TrainState, StepMetrics]]
-# (params, inputs, key) → the gradient of the loss by the params, and the sums
+# (params, inputs, key) → the gradient of the loss with respect to the params, and the sums
 Gradient = Callable[..., tuple[Params, Sums]]
 
 
 def start_state(
     params: Params, optimizer: optax.GradientTransformation, devices: Devices | None = None
 ) -> TrainState:
-    """At step 0; on `devices` the optimizer's state lies where the parameters do."""
+    """Return the state at step 0, with the optimizer's state placed like the parameters."""
     if devices is None:
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
-    places = devices.placement(jax.eval_shape(optimizer.init, params))
-    opt_state = jax.jit(optimizer.init, out_shardings=places)(params)
-    return TrainState(devices.put_whole(np.zeros((), np.int32)), params, opt_state)
+    shardings = devices.placement(jax.eval_shape(optimizer.init, params))
+    opt_state = jax.jit(optimizer.init, out_shardings=shardings)(params)
+    return TrainState(devices.replicate(np.zeros((), np.int32)), params, opt_state)
 
 
 def root_key(seed: int, objective: Objective) -> UInt32[Array, "2"]:
-    """What all random numbers of a phase follow from: a key's bits, which go to any device."""
+    """Return the root of all random numbers of a phase, as key bits that any device can hold."""
     key = jax.random.fold_in(random_key(seed), 0 if objective == "random_item" else 1)
     return jax.random.key_data(key)
 
@@ -76,17 +77,18 @@ def make_step(
     accumulate: int = 1,
     rematerialise: bool = False,
 ) -> Step:
-    """`step(state, tables, batch, root, length)`, to be jitted.
+    """Return `step(state, tables, batch, root, length)`, to be jitted.
 
-    The random numbers of a step follow from (root, state.step) alone; see `root_key`.
+    The random numbers of a step depend only on (root, state.step).
 
     Args:
-        graph: of the model.
-        optimizer: as `make_optimizer` makes it.
-        objective: what the model is asked to predict.
-        accumulate: parts that a batch is computed in, one after the other; divides the batch.
-            Which items are masked and which users dropped does not depend on it, dropout does.
-        rematerialise: keep only the layers' inputs for the backward pass.
+        graph: the model's graph definition.
+        optimizer: the optimizer, from `make_optimizer`.
+        objective: the objective of the phase.
+        accumulate: the number of parts that a batch is computed in, one after the other; divides
+            the batch size. Masked items and dropped users do not depend on it; dropout does.
+        rematerialise: whether to keep only the layers' inputs for the backward pass and recompute
+            their activations.
     """
 
     def step(
@@ -105,7 +107,7 @@ def make_step(
             loss_sum = jnp.sum(terms.loss)
             has_target = jnp.any(inputs.weights, axis=-1)
             exact = jnp.sum(jnp.all(terms.correct, axis=-1) & has_target)
-            # Over the predictions of the whole batch, so that the parts' gradients add up.
+            # Divided by the predictions of the whole batch, so that the parts' gradients add up.
             return loss_sum / jnp.maximum(predictions, 1), Sums(loss_sum, exact)
 
         gradient: Gradient = jax.grad(loss_of, has_aux=True)
@@ -133,9 +135,16 @@ def make_train_step(
     objective: Objective,
     seed: int,
 ) -> Callable[[TrainState, Batch, int], tuple[TrainState, StepMetrics]]:
-    """`step(state, batch, length)`, jitted, the state donated; each (H, length) compiles once.
+    """Return the jitted `step(state, batch, length)` for batches from the host.
 
-    The arguments are those of `make_step`.
+    The state is donated. The function compiles once for each (H, length).
+
+    Args:
+        graph: the model's graph definition.
+        tables: the model's tables on the device.
+        optimizer: the optimizer, from `make_optimizer`.
+        objective: the objective of the phase.
+        seed: the run's seed.
     """
     step = make_step(graph, optimizer, objective)
     root = root_key(seed, objective)
@@ -146,9 +155,11 @@ def make_train_step(
 def _accumulated(
     gradient: Gradient, parts: int, params: Params, inputs: Inputs, key: jax.Array
 ) -> tuple[Params, Sums]:
-    """The gradient of a batch as the sum over its parts; the memory of one part's forward pass."""
-    # Integers that change places, so that each device has its share of every part.
-    split = jax.tree.map(lambda x: split_rows(x.reshape(parts, -1, *x.shape[1:]), axis=1), inputs)
+    """Sum the gradient of a batch over its parts, in the memory of one part's forward pass."""
+    # Moves only integers between devices, so that each has its share of every part.
+    split = jax.tree.map(
+        lambda x: constrain_rows(x.reshape(parts, -1, *x.shape[1:]), axis=1), inputs
+    )
     keys = jax.random.split(key, parts)
 
     def add(total: Any, part: Any) -> tuple[Any, None]:

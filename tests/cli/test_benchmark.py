@@ -1,4 +1,4 @@
-"""Benchmarks as commands."""
+"""Benchmarks run as commands."""
 
 import pytest
 
@@ -6,8 +6,8 @@ from genrec_jax.cli.benchmark import main
 
 
 @pytest.mark.slow
-def test_a_part_that_logs_gives_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    """The process of a part logs to the standard output that its figures come on."""
+def test_a_part_that_logs_returns_its_measurements(capsys: pytest.CaptureFixture[str]) -> None:
+    """The process of a part prints log lines and measurements on the same standard output."""
     assert main(["benchmark", "scale", "--part=step", "--users=1000", "--items=1000"]) == 0
     printed = capsys.readouterr().out
     assert "bytes that stay on a device" in printed

@@ -1,4 +1,4 @@
-"""From a command line to its command: names, --help, wrong flags, and how each of them ends."""
+"""Command lines: command names, --help, invalid flags, and the exit code and message of each."""
 
 import shutil
 import subprocess
@@ -25,14 +25,14 @@ def command(*arguments: str) -> int:
 def run(
     *arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Python, in a process of its own."""
+    """Run Python in a separate process."""
     return subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=cwd, env=env
     )
 
 
 def the_error(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on standard error; nothing is on standard output."""
+    """Return the one line on standard error; standard output must be empty."""
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1, captured.err
@@ -89,7 +89,7 @@ def test_a_message_that_quotes_line_breaks_is_one_line(capsys: pytest.CaptureFix
     assert the_error(capsys).startswith("error: a\\nb: no such command")
 
 
-def test_runs_of_one_name_are_not_one_row(
+def test_two_runs_of_one_name_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [shutil.copytree(STORED, tmp_path / name / "run") for name in ("a", "b")]
@@ -130,21 +130,24 @@ def test_help_without_a_mode_names_the_modes(capsys: pytest.CaptureFixture[str])
         (f"train {QUICKSTART} --split=test", "--split: no such flag; it is a flag of evaluate"),
         (f"train {QUICKSTART} --distributed=maybe", "--distributed=maybe: expected true or false"),
         (f"train {QUICKSTART} --config.modell.x=1", "config.modell.x: no such key"),
-        ("train --config=configs/prepare.py", "is no config of this command: found the keys"),
-        ("prepare --config=configs/beauty.py --output=x", "is no config of this command"),
+        ("train --config=configs/prepare.py", "not a config of this command: found the keys"),
+        ("prepare --config=configs/beauty.py --output=x", "not a config of this command"),
         ("prepare --config=configs/prepare.py --workdir=x", "--workdir: no such flag"),
         ("prepare --workdir=x", "--workdir: no such flag"),
         ("ensemble --workdir=x --config.seed=1", "expected --config.evaluate.KEY=VALUE"),
         ("ensemble --workdir=x --config=configs/beauty.py", "expected --config.evaluate.KEY"),
         ("benchmark tfds --users=0", "--users: found 0, expected at least 1"),
         ("benchmark train-step --batch=-1", "--batch: found -1, expected at least 1"),
-        ("benchmark scale --users=5", "--users: expected --part=step|names|plan|checkpoint with"),
+        (
+            "benchmark scale --users=5",
+            "--users: found no --part, expected --part=step|names|plan|checkpoint",
+        ),
         ("to-tfds --source=beauty --output=", "--output: found an empty value"),
         ("report x --flagfile=x", "--flagfile: no such flag"),
         (f"train {QUICKSTART} --undefok=x --x", "--undefok: no such flag"),
         (f"train {QUICKSTART} --noconfig.profile=true", "--noconfig.profile=true does not take"),
         (f"train {QUICKSTART} --config.seed={2**63}", f"config.seed: found {2**63}, expected at m"),
-        (f"audit {QUICKSTART} --workdir=x", "--workdir: found --config beside it"),
+        (f"audit {QUICKSTART} --workdir=x", "--workdir: found together with --config"),
         ("report nowhere", "error: nowhere: found no run.json"),
         (f"train {QUICKSTART} --config=x", "--config: found it 2 times, expected once"),
         ("sweep --config=x --sweep=y --config.seed", "--config.seed: found no value"),
@@ -174,7 +177,7 @@ def test_wrong_command_lines_end_in_one_line(
     ],
     ids=" ".join,
 )
-def test_help_and_wrong_flags_do_not_wait_for_jax(arguments: list[str]) -> None:
+def test_help_and_wrong_flags_do_not_import_jax(arguments: list[str]) -> None:
     code = (
         "import sys; from genrec_jax.cli.launch import by_name; "
         "code = by_name(sys.argv); assert 'jax' not in sys.modules; sys.exit(code)"
@@ -183,11 +186,11 @@ def test_help_and_wrong_flags_do_not_wait_for_jax(arguments: list[str]) -> None:
     assert done.returncode == (0 if "--help" in arguments else 2), done.stderr
 
 
-# ------------------------------------------------------------------ modules that are no commands
+# ------------------------------------------------------------------ modules that are not commands
 
 
 @pytest.mark.parametrize(
-    ("module", "now"),
+    ("module", "hint"),
     [
         *(
             (f"genrec_jax.{name}", f"use python -m genrec_jax {new}")
@@ -199,17 +202,17 @@ def test_help_and_wrong_flags_do_not_wait_for_jax(arguments: list[str]) -> None:
         ("genrec_jax.models.bart", "python -m genrec_jax --help lists the commands"),
     ],
 )
-def test_a_module_that_is_no_command(
-    module: str, now: str, capsys: pytest.CaptureFixture[str]
+def test_a_module_that_is_not_a_command(
+    module: str, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
         refuse_module(["python", "-m", module, "--workdir=x"])
     assert stopped.value.code == 2
-    assert the_error(capsys) == f"error: python -m {module}: no such command, {now}\n"
+    assert the_error(capsys) == f"error: python -m {module}: no such command, {hint}\n"
 
 
 @pytest.mark.parametrize("module", ["genrec_jax.mix", "genrec_jax.cli.sweep", "genrec_jax.data"])
-def test_python_refuses_such_a_module(module: str) -> None:
+def test_python_refuses_a_module_that_is_not_a_command(module: str) -> None:
     done = run("-um", module, "--workdir=genrec_jax.main")
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: python -m {module}: no such command, ")
@@ -229,11 +232,11 @@ def test_python_refuses_such_a_module(module: str) -> None:
         ("", ""),
     ],
 )
-def test_only_pythons_own_module_counts(words: str, module: str) -> None:
+def test_only_the_module_that_python_runs_counts(words: str, module: str) -> None:
     assert module_of(["python", *words.split()]) == module
 
 
-def test_programs_of_others_may_name_our_modules(tmp_path: Path) -> None:
+def test_other_programs_may_name_our_modules(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("import genrec_jax, sys; print(sys.argv[1:])")
     done = run("-m", "mine", "genrec_jax.sweep", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "['genrec_jax.sweep']\n"), done.stderr
@@ -255,7 +258,7 @@ def test_programs_of_others_may_name_our_modules(tmp_path: Path) -> None:
     ],
 )
 def test_streams_that_are_closed_or_narrow(pipeline: str, code: int) -> None:
-    # The reader is gone before the first byte: Python needs longer than that to start.
+    # The reader exits before the first byte, because Python takes longer than that to start.
     line = pipeline.format(f"{sys.executable} -m genrec_jax")
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert done.returncode == code
@@ -268,13 +271,13 @@ def test_streams_that_are_closed_or_narrow(pipeline: str, code: int) -> None:
 # ------------------------------------------------------------------------- Ctrl-C
 
 
-def test_an_interrupt_during_an_import_ends_at_once(tmp_path: Path) -> None:
-    """Of a module that swallows exceptions, as some do that have parts in C."""
+def test_an_interrupt_during_an_import_ends_the_process(tmp_path: Path) -> None:
+    """The imported module swallows exceptions, as some extension modules do."""
     (tmp_path / "slow.py").write_text(
         "import os, signal\n"
         "try: os.kill(os.getpid(), signal.SIGINT)\n"
         "except KeyboardInterrupt: pass\n"
-        "print('went on')\n"
+        "print('continued')\n"
     )
     code = (
         "import signal; from genrec_jax.core.interrupts import handle\n"
@@ -287,7 +290,7 @@ def test_an_interrupt_during_an_import_ends_at_once(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "raised\n", "interrupted\n")
 
 
-def test_an_interrupt_is_not_lost_where_exceptions_are() -> None:
+def test_an_interrupt_is_not_lost_where_exceptions_are_discarded() -> None:
     code = (
         "import os, signal, time; from genrec_jax.core.interrupts import handle\n"
         "signal.signal(signal.SIGINT, handle)\n"
@@ -302,7 +305,7 @@ def test_an_interrupt_is_not_lost_where_exceptions_are() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "after\nraised\n", "")
 
 
-def test_what_fails_because_of_an_interrupt_is_one() -> None:
+def test_an_error_caused_by_an_interrupt_ends_as_interrupted() -> None:
     code = (
         "import signal, sys; from genrec_jax.core.endings import run_command\n"
         "from genrec_jax.core.errors import InputError\n"

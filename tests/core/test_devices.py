@@ -1,4 +1,4 @@
-"""A run on several devices and in several processes is that on one device, but for rounding."""
+"""Runs on several devices or in several processes equal the run on one device up to rounding."""
 
 import json
 import os
@@ -22,12 +22,12 @@ from genrec_jax.core.errors import InputError
 from genrec_jax.core.file_lock import locked
 from genrec_jax.data.sequences import Examples
 from genrec_jax.main import main
-from genrec_jax.training.resident import put_examples
+from genrec_jax.training.multi_step import put_examples
 
 FOUR_DEVICES = "--xla_force_host_platform_device_count=4"
 LITTLE_EFFORT = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 SAVE_RARELY = "--config.checkpoint_every_steps=0"
-# A phase less, and a search that compiles quickly.
+# Only one phase, and a search that compiles quickly.
 SHORT = [
     *("--config.pretrain.epochs=0", "--config.finetune.epochs=1"),
     "--config.evaluate.search=exhaustive",
@@ -35,25 +35,25 @@ SHORT = [
 GLOO = (
     "[Gloo] Rank 1 is connected to 1 peer ranks. Expected number of connected peer ranks is : 1\n"
 )
-# So that a signal comes before the end, and is heard at once.
+# Makes steps slow and listeners fast, so that a signal arrives before the run ends.
 SLOW_STEPS = """
 import time
 from genrec_jax.training import phase
 from genrec_jax.core import processes
-processes.SECONDS_BETWEEN_LOOKS = 0.05
-class Slow(phase.ResidentTrainer):
-    def run(self, *call):
+processes.SECONDS_BETWEEN_LOOKUPS = 0.05
+class Slow(phase.MultiStepTrainer):
+    def run(self, *arguments):
         time.sleep(0.2)
-        return super().run(*call)
-phase.ResidentTrainer = Slow
+        return super().run(*arguments)
+phase.MultiStepTrainer = Slow
 """
 
 
 def start(workdir: Path, cache: Path, *changes: str, code: str = "", xla: str = "") -> Any:
-    """A run's process with little effort of XLA, since most of its time is compilation.
+    """Start a run in a process where XLA optimises little, because most of its time is compilation.
 
-    Its own flags, not the tests': this process may not have started XLA yet, and what it compiles
-    for the tests that follow must be what other processes compile.
+    The flags are set for that process only. The programs that this process compiles for later tests
+    must be the same as in other processes.
     """
     variables = {"GENREC_CACHE_DIR": str(cache), "XLA_FLAGS": f"{LITTLE_EFFORT} {xla}"}
     environment = {**os.environ, **variables}
@@ -85,7 +85,7 @@ def free_port() -> int:
 
 
 def start_two(workdir: Path, cache: Path, *changes: str, code: str = "") -> list[Any]:
-    """The same run in two processes of one CPU device each, which talk by gloo."""
+    """Start one run in two processes with one CPU device each, connected by gloo."""
     flags = [*changes, f"--coordinator=localhost:{free_port()}", "--processes=2"]
     return [start(workdir, cache, *flags, f"--process={number}", code=code) for number in range(2)]
 
@@ -95,7 +95,7 @@ def run_two(workdir: Path, cache: Path, *changes: str) -> list[tuple[int, str, s
 
 
 def start_on_four(workdir: Path, cache: Path, *changes: str, code: str = "") -> Any:
-    """In one process with four devices."""
+    """Start a run in one process with four devices."""
     return start(workdir, cache, *changes, code=code, xla=FOUR_DEVICES)
 
 
@@ -104,18 +104,18 @@ def run_on_four(workdir: Path, cache: Path, *changes: str) -> tuple[int, str, st
 
 
 def table(output: str) -> str:
-    """The last table of metrics, without what it took."""
+    """Return the last table of metrics of an output, without the time it took."""
     return output[output.rindex("synthetic, validation") :]
 
 
-def check_equal(ours: Path, theirs: Path) -> None:
-    """Losses and metrics of two finished runs, to 1e-5 relative; every user counted once."""
-    for found, expected in zip(lines(ours), lines(theirs), strict=True):
-        assert found.keys() == expected.keys()
+def check_equal(actual: Path, reference: Path) -> None:
+    """Compare losses and metrics of two finished runs to 1e-5 relative; each user counts once."""
+    for line, expected in zip(lines(actual), lines(reference), strict=True):
+        assert line.keys() == expected.keys()
         for name, value in expected.items():
-            wanted = value if isinstance(value, str) else pytest.approx(value, rel=1e-5)
-            assert found[name] == wanted, (name, expected["step"])
-    results = [json.loads((folder / "results.json").read_text()) for folder in (ours, theirs)]
+            close = value if isinstance(value, str) else pytest.approx(value, rel=1e-5)
+            assert line[name] == close, (name, expected["step"])
+    results = [json.loads((folder / "results.json").read_text()) for folder in (actual, reference)]
     assert results[0]["metrics"] == pytest.approx(results[1]["metrics"], rel=1e-5)
     assert results[0]["counts"] == results[1]["counts"]
     assert results[0]["counts"]["users"] == 80  # in batches of 64
@@ -125,10 +125,10 @@ def check_equal(ours: Path, theirs: Path) -> None:
 
 
 def test_two_processes_are_one_run(cache: Path, tmp_path: Path) -> None:
-    """Finetuning alone, tables in two parts; the other tests here are `slow`."""
-    alone = start(tmp_path / "one", cache, *SHORT)  # beside the two, to fill the cores
+    """Finetuning only, with tables in two parts; the longer tests are `slow`."""
+    single = start(tmp_path / "one", cache, *SHORT)  # at the same time, to use all cores
     pair = start_two(tmp_path / "two", cache, *SHORT, "--config.model_parallel=2")
-    done = [finish(process) for process in (*pair, alone)]
+    done = [finish(process) for process in (*pair, single)]
     for code, output, errors in done:
         assert code == 0, output + errors
     assert "2 x cpu in 2 processes, id tables in 2 parts" in done[0][1]
@@ -136,10 +136,10 @@ def test_two_processes_are_one_run(cache: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_stop_together_and_four_devices_go_on(
+def test_two_processes_stop_together_and_four_devices_resume(
     on_one: Path, cache: Path, tmp_path: Path
 ) -> None:
-    """SIGTERM to the second alone; then one process, four devices, tables in two parts."""
+    """SIGTERM to process 1 only; then one process with four devices and tables in two parts."""
     folder = tmp_path / "run"
     processes = start_two(folder, cache, SAVE_RARELY, code=SLOW_STEPS)
     for line in processes[0].stdout:
@@ -149,7 +149,7 @@ def test_two_processes_stop_together_and_four_devices_go_on(
     (code, _, errors), (second_code, output, second_errors) = map(finish, processes)
     assert (code, second_code) == (75, 75), errors + second_errors
     assert "stopped by SIGTERM; rerun the command to resume" in errors
-    assert output.replace(GLOO, "") == ""  # the first alone speaks
+    assert output.replace(GLOO, "") == ""  # only process 0 prints
     assert "stopped by" not in second_errors
     stopped = checkpoints(folder)[-1]
     assert EPOCHS * 10 < stopped < 2 * EPOCHS * 10
@@ -157,7 +157,7 @@ def test_two_processes_stop_together_and_four_devices_go_on(
 
     code, output, errors = run_on_four(folder, cache, SAVE_RARELY, "--config.model_parallel=2")
     assert code == 0, output + errors
-    assert f"going on from the checkpoint of step {stopped}" in output
+    assert f"resuming from the checkpoint of step {stopped}" in output
     assert "4 x cpu in 1 process, id tables in 2 parts" in output
     check_equal(folder, on_one)
 
@@ -165,7 +165,7 @@ def test_two_processes_stop_together_and_four_devices_go_on(
 @pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 2])
 def test_two_processes(parts: int, on_one: Path, cache: Path, tmp_path: Path) -> None:
-    """From the start to the end; then a ranking on one device, and one that goes the other way."""
+    """A whole run; then two processes rank with a run of one device, and one with theirs."""
     folder = tmp_path / "run"
     for code, output, errors in run_two(folder, cache, f"--config.model_parallel={parts}"):
         assert code == 0, output + errors
@@ -176,11 +176,11 @@ def test_two_processes(parts: int, on_one: Path, cache: Path, tmp_path: Path) ->
     pairs = [finish(one) for one in start_two(on_one, cache, *evaluate)]
     assert [code for code, _, _ in pairs] == [0, 0], pairs
     assert table(pairs[0][1]) == table(output)
-    lists = [folder / "predictions" / "evaluate_validation.parquet" for folder in (folder, on_one)]
-    ours, theirs = map(pq.read_table, lists)
-    assert ours["user"].to_pylist() == theirs["user"].to_pylist()
-    assert len(set(ours["user"].to_pylist())) == 80
-    assert ours["items"].to_pylist() == theirs["items"].to_pylist()
+    files = [folder / "predictions" / "evaluate_validation.parquet" for folder in (folder, on_one)]
+    actual, reference = map(pq.read_table, files)
+    assert actual["user"].to_pylist() == reference["user"].to_pylist()
+    assert len(set(actual["user"].to_pylist())) == 80
+    assert actual["items"].to_pylist() == reference["items"].to_pylist()
 
 
 @pytest.mark.slow
@@ -197,7 +197,7 @@ def test_four_devices(parts: int, on_one: Path, cache: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_from_four_devices(on_one: Path, cache: Path, tmp_path: Path) -> None:
+def test_two_processes_resume_from_four_devices(on_one: Path, cache: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = start_on_four(folder, cache, "--config.model_parallel=4", code=SLOW_STEPS)
     for line in process.stdout:
@@ -211,8 +211,8 @@ def test_two_processes_go_on_from_four_devices(on_one: Path, cache: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_takes_the_other_with_it(cache: Path, tmp_path: Path) -> None:
-    """By JAX's heartbeat, or by the connection that breaks; the run resumes from its checkpoint."""
+def test_a_process_that_dies_ends_the_other(cache: Path, tmp_path: Path) -> None:
+    """JAX notices by heartbeat or broken connection; the run then resumes from its checkpoint."""
     folder = tmp_path / "run"
     first, second = start_two(folder, cache, code=SLOW_STEPS)
     for line in first.stdout:
@@ -224,10 +224,10 @@ def test_a_process_that_dies_takes_the_other_with_it(cache: Path, tmp_path: Path
     assert code not in (0, 75)
     for code, output, errors in run_two(folder, cache):
         assert code == 0, output + errors
-    assert "going on from the checkpoint of step" in (folder / "log.txt").read_text()
+    assert "resuming from the checkpoint of step" in (folder / "log.txt").read_text()
 
 
-# ------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------ invalid flags and sizes
 
 
 @pytest.mark.slow
@@ -240,12 +240,12 @@ def test_a_second_run_in_the_folder_is_refused_in_both_processes(
     with locked(folder / "run.lock", "--workdir=run"):
         (code, _, errors), (second_code, _, second_errors) = run_two(folder, cache)
     assert (code, second_code) == (2, 2)
-    assert "another process works on it (pid" in errors
+    assert "in use by another process (pid" in errors
     assert "error" not in second_errors
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--process=1", "--processes=2"], "--coordinator: missing"),
         (["--coordinator=a:1", "--process=2", "--processes=2"], "--process: found 2, expected a"),
@@ -256,7 +256,7 @@ def test_a_second_run_in_the_folder_is_refused_in_both_processes(
             )
             for text in ("nonsense", "a:b", "a:", "a:99999", "a:0", ":5")
         ),
-        (["--distributed", "--processes=2"], "--distributed: found --coordinator, --processes"),
+        (["--distributed", "--processes=2"], "--distributed: found together with --coordinator"),
         (
             ["--mode=audit", "--coordinator=a:1"],
             "--coordinator: no such flag; it is a flag of train",
@@ -266,16 +266,16 @@ def test_a_second_run_in_the_folder_is_refused_in_both_processes(
     ],
 )
 def test_flags(
-    flags: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["main", *ARGUMENTS, f"--workdir={tmp_path / 'run'}", *flags]) == 2
-    assert f"error: {told}" in capsys.readouterr().err
+    assert f"error: {message}" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("--config.pretrain.batch_size=6", "config.pretrain.batch_size: found 6, expected a"),
         ("--config.finetune.accumulate=4", "config.finetune.batch_size / accumulate = 4: found 2,"),
@@ -283,12 +283,12 @@ def test_flags(
         ("--config.model_parallel=3", "config.model_parallel: found 3, expected a divisor of the"),
     ],
 )
-def test_batches_that_four_devices_cannot_split(
-    change: str, told: str, cache: Path, tmp_path: Path
+def test_batch_sizes_that_four_devices_cannot_split(
+    change: str, message: str, cache: Path, tmp_path: Path
 ) -> None:
     code, _, errors = run_on_four(tmp_path / "run", cache, change)
     assert code == 2
-    assert f"error: {told}" in errors
+    assert f"error: {message}" in errors
     assert not (tmp_path / "run").exists()
 
 
@@ -299,11 +299,11 @@ def test_more_interactions_than_a_device_can_number() -> None:
         put_examples(Examples(many, one, one, one, one))
 
 
-# ------------------------------------------------------------------ agreeing
+# ------------------------------------------------------------------ agreements
 
 
 def test_processes_agree() -> None:
-    """Three of them, without devices: results, failures, and places that all save and stop at."""
+    """Three processes without devices agree on results, failures, and when to save and stop."""
     address = f"localhost:{free_port()}"
     script = str(ROOT / "tests" / "agreeing.py")
     command = [sys.executable, script, address, "3"]
@@ -311,30 +311,30 @@ def test_processes_agree() -> None:
         subprocess.Popen([*command, str(number)], stdout=subprocess.PIPE, text=True)
         for number in range(3)
     ]
-    found = [json.loads(one.communicate(timeout=120)[0].splitlines()[-1]) for one in running]
+    answers = [json.loads(one.communicate(timeout=120)[0].splitlines()[-1]) for one in running]
     assert [one.returncode for one in running] == [0, 0, 0]
-    for number, answer in enumerate(found):
-        assert answer["once"] == [1, 2.5]
-        assert answer["together"] == number
+    for number, answer in enumerate(answers):
+        assert answer["process 0"] == [1, 2.5]
+        assert answer["barrier"] == number
         assert answer["failures"] == ["from 0", "from 1", "from 2"]
         assert answer["not finite"] == [3, "loss inf"]
         assert answer["unknown"] == ("KeyError: x" if number else "'x'")
         assert answer["nested"] == 5
-        assert answer["stopped"] == found[0]["stopped"]
-        assert answer["saved"] == found[0]["saved"]
-        assert answer["unsaved"] == found[0]["unsaved"]
-        assert answer["everywhere"] == [0, 1, 2]
+        assert answer["stopped"] == answers[0]["stopped"]
+        assert answer["saved"] == answers[0]["saved"]
+        assert answer["unsaved"] == answers[0]["unsaved"]
+        assert answer["gathered"] == [0, 1, 2]
         assert answer["late"] == "SIGINT"
         assert answer["never"] is None
-    assert found[0]["stopped"][1] == "SIGTERM"
-    assert found[0]["stopped"][0] >= found[0]["saved"][-1]
-    # The third save and the stop are requested at once. The stop may come first: then the save is
-    # still requested, for all of them.
-    third_is_requested = found[0]["unsaved"] is not None
-    assert len(found[0]["saved"]) == (2 if third_is_requested else 3)
+    assert answers[0]["stopped"][1] == "SIGTERM"
+    assert answers[0]["stopped"][0] >= answers[0]["saved"][-1]
+    # The third save and the stop are requested together. If the stop comes first, the save remains
+    # requested in all processes.
+    third_is_requested = answers[0]["unsaved"] is not None
+    assert len(answers[0]["saved"]) == (2 if third_is_requested else 3)
 
 
-def test_one_device_is_a_mesh_too() -> None:
+def test_one_device_is_also_a_mesh() -> None:
     devices = Devices.all()
     assert devices.count == 1
     assert str(devices) == "1 x cpu in 1 process, id tables in 1 part"

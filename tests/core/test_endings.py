@@ -1,4 +1,4 @@
-"""How every command ends on a full, read-only or missing disk: code 74, one line with the path."""
+"""Commands on a full, read-only or missing disk end with code 74 and one line with the path."""
 
 import errno
 import resource
@@ -74,7 +74,9 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("library", WRITERS)
-def test_what_a_library_raises_is_known_as_a_disk_fault(library: str, tmp_path: Path) -> None:
+def test_the_exceptions_of_libraries_are_recognised_as_disk_faults(
+    library: str, tmp_path: Path
+) -> None:
     with disk(tmp_path / "disk", "100k") as folder:
         for message in (FULL, READ_ONLY):
             with pytest.raises(Exception) as raised:  # noqa: PT011, of any type
@@ -86,7 +88,7 @@ def test_what_a_library_raises_is_known_as_a_disk_fault(library: str, tmp_path: 
             make_read_only(folder)
 
 
-def test_other_errors_are_not_the_disks() -> None:
+def test_other_errors_are_not_disk_faults() -> None:
     for error in (ValueError("found 3, expected 2"), OSError("no route to host"), KeyError("x")):
         assert disk_fault(error) is None
         assert ending(error) is None
@@ -96,7 +98,7 @@ def test_other_errors_are_not_the_disks() -> None:
         raise InputError("a line")
 
 
-def test_the_code_and_the_line_of_each_ending() -> None:
+def test_the_exit_code_and_message_of_each_ending() -> None:
     full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
     code, line = ending(full) or (0, "")
     assert code == 2
@@ -108,7 +110,7 @@ def test_the_code_and_the_line_of_each_ending() -> None:
     assert ending(KeyboardInterrupt(), "cut") == (130, "cut")
 
 
-def test_a_fault_of_the_program_ends_in_a_traceback() -> None:
+def test_an_internal_error_ends_in_a_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 // 0)
 
@@ -118,7 +120,7 @@ def test_a_fault_of_the_program_ends_in_a_traceback() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run; beside it what the other commands read."""
+    """A finished run, in a folder with the inputs of the other commands."""
     folder = tmp_path_factory.mktemp("endings")
     assert command(CONFIG, f"--workdir={folder / 'run'}", *SMALL_MODEL) == 0
     lines = (f"u{user},i{(user + 7 * at) % 40},{at}\n" for user in range(200) for at in range(9))
@@ -175,7 +177,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def the_line(capsys: pytest.CaptureFixture[str], folder: Path) -> str:
-    """The one line on standard error, which names what could not be written."""
+    """Return the one line on standard error, which names the path that cannot be written."""
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1, errors
     assert errors.startswith("error: ")
@@ -198,7 +200,7 @@ def test_a_read_only_disk(
 def test_a_file_where_a_folder_should_be(
     name: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Needs no right to mount."""
+    """Needs no permission to mount."""
     (tmp_path / "file").write_text("")
     capsys.readouterr()
     assert COMMANDS[name](run, tmp_path / "file") == 74
@@ -206,28 +208,28 @@ def test_a_file_where_a_folder_should_be(
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "sweep"])
-def test_a_full_disk_and_then_one_with_room(
+def test_a_full_disk_and_then_one_with_space(
     name: str, run: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Full at the first byte, and after some: each time another file does not fit."""
+    """The disk is full from the start, or later, so that each time another file does not fit."""
     for free in (0, 4096, 12_288, 40_960):
         fill(small_disk, free)
         capsys.readouterr()
         code = COMMANDS[name](run, small_disk)
         if code == 0:
             assert free > 0
-            return  # it needs no more than that
+            return  # the command needs no more space
         assert code == 74
         assert FULL in the_line(capsys, small_disk)
         (small_disk / FILLER).unlink()
         left = {path.name for path in small_disk.iterdir()}
-        # What is left is a folder of drafts, or the library's of settings: not what was asked for.
+        # Only a folder of drafts, or a folder of the library's settings, may be left.
         assert left <= {"out.parquet.parts", *(["out"] if name == "to_tfds" else [])}
         assert not list(small_disk.rglob("dataset_info.json"))
     assert COMMANDS[name](run, small_disk) == 0
 
 
-def test_a_full_disk_while_a_run_is_evaluated_and_mixed(
+def test_a_full_disk_while_a_run_is_evaluated_and_combined(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with disk(tmp_path / "disk", "20m") as folder:
@@ -240,10 +242,10 @@ def test_a_full_disk_while_a_run_is_evaluated_and_mixed(
         assert FULL in the_line(capsys, folder)
 
 
-def test_no_room_for_what_duckdb_spills(
+def test_no_space_for_the_data_that_duckdb_spills(
     run: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """DuckDB reports too little memory, since it cannot spill to the full disk."""
+    """DuckDB reports too little memory, because it cannot spill to the full disk."""
 
     def spill(config: object, name: str, scratch: Path) -> None:
         settings = {"memory_limit": "8MiB", "temp_directory": str(scratch / "spill"), "threads": 1}
@@ -268,7 +270,7 @@ def test_no_room_for_what_duckdb_spills(
     ],
     ids=" ".join,
 )
-def test_a_standard_output_that_is_full(arguments: list[str], run: Path, tmp_path: Path) -> None:
+def test_a_full_standard_output(arguments: list[str], run: Path, tmp_path: Path) -> None:
     arguments = [one.replace("RUN", str(run)).replace("OUT", str(tmp_path)) for one in arguments]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -284,7 +286,7 @@ def test_a_standard_output_that_is_full(arguments: list[str], run: Path, tmp_pat
     assert FULL in done.stderr
 
 
-# ------------------------------------------------------------------------------ what is behind
+# ------------------------------------------------------------------------------ other writes
 
 
 def test_a_full_cache_is_not_a_failed_download(
@@ -304,7 +306,7 @@ def test_a_full_cache_is_not_a_failed_download(
         hub.checkpoint_folder("facebook/bart-base")
 
 
-def test_no_room_for_what_a_run_writes_first(catalogue: Catalogue, small_disk: Path) -> None:
+def test_no_space_for_the_first_files_of_a_run(catalogue: Catalogue, small_disk: Path) -> None:
     folder = RunFolder(small_disk)
     fill(small_disk, 0)
     with pytest.raises(DiskError, match=f"{folder.identifiers} cannot be written: {FULL}"):
@@ -319,18 +321,18 @@ def test_no_room_for_what_a_run_writes_first(catalogue: Catalogue, small_disk: P
     writer.close()
 
 
-def test_a_ranking_cut_short_before_its_marker_is_started_over(tmp_path: Path) -> None:
+def test_a_ranking_interrupted_before_its_marker_starts_over(tmp_path: Path) -> None:
     output = tmp_path / "lists.parquet"
     parts = tmp_path / "lists.parquet.parts"
     parts.mkdir()
     (parts / f"{MARKER}.part").write_text("{")
     check_writable(output, "--output")
     (parts / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds something else"):
+    with pytest.raises(InputError, match="found other files"):
         check_writable(output, "--output")
 
 
-def test_no_half_line_is_left_in_the_file_of_a_study(tmp_path: Path) -> None:
+def test_no_partial_line_remains_in_the_file_of_a_study(tmp_path: Path) -> None:
     study = StudyFile(tmp_path / "study.log")
     study.append_logs([{"op": 0}])
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -344,8 +346,8 @@ def test_no_half_line_is_left_in_the_file_of_a_study(tmp_path: Path) -> None:
     assert list(study.read_logs(0)) == [{"op": 0}, {"op": 2}]
 
 
-def test_only_abandoned_writes_go_unreported() -> None:
-    """Of what C code cannot raise: tensorstore after a checkpoint that did not fit on the disk."""
+def test_only_abandoned_writes_are_not_reported() -> None:
+    """tensorstore reports these errors from C++ after a checkpoint did not fit on the disk."""
     reported: list[SimpleNamespace] = []
     for text in ("Event loop is closed", "another"):
         unraisable = SimpleNamespace(exc_value=RuntimeError(text))

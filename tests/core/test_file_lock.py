@@ -1,4 +1,4 @@
-"""A lock is held by one process, names it, and goes with it."""
+"""A file lock: one process holds it, the message names that process, and its end releases it."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ with locked(Path(sys.argv[1]), "x"):
 """
 
 
-def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> None:
     path = tmp_path / "run" / "run.lock"
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
@@ -30,12 +30,12 @@ def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> 
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with (
-            pytest.raises(InputError, match="another process works on it") as told,
+            pytest.raises(InputError, match="in use by another process") as raised,
             locked(path, "--workdir=run"),
         ):
             pass
-        assert f"--workdir=run: another process works on it (pid {holder.pid} on " in str(
-            told.value
+        assert f"--workdir=run: in use by another process (pid {holder.pid} on " in str(
+            raised.value
         )
         holder.kill()
         holder.wait()
@@ -47,7 +47,7 @@ def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> 
     assert not path.exists()
 
 
-def test_a_folder_that_stays_empty_goes_again(tmp_path: Path) -> None:
+def test_a_folder_that_stays_empty_is_removed(tmp_path: Path) -> None:
     with locked(tmp_path / "run" / "run.lock", "x"):
         pass
     assert list(tmp_path.iterdir()) == []

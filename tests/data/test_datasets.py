@@ -15,7 +15,7 @@ from genrec_jax.data.datasets import Asset, load_named
 from genrec_jax.data.sequences import next_item_examples
 from genrec_jax.data.synthetic import (
     SyntheticSpec,
-    oracle_lists,
+    oracle_rankings,
     synthetic_sequences,
     transition_matrix,
 )
@@ -107,8 +107,8 @@ def test_the_oracle_cannot_be_beaten_and_popularity_explains_nothing() -> None:
     sequences = synthetic_sequences(spec)
     assert sequences.lengths.min() == spec.shortest
     assert sequences.lengths.max() == spec.longest
-    examples = next_item_examples(sequences, holdout=0)
-    reached = metrics(oracle_lists(spec, examples, 10), examples.targets)["HR@10"]
+    examples = next_item_examples(sequences, n_excluded=0)
+    reached = metrics(oracle_rankings(spec, examples, 10), examples.targets)["HR@10"]
     # Expected: the ten largest probabilities of each row, each last item as it occurs.
     last = sequences.items[examples.stops - 1]
     expected = np.sort(matrix, axis=1)[:, -10:].sum(axis=1)[last].mean()
@@ -118,8 +118,8 @@ def test_the_oracle_cannot_be_beaten_and_popularity_explains_nothing() -> None:
 def test_the_oracle_without_the_history_against_loops() -> None:
     spec = SyntheticSpec(users=50, items=15)
     matrix = transition_matrix(spec)
-    examples = next_item_examples(synthetic_sequences(spec), holdout=0)
-    found = oracle_lists(spec, examples, 10, exclude_history=True)
+    examples = next_item_examples(synthetic_sequences(spec), n_excluded=0)
+    found = oracle_rankings(spec, examples, 10, exclude_history=True)
     for row in range(len(examples)):
         history = examples.history(row).tolist()
         ranked = sorted(range(15), key=lambda item: (-matrix[history[-1], item], item))

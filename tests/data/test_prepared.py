@@ -15,7 +15,7 @@ from genrec_jax.data.prepared import (
     USERS,
     Prepared,
     is_prepared,
-    read_names,
+    read_log_metadata,
     read_prepared,
     write_prepared,
 )
@@ -47,7 +47,7 @@ def test_what_is_written_is_read(
     assert sequences.offsets.tolist() == [0, 3, 7]
     assert sequences.user_ids.tolist() == [1, 2]
     assert sequences.item_ids.tolist() == [1, 2, 3]
-    names = read_names(tmp_path)
+    names = read_log_metadata(tmp_path)
     assert names.user_ids == ["a b", "ü\n"]
     assert names.item_ids == ["x", "y" * 300, "0"]
     assert names.titles == ["A title", None, "<b>"]
@@ -64,7 +64,7 @@ def test_damage_is_told(file: str, tmp_path: Path) -> None:
     flipped[len(content) // 2] ^= 1
     for damaged in (bytes(flipped), content[:-7], b""):
         (tmp_path / file).write_bytes(damaged)
-        for read in (read_prepared, read_names):
+        for read in (read_prepared, read_log_metadata):
             with pytest.raises(InputError, match=f"{file}: found .* bytes with sha256"):
                 read(tmp_path)
     (tmp_path / file).unlink()
@@ -79,7 +79,7 @@ def test_damage_is_told(file: str, tmp_path: Path) -> None:
         ("[]", "cannot be read as a dataset's record"),
         ('{"format_version": 2}', "cannot be read as a dataset's record"),
         ({"format_version": 2}, "found format_version 2, expected 1"),
-        ({"users": "2"}, "of another type"),
+        ({"users": "2"}, "another type"),
         ({"users": 3}, "found 2 users with 7 interactions, expected 3 with 7"),
         ({"interactions": 6}, "cannot be read as a dataset's sequences"),
         ({"items": 2}, "found item numbers 1 to 3, expected 1 to 2"),

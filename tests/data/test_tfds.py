@@ -15,12 +15,12 @@ from genrec_jax.cli.to_tfds import main
 from genrec_jax.core.errors import InputError
 from genrec_jax.data import tfds_builder
 from genrec_jax.data.datasets import load_named, named_datasets
-from genrec_jax.data.prepared import Names, read_names, read_prepared
+from genrec_jax.data.prepared import LogMetadata, read_log_metadata, read_prepared
 from genrec_jax.data.sequences import UserSequences
 from genrec_jax.data.tfds_export import build
-from genrec_jax.data.tfds_reader import read_tfds, read_tfds_names
+from genrec_jax.data.tfds_reader import read_tfds, read_tfds_log_metadata
 from genrec_jax.models.run_config import DataConfig
-from genrec_jax.runs.dataset import load_names, load_sequences
+from genrec_jax.runs.dataset import load_log_metadata, load_sequences
 
 
 @pytest.fixture(scope="module")
@@ -41,29 +41,29 @@ def assert_same(found: UserSequences, expected: UserSequences) -> None:
         assert ours.dtype == theirs.dtype, name
 
 
-def plain(names: Names) -> Names:
+def plain(names: LogMetadata) -> LogMetadata:
     """An empty title is none here."""
-    return Names(
+    return LogMetadata(
         names.user_ids, names.item_ids, [title or None for title in names.titles], names.attributes
     )
 
 
 def test_a_prepared_folder_is_the_same_dataset(folder: Path, prepared: Path) -> None:
     assert_same(read_tfds(folder), read_prepared(prepared))
-    assert read_tfds_names(folder) == plain(read_names(prepared))
+    assert read_tfds_log_metadata(folder) == plain(read_log_metadata(prepared))
 
 
 def test_training_takes_the_folder_as_its_file(folder: Path, prepared: Path) -> None:
     found, expected = (DataConfig(name="file", file=str(path)) for path in (folder, prepared))
     assert_same(load_sequences(found), load_sequences(expected))
-    assert load_names(found) == plain(read_names(prepared))
+    assert load_log_metadata(found) == plain(read_log_metadata(prepared))
 
 
 def test_a_row_is_a_user_or_an_item_for_whoever_opens_the_folder(
     folder: Path, prepared: Path
 ) -> None:
     builder = tfds.builder_from_directory(folder)
-    expected, names = read_prepared(prepared), read_names(prepared)
+    expected, names = read_prepared(prepared), read_log_metadata(prepared)
     users, items = (builder.as_data_source(split) for split in ("users", "items"))
     assert (len(users), len(items)) == (expected.n_users, expected.n_items)
     for row in (0, 1, 57, 119):
@@ -92,7 +92,7 @@ def test_a_named_dataset_from_outside(
     builder.download_and_prepare()
     found = Path(builder.data_dir)
     assert_same(read_tfds(found), load_named("beauty", str(data_dir)))
-    assert read_tfds_names(found) is None  # numbers alone
+    assert read_tfds_log_metadata(found) is None  # numbers alone
 
 
 def test_all_named_datasets_have_a_config() -> None:
@@ -158,7 +158,7 @@ def test_rows_in_any_order_are_the_same_dataset(
     messages = tfds_reader._messages
     monkeypatch.setattr(tfds_reader, "_messages", shuffled)
     assert_same(read_tfds(folder), read_prepared(prepared))
-    assert read_tfds_names(folder) == plain(read_names(prepared))
+    assert read_tfds_log_metadata(folder) == plain(read_log_metadata(prepared))
 
 
 def test_damaged_folders_are_told(copy: Path, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_damaged_folders_are_told(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as a dataset of `genrec`"):
         read_tfds(copy)
     with pytest.raises(InputError, match="cannot be read as a dataset of `genrec`"):
-        read_tfds_names(tmp_path)
+        read_tfds_log_metadata(tmp_path)
 
 
 def test_the_command(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,4 +206,4 @@ def test_beam_writes_the_same(prepared: Path, tmp_path: Path) -> None:
     pytest.importorskip("apache_beam")
     found = build(str(prepared), tmp_path, beam=True)
     assert_same(read_tfds(found), read_prepared(prepared))
-    assert read_tfds_names(found) == plain(read_names(prepared))
+    assert read_tfds_log_metadata(found) == plain(read_log_metadata(prepared))

@@ -1,4 +1,4 @@
-"""Decoding of the real model against PyTorch: cached logits, `generate`, and exact scores."""
+"""Decoding of GenRec compared with PyTorch: cached logits, `generate`, and exact scores."""
 
 from functools import partial
 
@@ -22,12 +22,12 @@ from genrec_jax.models.tables import Tables
 USERS, ITEMS, B, H, T = 5, 7, 4, 3, 12
 PAD, EOS, V = 1, 2, 60
 compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-NAMES = 30
+N_IDENTIFIERS = 30
 
 
 @pytest.fixture(scope="module")
 def bart():
-    """It ends some of its texts early, some late and some never."""
+    """A BART that ends some of its texts early, some late and some never."""
     bart = small_bart(V)
     bart.final_logits_bias[0, EOS] += 1.0
     return bart
@@ -43,13 +43,13 @@ def model(bart, tmp_path_factory) -> GenRec:
 
 
 @pytest.fixture(scope="module")
-def sentence() -> EncoderInput:
-    """Sentences of random lengths and ids; slot H + 1 carries no id."""
+def encoder_input() -> EncoderInput:
+    """Input sequences of random lengths and ids; segment H + 1 has no id."""
     rng = np.random.default_rng(0)
-    slots = np.sort(rng.integers(0, H + 2, (B, T)), axis=1)
+    segments = np.sort(rng.integers(0, H + 2, (B, T)), axis=1)
     return EncoderInput(
         tokens=jnp.asarray(rng.integers(3, V, (B, T))),
-        slots=jnp.asarray(slots),
+        segments=jnp.asarray(segments),
         users=jnp.array([0, 4, 2, -1]),
         items=jnp.array([[0, 6, 3], [1, 1, -1], [5, -1, -1], [-1, -1, -1]]),
         mask=jnp.asarray(np.arange(T) < np.array([[12], [9], [5], [2]])),
@@ -57,86 +57,86 @@ def sentence() -> EncoderInput:
 
 
 @pytest.fixture(scope="module")
-def torch_inputs(bart, model, sentence) -> dict[str, torch.Tensor]:
-    """The sentences as input embeddings, the id vectors added to torch's own."""
-    tokens = bart.model.shared(torch.tensor(np.asarray(sentence.tokens))).detach()
-    ids = torch.tensor(np.asarray(model.id_vectors(sentence)))
+def torch_inputs(bart, model, encoder_input) -> dict[str, torch.Tensor]:
+    """The inputs as embeddings: torch's token embeddings plus our id vectors."""
+    tokens = bart.model.shared(torch.tensor(np.asarray(encoder_input.tokens))).detach()
+    ids = torch.tensor(np.asarray(model.id_vectors(encoder_input)))
     return {
         "inputs_embeds": tokens + ids,
-        "attention_mask": torch.tensor(np.asarray(sentence.mask)),
+        "attention_mask": torch.tensor(np.asarray(encoder_input.mask)),
     }
 
 
 @pytest.fixture(scope="module")
-def names() -> list[tuple[int, ...]]:
-    """All begin with 7, 9, as BART's names begin with `Ġitem`, `_`; one begins another."""
+def identifiers() -> list[tuple[int, ...]]:
+    """Identifiers with the prefix 7, 9, like `Ġitem`, `_` in BART; one is a prefix of another."""
     rng = np.random.default_rng(4)
     drawn = {(7, 9, *rng.integers(10, 14, rng.integers(1, 5)).tolist()) for _ in range(200)}
-    return sorted(drawn)[:NAMES]
+    return sorted(drawn)[:N_IDENTIFIERS]
 
 
 @pytest.fixture(scope="module")
-def trie(names) -> Trie:
-    lengths = np.array([len(name) for name in names], np.int32)
-    tokens = np.full((len(names), lengths.max()), PAD, np.int32)
-    for row, name in enumerate(names):
-        tokens[row, : len(name)] = name
+def trie(identifiers) -> Trie:
+    lengths = np.array([len(identifier) for identifier in identifiers], np.int32)
+    tokens = np.full((len(identifiers), lengths.max()), PAD, np.int32)
+    for row, identifier in enumerate(identifiers):
+        tokens[row, : len(identifier)] = identifier
     return build_trie(tokens, lengths, EOS)
 
 
-def torch_log_probs(bart, torch_inputs, names: list[tuple[int, ...]]) -> np.ndarray:
-    """[B, names]: of each name and the `</s>` after it, one full pass of the decoder a name."""
-    scores = np.zeros((B, len(names)))
-    for column, name in enumerate(names):
-        decoder_tokens = torch.tensor([[EOS, *name]] * B)
+def torch_log_probs(bart, torch_inputs, identifiers: list[tuple[int, ...]]) -> np.ndarray:
+    """Return the log-probability of each identifier with `</s>`, by one decoder pass for each."""
+    scores = np.zeros((B, len(identifiers)))
+    for column, identifier in enumerate(identifiers):
+        decoder_tokens = torch.tensor([[EOS, *identifier]] * B)
         with torch.no_grad():
             logits = bart(**torch_inputs, decoder_input_ids=decoder_tokens).logits
         log_probs = torch.log_softmax(logits.double(), dim=-1)
-        labels = torch.tensor([[*name, EOS]] * B)
+        labels = torch.tensor([[*identifier, EOS]] * B)
         scores[:, column] = log_probs.gather(2, labels[..., None]).sum((1, 2))
     return scores
 
 
-def decoder_of(model: GenRec, sentence: EncoderInput) -> Decoder:
-    writer = model.writer(Tables(), model.encode(Tables(), sentence))
+def decoder_of(model: GenRec, encoder_input: EncoderInput) -> Decoder:
+    writer = model.writer(Tables(), model.encode(Tables(), encoder_input))
     return Decoder(writer.start, writer.extend, writer.reorder, writer.child_log_probs)
 
 
-def test_beams_step_by_step_give_the_logits_of_the_whole_decoder(model, sentence) -> None:
-    """Hypotheses change places at random; each must see its own tokens and no other's."""
+def test_cached_decoding_gives_the_logits_of_the_whole_decoder(model, encoder_input) -> None:
+    """Hypotheses are reordered at random; each must attend to its own tokens only."""
     rng = np.random.default_rng(1)
-    beams, later = 3, 4
-    beginning = (EOS, 7, 9)
-    decoder = decoder_of(model, sentence)
-    logits, cache = decoder.start(beginning, beams, later)
+    beams, n_more = 3, 4
+    prefix = (EOS, 7, 9)
+    decoder = decoder_of(model, encoder_input)
+    logits, cache = decoder.start(prefix, beams, n_more)
     advance = compiled(decoder.advance)
-    written = np.tile(beginning, (B, beams, 1))
-    whole_decoder = compiled(lambda tokens: model(sentence, tokens))
-    whole = whole_decoder(jnp.asarray(written[:, 0]))
+    generated = np.tile(prefix, (B, beams, 1))
+    whole_decoder = compiled(lambda tokens: model(encoder_input, tokens))
+    whole = whole_decoder(jnp.asarray(generated[:, 0]))
     np.testing.assert_allclose(logits, whole, atol=1e-5)
-    for step in range(later):
+    for step in range(n_more):
         parents = rng.integers(0, beams, (B, beams))
         tokens = rng.integers(3, V, (B, beams))
         cache = decoder.reorder(cache, jnp.asarray(parents))
-        position = jnp.asarray(len(beginning) + step)
-        nodes = jnp.zeros_like(tokens)  # not looked at by this head
+        position = jnp.asarray(len(prefix) + step)
+        nodes = jnp.zeros_like(tokens)  # not used by this head
         logits, cache = advance(jnp.asarray(tokens), nodes, position, cache)
-        written = np.take_along_axis(written, parents[..., None], axis=1)
-        written = np.concatenate([written, tokens[..., None]], axis=2)
+        generated = np.take_along_axis(generated, parents[..., None], axis=1)
+        generated = np.concatenate([generated, tokens[..., None]], axis=2)
         for beam in range(beams):
-            whole = whole_decoder(jnp.asarray(written[:, beam]))
+            whole = whole_decoder(jnp.asarray(generated[:, beam]))
             np.testing.assert_allclose(logits[:, beam], whole[:, -1], atol=1e-5)
 
 
 @pytest.mark.parametrize("beams", [1, 4, 20])
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
-def test_free_search_is_generate(
-    bart, model, sentence, torch_inputs, trie, beams: int, penalty: float
+def test_free_search_equals_generate(
+    bart, model, encoder_input, torch_inputs, trie, beams: int, penalty: float
 ) -> None:
-    """Token for token, with the scores; the texts may be any, finished or cut at the end."""
+    """Tokens and scores agree, for texts that end with `</s>` or at the maximum length."""
     spec = SearchSpec(beams, EOS, PAD, search="free", length_penalty=penalty)
     run = compiled(lambda s: beam_search(decoder_of(model, s), put_on_device(trie), spec))
-    found = run(sentence)
+    found = run(encoder_input)
     with torch.no_grad():
         expected = bart.generate(
             **torch_inputs,
@@ -154,7 +154,7 @@ def test_free_search_is_generate(
     if beams == 20:
         assert ended.any()
         assert not ended.all()
-    # Ours puts texts that are items first; here none is.
+    # Free search moves items to the front; no text is an item here.
     assert np.all(np.asarray(found.items) == -1)
     np.testing.assert_array_equal(found.tokens, theirs)
     if beams > 1:  # greedy search in torch has no scores of sequences
@@ -162,19 +162,19 @@ def test_free_search_is_generate(
         np.testing.assert_allclose(found.scores, scores, atol=2e-5)
 
 
-def test_exhaustive_search_is_one_pass_of_torch_a_name(
-    bart, model, sentence, torch_inputs, names, trie
+def test_exhaustive_search_equals_one_pass_of_torch_per_identifier(
+    bart, model, encoder_input, torch_inputs, identifiers, trie
 ) -> None:
-    expected = torch_log_probs(bart, torch_inputs, names)
+    expected = torch_log_probs(bart, torch_inputs, identifiers)
 
     @compiled
-    def score(sentence: EncoderInput, blocks: Blocks) -> jax.Array:
-        writer = model.writer(Tables(), model.encode(Tables(), sentence))
+    def score(encoder_input: EncoderInput, blocks: Blocks) -> jax.Array:
+        writer = model.writer(Tables(), model.encode(Tables(), encoder_input))
         return score_items(writer.block_states, writer.edge_log_probs, blocks)
 
     for size in (5, 1000):
         blocks = make_blocks(trie, EOS, size)
-        scores = score(sentence, blocks)
+        scores = score(encoder_input, blocks)
         np.testing.assert_allclose(scores, expected, atol=5e-5)
     items, best = best_items(scores, 20)
     order = np.argsort(-expected, axis=1)[:, :20]
@@ -183,40 +183,40 @@ def test_exhaustive_search_is_one_pass_of_torch_a_name(
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
-def test_constrained_search_is_generate_with_a_prefix_function(
-    bart, model, sentence, torch_inputs, names, trie, penalty: float
+def test_constrained_search_equals_generate_with_a_prefix_function(
+    bart, model, encoder_input, torch_inputs, identifiers, trie, penalty: float
 ) -> None:
-    """At as many beams as items; `generate` masks after its softmax, so scores agree too."""
+    """With as many beams as items. `generate` masks after its softmax, so scores agree too."""
     allowed: dict[tuple[int, ...], list[int]] = {}
-    for name in names:
-        for n, token in enumerate((*name, EOS)):
-            allowed.setdefault((*name, EOS)[:n], []).append(token)
+    for identifier in identifiers:
+        for n, token in enumerate((*identifier, EOS)):
+            allowed.setdefault((*identifier, EOS)[:n], []).append(token)
 
-    def continuations(_: int, written: torch.Tensor) -> list[int]:
-        return sorted(set(allowed.get(tuple(written[1:].tolist()), [PAD])))
+    def continuations(_: int, tokens: torch.Tensor) -> list[int]:
+        return sorted(set(allowed.get(tuple(tokens[1:].tolist()), [PAD])))
 
-    spec = SearchSpec(NAMES, EOS, PAD, length_penalty=penalty)
+    spec = SearchSpec(N_IDENTIFIERS, EOS, PAD, length_penalty=penalty)
     run = compiled(lambda s: beam_search(decoder_of(model, s), put_on_device(trie), spec))
-    found = run(sentence)
-    exact = torch_log_probs(bart, torch_inputs, names)
-    exact /= np.array([len(name) + 1 for name in names]) ** penalty
+    found = run(encoder_input)
+    exact = torch_log_probs(bart, torch_inputs, identifiers)
+    exact /= np.array([len(identifier) + 1 for identifier in identifiers]) ** penalty
     order = np.argsort(-exact, axis=1)
     np.testing.assert_array_equal(found.items, order)
     np.testing.assert_allclose(found.scores, np.take_along_axis(exact, order, axis=1), atol=5e-5)
     with torch.no_grad():
         theirs = bart.generate(
             **torch_inputs,
-            num_beams=NAMES,
-            num_return_sequences=NAMES,
+            num_beams=N_IDENTIFIERS,
+            num_return_sequences=N_IDENTIFIERS,
             length_penalty=penalty,
             early_stopping="never",
             max_length=trie.depth + 1,
             forced_eos_token_id=None,
             prefix_allowed_tokens_fn=continuations,
         )
-    rows = theirs.numpy().reshape(B, NAMES, -1)[:, :, 1:]
-    spelled = [[tuple(t for t in row.tolist() if t > EOS) for row in user] for user in rows]
-    # `generate` may take up a name again that it cannot go on with; its best ten are sound.
+    rows = theirs.numpy().reshape(B, N_IDENTIFIERS, -1)[:, :, 1:]
+    texts = [[tuple(t for t in row.tolist() if t > EOS) for row in user] for user in rows]
+    # `generate` may repeat an identifier that has no continuation; its best ten are valid.
     for user in range(B):
-        ours = [names[item] for item in np.asarray(found.items[user, :10])]
-        assert spelled[user][:10] == ours
+        ours = [identifiers[item] for item in np.asarray(found.items[user, :10])]
+        assert texts[user][:10] == ours

@@ -1,4 +1,4 @@
-"""Ranked lists in files: whole, in order, and gone on with after a kill."""
+"""Files of rankings: contents, order, and resuming after an interruption."""
 
 import dataclasses
 import json
@@ -15,14 +15,14 @@ from setups import genrec_setup
 from genrec_jax.core.errors import InputError
 from genrec_jax.data.sequences import Examples, UserSequences, next_item_examples
 from genrec_jax.decoding.predictions import _identity, check_writable, rank_to_file
-from genrec_jax.decoding.ranker import Ranker, unwatched
-from genrec_jax.decoding.ranking import RankedLists, join
+from genrec_jax.decoding.ranker import Ranker, without_progress
+from genrec_jax.decoding.ranking import Rankings, join
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.models.contract import init_params
 from genrec_jax.models.genrec.config import GenRecEvaluateConfig
 from genrec_jax.models.genrec.model import GenRecShape
 
-CHUNK = 13  # 60 users: four chunks and a rest
+CHUNK = 13  # 60 users: four full chunks and a partial one
 EVALUATE = GenRecEvaluateConfig(batch_size=8, beams=12, top_k=10)
 
 
@@ -58,16 +58,16 @@ def ranker(catalogue: Catalogue, shape: GenRecShape) -> Ranker:
 
 @pytest.fixture(scope="module")
 def examples(sequences: UserSequences) -> Examples:
-    return next_item_examples(sequences, holdout=0)
+    return next_item_examples(sequences, n_excluded=0)
 
 
 @pytest.fixture(scope="module")
-def lists(ranker: Ranker, examples: Examples) -> RankedLists:
+def rankings(ranker: Ranker, examples: Examples) -> Rankings:
     return ranker.rank(ranker.plan(examples, "test"), "test")
 
 
 class Watch:
-    """Counts the batches that are ranked, and stops the ranking at one of them."""
+    """Count the batches that are ranked, and interrupt the ranking at one of them."""
 
     def __init__(self, stop_at: int | None = None):
         self.batches = 0
@@ -81,34 +81,36 @@ class Watch:
             yield batch
 
 
-def write(path: Path, ranker: Ranker, examples: Examples, watch) -> RankedLists:
+def write(path: Path, ranker: Ranker, examples: Examples, watch) -> Rankings:
     plan = ranker.plan(examples, "test")
     return join(rank_to_file(path, ranker, examples, plan, "test", watch, CHUNK))
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
-def test_the_file_holds_every_list_in_order_by_the_datasets_ids(
-    suffix: str, ranker, examples, lists, catalogue, tmp_path: Path
+def test_the_file_contains_every_ranking_in_order_with_the_datasets_ids(
+    suffix: str, ranker, examples, rankings, catalogue, tmp_path: Path
 ) -> None:
     path = tmp_path / f"lists{suffix}"
-    found = write(path, ranker, examples, unwatched)
-    np.testing.assert_array_equal(found.items, lists.items)
-    # The padding of a batch differs by chunk, and with it the last digit.
-    np.testing.assert_allclose(found.scores, lists.scores, rtol=1e-5)
+    found = write(path, ranker, examples, without_progress)
+    np.testing.assert_array_equal(found.items, rankings.items)
+    # The padding of a batch differs by chunk, which changes the last digit.
+    np.testing.assert_allclose(found.scores, rankings.scores, rtol=1e-5)
     if suffix == ".parquet":
         rows = pq.read_table(path).to_pylist()
     else:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["user"] for row in rows] == catalogue.user_ids[examples.users].tolist()
     assert [row["target"] for row in rows] == catalogue.item_ids[examples.targets].tolist()
-    assert [row["items"] for row in rows] == catalogue.item_ids[lists.items].tolist()
+    assert [row["items"] for row in rows] == catalogue.item_ids[rankings.items].tolist()
     scores = np.array([row["scores"] for row in rows])
-    np.testing.assert_allclose(scores, lists.scores, atol=1e-5)
+    np.testing.assert_allclose(scores, rankings.scores, atol=1e-5)
     assert sorted(tmp_path.iterdir()) == [path]
 
 
-def test_parameters_in_bfloat16_are_told_apart(catalogue: Catalogue, shape: GenRecShape) -> None:
-    """A ranking is resumed for the same parameters alone: by sums of more than 8 bits."""
+def test_close_parameters_in_bfloat16_are_distinguished(
+    catalogue: Catalogue, shape: GenRecShape
+) -> None:
+    """A ranking resumes only with the same parameters, so their sums need more than 8 bits."""
     examples = Examples(*(np.zeros(0, np.int64) for _ in dataclasses.fields(Examples)))
     ranker = a_ranker(catalogue, dataclasses.replace(shape, dtype="bfloat16"))
     params = ranker.params
@@ -121,7 +123,7 @@ def test_parameters_in_bfloat16_are_told_apart(catalogue: Catalogue, shape: GenR
     assert found[0] != found[1]
 
 
-def test_a_ranking_cut_short_goes_on_where_it_was(ranker, examples, lists, tmp_path: Path) -> None:
+def test_an_interrupted_ranking_resumes(ranker, examples, rankings, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole.parquet", tmp_path / "cut.parquet"
     everything = Watch()
     write(whole, ranker, examples, everything)
@@ -130,10 +132,10 @@ def test_a_ranking_cut_short_goes_on_where_it_was(ranker, examples, lists, tmp_p
     assert not cut.exists()
     parts = sorted((tmp_path / "cut.parquet.parts").glob("*.parquet"))
     assert len(parts) == 2  # each chunk of 13 takes two batches of 8
-    rest = Watch()
-    again = write(cut, ranker, examples, rest)
-    assert rest.batches == everything.batches - 4
-    np.testing.assert_array_equal(again.items, lists.items)
+    remaining = Watch()
+    resumed = write(cut, ranker, examples, remaining)
+    assert remaining.batches == everything.batches - 4
+    np.testing.assert_array_equal(resumed.items, rankings.items)
     assert cut.read_bytes() == whole.read_bytes()
     assert not parts[0].parent.exists()
 
@@ -156,7 +158,7 @@ def test_other_parameters_or_another_search_start_over(
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_a_damaged_part_is_ranked_again(
-    damage: str, ranker, examples, lists, tmp_path: Path
+    damage: str, ranker, examples, rankings, tmp_path: Path
 ) -> None:
     path = tmp_path / "lists.parquet"
     with pytest.raises(KeyboardInterrupt):
@@ -167,41 +169,41 @@ def test_a_damaged_part_is_ranked_again(
     part.write_bytes(content[:200] if damage == "cut" else content[:4] + flipped)
     found = write(path, ranker, examples, watch := Watch())
     assert watch.batches == 9 - 2
-    np.testing.assert_array_equal(found.items, lists.items)
+    np.testing.assert_array_equal(found.items, rankings.items)
 
 
-def test_somebody_elses_folder_is_not_touched(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_touched(tmp_path: Path) -> None:
     parts = tmp_path / "lists.parquet.parts"
     parts.mkdir()
     (parts / "mine.txt").write_text("precious")
-    with pytest.raises(InputError, match="holds something else"):
+    with pytest.raises(InputError, match=r"lists\.parquet\.parts: found other files"):
         check_writable(tmp_path / "lists.parquet", "--output")
     assert (parts / "mine.txt").read_text() == "precious"
 
 
-def test_a_search_that_cannot_be_is_refused(catalogue, shape) -> None:
+def test_invalid_search_settings_are_rejected(catalogue, shape) -> None:
     for changes in ({"search": "bogus"}, {"beams": 5}):
         with pytest.raises(InputError):
             a_ranker(catalogue, shape, **changes)
 
 
 @pytest.mark.parametrize("search", ["constrained", "exhaustive"])
-def test_no_list_names_an_item_of_the_history_even_one_that_was_cut(
+def test_rankings_exclude_the_history_even_its_truncated_items(
     search: str, catalogue, shape, examples
 ) -> None:
-    """Most of these histories do not fit 24 tokens."""
+    """Many of these histories do not fit into 24 tokens."""
     ranker = a_ranker(catalogue, shape, max_tokens=24, exclude_history=True, search=search)
     plan = ranker.plan(examples, "test")
     assert np.mean(plan.examples.starts > examples.starts) > 0.3
-    lists = ranker.rank(plan, "test")
+    rankings = ranker.rank(plan, "test")
     for row in range(len(examples)):
-        found = set(lists.items[row].tolist())
+        found = set(rankings.items[row].tolist())
         assert len(found) == 10
         assert min(found) >= 0
         assert not found & set(examples.history(row).tolist())
 
 
-def test_beams_as_many_as_items_find_the_exact_lists(catalogue, shape, examples) -> None:
+def test_as_many_beams_as_items_find_the_exact_rankings(catalogue, shape, examples) -> None:
     ranker = a_ranker(catalogue, shape, beams=40, top_k=40)
     plan = ranker.plan(examples, "test")
     by_beams = ranker.rank(plan, "test")
@@ -210,16 +212,16 @@ def test_beams_as_many_as_items_find_the_exact_lists(catalogue, shape, examples)
     np.testing.assert_allclose(by_beams.scores, exact.scores, atol=1e-4)
     assert np.all(np.sort(exact.items, axis=1) == np.arange(40))
     total = jax.nn.logsumexp(exact.scores, axis=1)
-    assert np.all(np.asarray(total) < 0)  # texts that are no item have a share too
+    assert np.all(np.asarray(total) < 0)  # texts that are no item have a probability too
 
 
-def test_faults_are_told_before_anything_is_ranked(tmp_path: Path) -> None:
+def test_paths_are_checked_before_anything_is_ranked(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for path, told in (
-        (tmp_path / "lists.csv", "expected a name that ends in .parquet or .jsonl"),
+    for path, message in (
+        (tmp_path / "lists.csv", r"lists\.csv: found .*'\.csv', expected \.parquet or \.jsonl"),
         (tmp_path / "file" / "lists.parquet", "cannot be written"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             check_writable(path, "--output")
     with pytest.raises(InputError, match="cannot be written"):
         check_writable(tmp_path / ("x" * 248 + ".parquet"), "--output")

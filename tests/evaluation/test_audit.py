@@ -29,19 +29,19 @@ def row(lines: list[str], name: str) -> list[str]:
 def test_beauty_in_less_than_a_minute(
     data_dir: Path, bart_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    started = time.monotonic()
+    started = time.process_time()  # seconds of this process alone, on a busy machine too
     lines = printed(capsys, f"--config={ROOT / 'configs' / 'beauty.py'}")
-    assert time.monotonic() - started < 60
+    assert time.process_time() - started < 60
     assert lines[0] == "beauty, published numbers, tokenizer facebook/bart-base"
     assert row(lines, "users") == ["users", "22,363"]
     assert row(lines, "in the history already")[-1] == "0.00%"
     assert row(lines, "largest number of the history + 1")[-1] == "4.41%"
-    assert lines[-1].startswith("LEAK: the published numbers of beauty know held-out interactions")
+    assert lines[-1].startswith("LEAK: the published numbers of beauty carry information about")
 
 
 def test_a_synthetic_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys, *SYNTHETIC)
-    assert lines[0] == "synthetic, random numbers, tokenizer trained on the names"
+    assert lines[0] == "synthetic, random numbers, tokenizer trained on the identifiers"
     assert lines[-1].startswith("No leak found: the random numbers of synthetic")
     assert any("too few test items" in line for line in lines)
     assert any(line.startswith("own history, newest first") for line in lines)
@@ -51,7 +51,7 @@ def test_baselines_follow_the_configs_rule_for_the_history(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     lines = printed(capsys, *SYNTHETIC, "--config.evaluate.exclude_history=True")
-    assert any(re.match(r"test, \d+ users, history left out ", line) for line in lines)
+    assert any(re.match(r"test, \d+ users, history items excluded ", line) for line in lines)
     assert not any(line.startswith("own history") for line in lines)
     assert lines[-1].startswith("No leak found")
 
@@ -88,7 +88,7 @@ def test_what_audit_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
 
     assert "--step: no such flag; it is a flag of evaluate" in fails(*SYNTHETIC, "--step=3")
     assert "found none, expected --config=" in fails()
-    assert "expected a folder that exists" in fails(
+    assert "expected an existing folder" in fails(
         *SYNTHETIC, f"--config.model.pretrained={tmp_path / 'none'}"
     )
     assert "found no run.json" in fails(f"--workdir={tmp_path / 'none'}")

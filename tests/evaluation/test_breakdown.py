@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from genrec_jax.data.sequences import UserSequences, from_lists, next_item_examples
+from genrec_jax.data.sequences import UserSequences, from_sequences, next_item_examples
 from genrec_jax.evaluation.breakdown import breakdown, is_repeat, spread, without_history
 from genrec_jax.evaluation.metrics import metrics, ranks_of_targets
-from genrec_jax.evaluation.summary import findings
-from genrec_jax.models.heuristics.baselines import popularity_lists
+from genrec_jax.evaluation.summary import evaluation_summary
+from genrec_jax.models.heuristics.baselines import popularity_rankings
 from genrec_jax.models.heuristics.rankings import training_counts
 
 
 def test_the_groups_make_up_the_whole(sequences: UserSequences) -> None:
-    examples = next_item_examples(sequences, holdout=0)
-    lists = popularity_lists(sequences, examples, 20)
+    examples = next_item_examples(sequences, n_excluded=0)
+    lists = popularity_rankings(sequences, examples, 20)
     ranks = ranks_of_targets(lists, examples.targets)
     whole = metrics(lists, examples.targets)
     found = breakdown(examples, ranks, training_counts(sequences), 20)
@@ -29,8 +29,8 @@ def test_the_groups_make_up_the_whole(sequences: UserSequences) -> None:
 
 
 def test_repeats_and_lists_without_the_history() -> None:
-    sequences = from_lists("own", [1, 2], [[5, 6, 7, 5], [5, 6, 7]])  # rows 0, 1, 2
-    examples = next_item_examples(sequences, holdout=0)
+    sequences = from_sequences("own", [1, 2], [[5, 6, 7, 5], [5, 6, 7]])  # rows 0, 1, 2
+    examples = next_item_examples(sequences, n_excluded=0)
     assert is_repeat(examples).tolist() == [True, False]
     lists = np.array([[2, 0, 1, -1], [1, 2, -1, 0]], dtype=np.int32)
     assert without_history(lists, examples).tolist() == [[-1] * 4, [2, -1, -1, -1]]
@@ -43,10 +43,10 @@ def test_spread() -> None:
 
 
 def test_findings_hold_together(sequences: UserSequences) -> None:
-    examples = next_item_examples(sequences, holdout=0)
-    lists = popularity_lists(sequences, examples, 20)
+    examples = next_item_examples(sequences, n_excluded=0)
+    lists = popularity_rankings(sequences, examples, 20)
     shifted = np.roll(lists, 1, axis=1)
-    found = findings(sequences, examples, lists, {"itself": lists, "shifted": shifted})
+    found = evaluation_summary(sequences, examples, lists, {"itself": lists, "shifted": shifted})
     assert set(found["differences"]["itself"]["HR@10"]) == {0.0}
     for metric, (difference, low, high) in found["differences"]["shifted"].items():
         ours, theirs = found["metrics"][metric], found["references"]["shifted"][metric]

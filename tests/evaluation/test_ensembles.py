@@ -8,32 +8,32 @@ import numpy as np
 import pytest
 
 from genrec_jax.data.sequences import (
-    TEST_HOLDOUT,
-    VALIDATION_HOLDOUT,
+    TEST_EXCLUDES,
+    VALIDATION_EXCLUDES,
     Examples,
     UserSequences,
     next_item_examples,
 )
 from genrec_jax.evaluation.ensembles import (
     ALL_ITEMS,
-    FLOORS,
     KNN,
     LINEAR,
     LOG_LINEAR,
     MODEL,
     NEW_ITEMS,
-    Mix,
+    SMOOTHINGS,
+    Ensemble,
     best_of_rows,
-    choose_mix,
+    choose_ensemble,
+    ensemble_rankings,
     knn_distribution,
-    mixed_lists,
     ranks_among,
 )
 from genrec_jax.models.heuristics.rankings import training_counts
 from genrec_jax.models.heuristics.transitions import (
     TransitionKNN,
     TransitionSettings,
-    transition_lists,
+    transition_rankings,
 )
 
 SETTINGS = TransitionSettings(window=3, popularity=0.25)
@@ -52,7 +52,7 @@ def in_chunks(scores: np.ndarray, size: int = 17) -> Chunks:
 
 
 def plain_knn(
-    sequences: UserSequences, history: list[int], settings: TransitionSettings, holdout: int
+    sequences: UserSequences, history: list[int], settings: TransitionSettings, n_excluded: int
 ) -> list[float]:
     """The kNN's score of every item."""
     n = sequences.n_items
@@ -60,7 +60,7 @@ def plain_knn(
     forward = [[0.0] * n for _ in range(n)]
     for user in range(sequences.n_users):
         start, stop = (int(place) for place in sequences.offsets[user : user + 2])
-        part = sequences.items[start : stop - holdout].tolist()
+        part = sequences.items[start : stop - n_excluded].tolist()
         for place, item in enumerate(part):
             counts[item] += 1
             for distance in range(1, settings.window + 1):
@@ -79,20 +79,20 @@ def plain_knn(
     return scores
 
 
-def plain_mix(
+def plain_ensemble(
     sequences: UserSequences,
     history: list[int],
     model: np.ndarray,
-    mix: Mix,
+    ensemble: Ensemble,
     settings: TransitionSettings,
     exclude: bool,
-    holdout: int,
+    n_excluded: int,
 ) -> list[float]:
     """The mixed log-probability of every item; -inf for those left out."""
-    counts = training_counts(sequences, holdout).tolist()
-    scores = plain_knn(sequences, history, settings, holdout)
+    counts = training_counts(sequences, n_excluded).tolist()
+    scores = plain_knn(sequences, history, settings, n_excluded)
     total = sum(scores)
-    floor = mix.floor if total > 0 else 1.0
+    floor = ensemble.smoothing if total > 0 else 1.0
     result = []
     for j, of_model in enumerate(model.tolist()):
         popularity = (counts[j] + 1) / (sum(counts) + len(counts))
@@ -101,17 +101,19 @@ def plain_mix(
             places = [recency for recency, i in enumerate(reversed(history)) if i == j]
             harmonic = sum(1 / (1 + recency) for recency in range(len(history)))
             again = sum(1 / (1 + recency) for recency in places) / harmonic
-            of_knn = (1 - mix.own) * of_knn + mix.own * again
+            of_knn = (1 - ensemble.history_weight) * of_knn + ensemble.history_weight * again
         if exclude and j in history:
             result.append(-math.inf)
-        elif mix.way == MODEL:
+        elif ensemble.method == MODEL:
             result.append(of_model)
-        elif mix.way == KNN:
+        elif ensemble.method == KNN:
             result.append(math.log(of_knn))
-        elif mix.way == LINEAR:
-            result.append(math.log((1 - mix.weight) * math.exp(of_model) + mix.weight * of_knn))
+        elif ensemble.method == LINEAR:
+            result.append(
+                math.log((1 - ensemble.weight) * math.exp(of_model) + ensemble.weight * of_knn)
+            )
         else:
-            result.append((1 - mix.weight) * of_model + mix.weight * math.log(of_knn))
+            result.append((1 - ensemble.weight) * of_model + ensemble.weight * math.log(of_knn))
     return result
 
 
@@ -129,39 +131,41 @@ def check_list(items: np.ndarray, scores: np.ndarray, expected: list[float]) -> 
 def test_lists_are_those_of_the_formulas(
     sequences: UserSequences, exclude: bool, repeats: bool
 ) -> None:
-    examples = next_item_examples(sequences, TEST_HOLDOUT)
+    examples = next_item_examples(sequences, TEST_EXCLUDES)
     settings = TransitionSettings(window=3, popularity=0.25, repeats=repeats)
     scores = model_scores(len(examples), sequences.n_items)
-    mixes = [
-        *(Mix(MODEL), Mix(KNN, 1.0, 0.1), Mix(LINEAR, 0.3, 0.01)),
-        *(Mix(LOG_LINEAR, 0.3, 0.1), Mix(LOG_LINEAR, 0.9, 0.01)),
-        *(Mix(LINEAR, 0.6, 0.01, 0.3), Mix(KNN, 1.0, 0.1, 0.6)),
+    ensembles = [
+        *(Ensemble(MODEL), Ensemble(KNN, 1.0, 0.1), Ensemble(LINEAR, 0.3, 0.01)),
+        *(Ensemble(LOG_LINEAR, 0.3, 0.1), Ensemble(LOG_LINEAR, 0.9, 0.01)),
+        *(Ensemble(LINEAR, 0.6, 0.01, 0.3), Ensemble(KNN, 1.0, 0.1, 0.6)),
     ]
-    found = mixed_lists(in_chunks(scores), sequences, examples, settings, exclude, mixes, 10)
+    found = ensemble_rankings(
+        in_chunks(scores), sequences, examples, settings, exclude, ensembles, 10
+    )
     plain = TransitionSettings(window=3, popularity=0.25, repeats=repeats and not exclude)
     for row in range(0, len(examples), 5):
         history = examples.history(row).tolist()
-        for mix in mixes:
-            expected = plain_mix(sequences, history, scores[row], mix, plain, exclude, 2)
-            items, best = (array[row] for array in found[mix])
+        for ensemble in ensembles:
+            expected = plain_ensemble(sequences, history, scores[row], ensemble, plain, exclude, 2)
+            items, best = (array[row] for array in found[ensemble])
             check_list(items, best, expected)
             if exclude:
                 assert not set(items.tolist()) & set(history)
 
 
 def test_the_validation_curve_is_that_of_the_formulas(sequences: UserSequences) -> None:
-    examples = next_item_examples(sequences, VALIDATION_HOLDOUT)
+    examples = next_item_examples(sequences, VALIDATION_EXCLUDES)
     # Distinct scores: rounding decides no tie.
     noise = np.random.default_rng(5).normal(0, 2, (len(examples), sequences.n_items))
     scores = (noise - np.log(np.exp(noise).sum(axis=1, keepdims=True))).astype(np.float32)
-    chosen, curve = choose_mix(in_chunks(scores), sequences, examples, SETTINGS, False)
+    chosen, curve = choose_ensemble(in_chunks(scores), sequences, examples, SETTINGS, False)
     assert set(curve) == set(ALL_ITEMS)
     assert curve[chosen] == max(curve.values())
-    for mix in (ALL_ITEMS[0], *ALL_ITEMS[1::9]):
+    for ensemble in (ALL_ITEMS[0], *ALL_ITEMS[1::9]):
         total = 0.0
         for row in range(len(examples)):
             history = examples.history(row).tolist()
-            expected = plain_mix(sequences, history, scores[row], mix, SETTINGS, False, 3)
+            expected = plain_ensemble(sequences, history, scores[row], ensemble, SETTINGS, False, 3)
             target, own = int(examples.targets[row]), expected[examples.targets[row]]
             # The kNN has ties, which rounding must not break.
             rank = 1 + sum(
@@ -169,59 +173,61 @@ def test_the_validation_curve_is_that_of_the_formulas(sequences: UserSequences) 
                 for j, score in enumerate(expected)
             )
             total += 1 / math.log2(rank + 1) if rank <= 10 else 0.0
-        assert curve[mix] == pytest.approx(total / len(examples), abs=1e-6), mix
+        assert curve[ensemble] == pytest.approx(total / len(examples), abs=1e-6), ensemble
 
 
 def test_choosing_finds_the_better_of_the_two(sequences: UserSequences) -> None:
-    examples = next_item_examples(sequences, VALIDATION_HOLDOUT)
+    examples = next_item_examples(sequences, VALIDATION_EXCLUDES)
     knows = np.full((len(examples), sequences.n_items), -9.0, np.float32)
     knows[np.arange(len(examples)), examples.targets] = -0.01
-    chosen, curve = choose_mix(in_chunks(knows), sequences, examples, SETTINGS, False)
-    assert curve[chosen] == curve[Mix(MODEL)] == 1.0
+    chosen, curve = choose_ensemble(in_chunks(knows), sequences, examples, SETTINGS, False)
+    assert curve[chosen] == curve[Ensemble(MODEL)] == 1.0
     knows_not = np.zeros_like(knows)
     knows_not[np.arange(len(examples)), examples.targets] = -50.0
-    chosen, curve = choose_mix(in_chunks(knows_not), sequences, examples, SETTINGS, False)
-    assert curve[Mix(MODEL)] == 0.0
-    assert chosen.way != MODEL
-    without_history = choose_mix(in_chunks(knows), sequences, examples, SETTINGS, True)[1]
+    chosen, curve = choose_ensemble(in_chunks(knows_not), sequences, examples, SETTINGS, False)
+    assert curve[Ensemble(MODEL)] == 0.0
+    assert chosen.method != MODEL
+    without_history = choose_ensemble(in_chunks(knows), sequences, examples, SETTINGS, True)[1]
     assert set(without_history) == set(NEW_ITEMS)
-    assert curve[chosen] >= curve[Mix(KNN, 1.0, FLOORS[0])] > 0.1
+    assert curve[chosen] >= curve[Ensemble(KNN, 1.0, SMOOTHINGS[0])] > 0.1
 
 
 def test_a_weight_of_one_is_the_knn_and_of_zero_the_model(sequences: UserSequences) -> None:
-    examples = next_item_examples(sequences, TEST_HOLDOUT)
+    examples = next_item_examples(sequences, TEST_EXCLUDES)
     scores = model_scores(len(examples), sequences.n_items)
-    mixes = (Mix(MODEL), Mix(KNN, 1.0, 1e-6))
-    lists = mixed_lists(in_chunks(scores), sequences, examples, SETTINGS, True, mixes, 10)
+    ensembles = (Ensemble(MODEL), Ensemble(KNN, 1.0, 1e-6))
+    lists = ensemble_rankings(in_chunks(scores), sequences, examples, SETTINGS, True, ensembles, 10)
     seen = [set(examples.history(row).tolist()) for row in range(len(examples))]
-    for row, items in enumerate(lists[mixes[0]][0]):
+    for row, items in enumerate(lists[ensembles[0]][0]):
         left = [j for j in range(sequences.n_items) if j not in seen[row]]
         assert items.tolist() == sorted(left, key=lambda j: -scores[row, j])[:10]  # a stable sort
     # The kNN's own lists, but for near ties, where its order has more digits.
-    knn = transition_lists(sequences, examples, SETTINGS, 10)
-    assert (lists[mixes[1]][0] == knn).mean() > 0.95
+    knn = transition_rankings(sequences, examples, SETTINGS, 10)
+    assert (lists[ensembles[1]][0] == knn).mean() > 0.95
 
 
 def test_held_out_items_decide_nothing(sequences: UserSequences) -> None:
     """The choice knows no test item, and the test's kNN none of the last two of any user."""
-    validation = next_item_examples(sequences, VALIDATION_HOLDOUT)
-    test = next_item_examples(sequences, TEST_HOLDOUT)
+    validation = next_item_examples(sequences, VALIDATION_EXCLUDES)
+    test = next_item_examples(sequences, TEST_EXCLUDES)
     scores = model_scores(len(test), sequences.n_items)
     items = sequences.items.copy()
     last = sequences.offsets[1:] - 1
     items[last] = np.random.default_rng(1).permutation(items[last])
     no_test = dataclasses.replace(sequences, items=items)
     found, expected = (
-        choose_mix(in_chunks(scores), one, validation, SETTINGS, False)
+        choose_ensemble(in_chunks(scores), one, validation, SETTINGS, False)
         for one in (no_test, sequences)
     )
     assert found == expected
     items = items.copy()
     items[last - 1] = np.random.default_rng(2).permutation(items[last - 1])
     no_held_out = dataclasses.replace(sequences, items=items)
-    mixes = (Mix(LOG_LINEAR, 0.5, 0.1),)
+    ensembles = (Ensemble(LOG_LINEAR, 0.5, 0.1),)
     ours, theirs = (
-        mixed_lists(in_chunks(scores), one, test, SETTINGS, False, mixes, 10)[mixes[0]]
+        ensemble_rankings(in_chunks(scores), one, test, SETTINGS, False, ensembles, 10)[
+            ensembles[0]
+        ]
         for one in (no_held_out, sequences)
     )
     for one, other in zip(ours, theirs, strict=True):
@@ -229,13 +235,13 @@ def test_held_out_items_decide_nothing(sequences: UserSequences) -> None:
 
 
 def test_the_knn_is_a_distribution_without_zeros(sequences: UserSequences) -> None:
-    examples = next_item_examples(sequences, TEST_HOLDOUT)
+    examples = next_item_examples(sequences, TEST_EXCLUDES)
     nobody = Examples(
         *(examples.items, examples.users[:1], examples.stops[:1], examples.stops[:1]),
         examples.targets[:1],
     )
     knn = TransitionKNN(sequences, SETTINGS)
-    for floor in FLOORS:
+    for floor in SMOOTHINGS:
         for some in (examples, nobody):
             found = knn_distribution(knn, some, floor)
             assert np.isfinite(found).all()

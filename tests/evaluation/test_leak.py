@@ -6,35 +6,35 @@ import numpy as np
 import pytest
 
 from genrec_jax.data.datasets import load_named
-from genrec_jax.data.sequences import Examples, UserSequences, from_lists, next_item_examples
+from genrec_jax.data.sequences import Examples, UserSequences, from_sequences, next_item_examples
 from genrec_jax.evaluation.leak import (
     ALPHA,
+    Numbering,
     PermutationTest,
     Verdict,
-    Written,
     against_any_numbering,
     against_training_numbering,
+    informative_pieces,
     new_targets,
     shared_pieces,
-    telling_pieces,
     verdict,
 )
 from genrec_jax.identifiers.indexing import Indexing, make_indexing
 from genrec_jax.models.heuristics.rankings import training_counts
 
 
-def written(indexing: Indexing) -> Written:
+def written(indexing: Indexing) -> Numbering:
     """With the digits of the numbers as name pieces."""
     width = len(str(indexing.item_numbers.max()))
     digits = indexing.item_numbers[:, None] // 10 ** np.arange(width) % 10
     pieces = (digits + 10 * np.arange(width)).astype(np.int32)
-    return Written(indexing.user_numbers, indexing.item_numbers, pieces)
+    return Numbering(indexing.user_numbers, indexing.item_numbers, pieces)
 
 
 def both(
     indexing: Indexing, sequences: UserSequences
 ) -> tuple[PermutationTest | None, PermutationTest | None]:
-    examples = next_item_examples(sequences, holdout=0)
+    examples = next_item_examples(sequences, n_excluded=0)
     cold = training_counts(sequences) == 0
     second = against_training_numbering(written(indexing), examples, cold, seed=0)
     return against_any_numbering(written(indexing), examples, seed=0), second
@@ -55,7 +55,7 @@ def verdict_on(kind: str, sequences: UserSequences, seed: int = 0) -> Verdict:
 def test_published_numbers_leak_and_random_ones_do_not(name: str, data_dir: Path) -> None:
     sequences = load_named(name, str(data_dir))
     assert verdict_on("published", sequences) == "leaks"
-    assert verdict_on("random", sequences) == "clean"
+    assert verdict_on("random", sequences) == "no evidence"
 
 
 @pytest.mark.slow
@@ -63,9 +63,9 @@ def test_published_numbers_leak_and_random_ones_do_not(name: str, data_dir: Path
 @pytest.mark.parametrize("name", ["beauty", "sports", "yelp"])
 def test_other_seeds(name: str, seed: int, data_dir: Path) -> None:
     sequences = load_named(name, str(data_dir))
-    assert verdict_on("random", sequences, seed) == "clean"
+    assert verdict_on("random", sequences, seed) == "no evidence"
     # By first appearance in the training part: they tell of it, and of nothing that is held out.
-    assert verdict_on("sequential", sequences, seed) == "tells"
+    assert verdict_on("sequential", sequences, seed) == "informative"
 
 
 def leaky_world(users: int, items: int) -> UserSequences:
@@ -76,7 +76,7 @@ def leaky_world(users: int, items: int) -> UserSequences:
     for _ in range(users):
         chosen = rng.choice(items, 5, replace=False).tolist()
         sequences.append([numbers.setdefault(item, len(numbers) + 1) for item in chosen])
-    return from_lists("leaky", list(range(1, users + 1)), sequences)
+    return from_sequences("leaky", list(range(1, users + 1)), sequences)
 
 
 def test_each_verdict_on_a_small_world() -> None:
@@ -86,16 +86,16 @@ def test_each_verdict_on_a_small_world() -> None:
     assert second is not None
     assert first.p == second.p == ALPHA
     assert verdict(first, second) == "leaks"
-    assert verdict(first, None) == "tells"
+    assert verdict(first, None) == "informative"
     assert verdict_on("sequential", sequences) != "leaks"
-    assert verdict_on("random", sequences) == "clean"
-    assert verdict(None, None) == "clean"
+    assert verdict_on("random", sequences) == "no evidence"
+    assert verdict(None, None) == "no evidence"
 
 
 def test_false_alarms_are_as_rare_as_stated() -> None:
     """At the level .1, which 99 permutations reach, over 200 numberings dealt out by chance."""
     sequences = leaky_world(60, 120)
-    examples = next_item_examples(sequences, holdout=0)
+    examples = next_item_examples(sequences, n_excluded=0)
     cold = training_counts(sequences) == 0
     levels = []
     for seed in range(200):
@@ -110,8 +110,8 @@ def test_false_alarms_are_as_rare_as_stated() -> None:
 
 
 def test_too_few_cold_items_are_not_tested() -> None:
-    sequences = from_lists("warm", [1, 2, 3], [[1, 2, 3, 4], [3, 4, 1, 2], [2, 1, 4, 5]])
-    examples = next_item_examples(sequences, holdout=0)
+    sequences = from_sequences("warm", [1, 2, 3], [[1, 2, 3, 4], [3, 4, 1, 2], [2, 1, 4, 5]])
+    examples = next_item_examples(sequences, n_excluded=0)
     cold = training_counts(sequences) == 0
     dealt = written(make_indexing("published", sequences, 0))
     assert against_training_numbering(dealt, examples, cold, seed=0) is None
@@ -132,7 +132,7 @@ def test_targets_that_stand_in_the_history_are_left_out() -> None:
 def test_pieces() -> None:
     # Piece 9 stands in every name, piece 5 twice in one.
     tokens = np.array([[9, 5, 5, 7], [9, 5, 6, 0], [9, 7, 0, 0]], dtype=np.int32)
-    pieces = telling_pieces(tokens, np.array([4, 3, 2]))
+    pieces = informative_pieces(tokens, np.array([4, 3, 2]))
     assert [sorted(p for p in row if p >= 0) for row in pieces.tolist()] == [[5, 7], [5, 6], [7]]
     rows = np.array([0, 0, 1, 2])
     others = np.array([1, 2, 2, 0])

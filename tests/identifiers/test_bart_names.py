@@ -12,7 +12,7 @@ from genrec_jax.data.datasets import load_named
 from genrec_jax.data.sequences import next_item_examples
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
-from genrec_jax.identifiers.sentences import plan_batches, token_lengths
+from genrec_jax.identifiers.input_lengths import plan_batches, token_lengths
 from genrec_jax.identifiers.token_table import build_token_table
 from genrec_jax.identifiers.tokenizer import load_bart_tokenizer
 from genrec_jax.models.genrec.inputs import encoder_input
@@ -35,9 +35,9 @@ def beauty(request: pytest.FixtureRequest, data_dir: Path, bart_dir: Path):
 def test_sentences_are_what_transformers_makes_of_the_text(beauty, tokenizer) -> None:
     """The paper's sentence as text, tokenized whole, for 64 users of all lengths."""
     sequences, catalogue = beauty
-    users, items = catalogue.indexing.user_names(), catalogue.indexing.item_names()
+    users, items = catalogue.indexing.user_identifiers(), catalogue.indexing.item_identifiers()
     rows = np.argsort(sequences.lengths, kind="stable")[:: sequences.n_users // 63]
-    examples = next_item_examples(sequences, holdout=0).take(rows)
+    examples = next_item_examples(sequences, n_excluded=0).take(rows)
     plan = plan_batches(examples, token_lengths(catalogue.table, 512), len(rows), 1, "test")
     (bucket, order), *rest = plan.in_order()
     assert not rest
@@ -63,8 +63,8 @@ def test_every_name_has_the_tokens_it_has_inside_a_sentence(
     """All users and items, in sentences of 500 names in random order, by `transformers`."""
     sequences = load_named(dataset, str(data_dir))
     published, random = (make_indexing(kind, sequences, seed=0) for kind in ("published", "random"))
-    names = [*published.item_names(), *published.user_names()]
-    assert sorted(names) == sorted([*random.item_names(), *random.user_names()])
+    names = [*published.item_identifiers(), *published.user_identifiers()]
+    assert sorted(names) == sorted([*random.item_identifiers(), *random.user_identifiers()])
     assert len(set(names)) == sequences.n_items + sequences.n_users
 
     shuffled = np.random.default_rng(0).permutation(names).tolist()
@@ -83,8 +83,9 @@ def test_every_name_has_the_tokens_it_has_inside_a_sentence(
 
     vocabulary = load_bart_tokenizer(bart_dir)
     for indexing in (published, random):
-        table = build_token_table(vocabulary, indexing.item_names(), indexing.user_names())
-        rows = [*indexing.item_names(), "<mask>", *indexing.user_names()]
+        items, users = indexing.item_identifiers(), indexing.user_identifiers()
+        table = build_token_table(vocabulary, items, users)
+        rows = [*items, "<mask>", *users]
         found = {
             name: tokens[:length].tolist()
             for name, tokens, length in zip(rows, table.tokens, table.lengths, strict=True)
@@ -130,5 +131,5 @@ def test_a_merges_file_that_was_cut_short_is_refused(bart_dir: Path, tmp_path: P
     (tmp_path / "vocab.json").write_bytes((bart_dir / "vocab.json").read_bytes())
     for kept in (len(merges) // 2, len(merges) - 100, 1):
         (tmp_path / "merges.txt").write_text("".join(merges[:kept]), encoding="utf-8")
-        with pytest.raises(InputError, match=r"merges\.txt makes \d+ tokens"):
+        with pytest.raises(InputError, match=r"merges\.txt produces \d+ tokens"):
             load_bart_tokenizer(tmp_path)

@@ -13,13 +13,18 @@ from test_item_vectors import blocks, planted
 
 from genrec_jax.core.errors import InputError
 from genrec_jax.data.sequences import UserSequences, next_item_examples
-from genrec_jax.evaluation.audit import exchanged
+from genrec_jax.evaluation.audit import with_targets_exchanged
 from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.identifiers.code_tree import _even_prices, _within_room, balanced_clusters
-from genrec_jax.identifiers.codes import alphabet_size, code_symbols, deal_codes, likeness
+from genrec_jax.identifiers.code_tree import _assign, _balance_prices, balanced_clusters
+from genrec_jax.identifiers.codes import (
+    alphabet_size,
+    assign_codes,
+    code_symbols,
+    prefix_similarity,
+)
 from genrec_jax.identifiers.indexing import Indexing, coded_indexing, make_indexing
+from genrec_jax.identifiers.input_lengths import plan_batches, token_lengths
 from genrec_jax.identifiers.item_vectors import collaborative_vectors
-from genrec_jax.identifiers.sentences import plan_batches, token_lengths
 from genrec_jax.identifiers.tokenizer import Vocabulary, train_tokenizer, with_symbols
 from genrec_jax.models.contract import abstract_model, init_params, merge
 from genrec_jax.models.genrec.config import Config, ModelConfig
@@ -42,7 +47,7 @@ def coded(sequences: UserSequences, seed: int = 0) -> Indexing:
 
 
 def vocabulary_of(indexing: Indexing, size: int = 60) -> Vocabulary:
-    words = train_tokenizer(indexing.user_names(), size)
+    words = train_tokenizer(indexing.user_identifiers(), size)
     return with_symbols(words, code_symbols(len(indexing.item_numbers)))
 
 
@@ -60,7 +65,7 @@ def test_every_item_has_a_code_of_its_own_from_the_smallest_alphabet(n: int) -> 
     vectors = unit(n, 6)
     vectors[::5] = 0
     for given in (vectors, None):
-        codes = deal_codes(n, given, seed=0)
+        codes = assign_codes(n, given, seed=0)
         assert codes.shape == (n, 3)
         assert len(np.unique(codes, axis=0)) == n
         alphabet = alphabet_size(n)
@@ -93,8 +98,8 @@ def test_the_assignment_is_nearly_the_best_there_is() -> None:
         assert np.bincount(cosines.argmax(axis=1), minlength=12).max() > 50
         rows, slots = linear_sum_assignment(np.repeat(cosines, 25, axis=1), maximize=True)
         best = cosines[rows, slots // 25].mean()
-        prices = _even_prices(cosines, np.zeros(12, np.float32), steps=60)
-        clusters = _within_room(cosines - prices, 25)
+        prices = _balance_prices(cosines, np.zeros(12, np.float32), steps=60)
+        clusters = _assign(cosines - prices, 25)
         assert (np.bincount(clusters, minlength=12) == 25).all()
         found = cosines[np.arange(300), clusters].mean()
         first_come = _first_come(cosines, 25)
@@ -123,7 +128,7 @@ def test_planted_blocks_are_found() -> None:
 
 
 def test_likeness_is_the_mean_over_pairs() -> None:
-    vectors, codes = unit(30, 5), deal_codes(30, None, seed=0)
+    vectors, codes = unit(30, 5), assign_codes(30, None, seed=0)
     vectors[4] = 0
     for symbols in (0, 1, 2):
         pairs = [
@@ -132,7 +137,7 @@ def test_likeness_is_the_mean_over_pairs() -> None:
             for j in range(i)
             if 4 not in (i, j) and (codes[i, :symbols] == codes[j, :symbols]).all()
         ]
-        assert likeness(vectors, codes, symbols) == pytest.approx(np.mean(pairs), abs=1e-5)
+        assert prefix_similarity(vectors, codes, symbols) == pytest.approx(np.mean(pairs), abs=1e-5)
 
 
 # ------------------------------------------------------------------------------------ indexing
@@ -153,25 +158,25 @@ def test_the_seed_decides(sequences: UserSequences) -> None:
 
 def test_held_out_items_change_no_code() -> None:
     sequences = planted()
-    ours, theirs = (coded(one) for one in (sequences, exchanged(sequences, seed=2)))
+    ours, theirs = (coded(one) for one in (sequences, with_targets_exchanged(sequences, seed=2)))
     np.testing.assert_array_equal(ours.codes, theirs.codes)
     np.testing.assert_array_equal(ours.user_numbers, theirs.user_numbers)
-    assert ours.user_names() == theirs.user_names()
+    assert ours.user_identifiers() == theirs.user_identifiers()
 
 
 def test_items_of_which_nothing_is_known_are_dealt_out_by_chance() -> None:
     """Their codes depend on the seed alone, and are free ones."""
     vectors = unit(60, 6)
     vectors[40:] = 0
-    codes = deal_codes(60, vectors, seed=0)
+    codes = assign_codes(60, vectors, seed=0)
     moved = vectors.copy()
     moved[:40] = vectors[:40][::-1]
-    others = deal_codes(60, moved, seed=0)
+    others = assign_codes(60, moved, seed=0)
     assert len(np.unique(others, axis=0)) == 60
-    seeds = [deal_codes(60, vectors, seed)[40:, 0] for seed in range(40)]
+    seeds = [assign_codes(60, vectors, seed)[40:, 0] for seed in range(40)]
     counts = np.bincount(np.concatenate(seeds), minlength=4)
     assert counts.min() > 100  # of 800: every first symbol has room
-    assert codes[40:].tolist() != deal_codes(60, vectors, 1)[40:].tolist()
+    assert codes[40:].tolist() != assign_codes(60, vectors, 1)[40:].tolist()
 
 
 # ------------------------------------------------------------------------------------ tokens
@@ -179,7 +184,7 @@ def test_items_of_which_nothing_is_known_are_dealt_out_by_chance() -> None:
 
 def test_a_name_is_three_tokens_wherever_it_stands(coded_catalogue: Catalogue) -> None:
     table, vocabulary = coded_catalogue.table, coded_catalogue.vocabulary
-    codes, names = coded_catalogue.indexing.codes, coded_catalogue.indexing.item_names()
+    codes, names = coded_catalogue.indexing.codes, coded_catalogue.indexing.item_identifiers()
     assert codes is not None
     alphabet = alphabet_size(table.n_items)
     np.testing.assert_array_equal(table.item_lengths, 3)
@@ -187,7 +192,7 @@ def test_a_name_is_three_tokens_wherever_it_stands(coded_catalogue: Catalogue) -
     np.testing.assert_array_equal(table.item_tokens, expected)
     assert vocabulary.size == vocabulary.n_words + 3 * alphabet
     assert coded_catalogue.trie.prefix == ()
-    user = coded_catalogue.indexing.user_names()[0]
+    user = coded_catalogue.indexing.user_identifiers()[0]
     (sentence,) = vocabulary.encode([" ".join([user, *names])])
     (user_tokens,) = vocabulary.encode([user])
     assert sentence == [*user_tokens, *table.item_tokens.ravel().tolist()]
@@ -202,7 +207,7 @@ def test_a_catalogue_with_codes_is_read_back(coded_catalogue: Catalogue, tmp_pat
         ours, theirs = (getattr(c.indexing, name) for c in (coded_catalogue, again))
         np.testing.assert_array_equal(ours, theirs)
     assert again.indexing.kind == "collaborative"
-    assert again.indexing.item_names() == coded_catalogue.indexing.item_names()
+    assert again.indexing.item_identifiers() == coded_catalogue.indexing.item_identifiers()
     assert again.vocabulary.n_words == coded_catalogue.vocabulary.n_words
     np.testing.assert_array_equal(again.table.tokens, coded_catalogue.table.tokens)
     np.testing.assert_array_equal(again.trie.items, coded_catalogue.trie.items)
@@ -282,6 +287,8 @@ def test_a_checkpoints_tokens_keep_their_logits(
 def test_an_export_is_refused(coded_catalogue: Catalogue, tmp_path: Path) -> None:
     config = Config(model=ModelConfig(d_model=16, attention_heads=2))
     shape = FAMILY.make_shape(config, coded_catalogue, None, 0)
-    with pytest.raises(InputError, match=r"written by codes \(config\.indexing=collaborative\)"):
+    with pytest.raises(
+        InputError, match=r"config\.indexing: found 'collaborative' in .* have codes"
+    ):
         write_folder(tmp_path / "out", coded_catalogue, shape, {}, Origin("run", 1, "synthetic"))
     assert not (tmp_path / "out").exists()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from genrec_jax.data.sequences import UserSequences, from_lists
+from genrec_jax.data.sequences import UserSequences, from_sequences
 from genrec_jax.identifiers.indexing import NUMBER_KINDS, make_indexing
 
 
@@ -26,7 +26,9 @@ def test_the_seed_decides(kind: str, sequences: UserSequences) -> None:
 
 
 def test_sequential_numbers_follow_the_training_part() -> None:
-    sequences = from_lists("own", [7, 8, 9], [[40, 30, 40, 60, 10], [20, 60, 10, 50], [30, 70, 90]])
+    sequences = from_sequences(
+        "own", [7, 8, 9], [[40, 30, 40, 60, 10], [20, 60, 10, 50], [30, 70, 90]]
+    )
     for seed in range(5):
         indexing = make_indexing("sequential", sequences, seed)
         number_of = dict(zip(sequences.item_ids, indexing.item_numbers, strict=True))

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from genrec_jax.data.sequences import UserSequences, from_lists
-from genrec_jax.evaluation.audit import exchanged
+from genrec_jax.data.sequences import UserSequences, from_sequences
+from genrec_jax.evaluation.audit import with_targets_exchanged
 from genrec_jax.identifiers.item_vectors import (
     collaborative_vectors,
     cooccurrences,
@@ -33,7 +33,7 @@ def planted(seed: int = 0) -> UserSequences:
         walk = block + rng.integers(size, size=8)
         lists.append([*(place[walk] + 1).tolist(), *(rng.integers(64, size=2) + 1).tolist()])
     lists += [[item, item, item] for item in range(1, 65)]  # so that every item occurs
-    return from_lists("planted", list(range(1, len(lists) + 1)), lists)
+    return from_sequences("planted", list(range(1, len(lists) + 1)), lists)
 
 
 def blocks(size: int, seed: int = 0) -> np.ndarray:
@@ -85,7 +85,7 @@ def test_the_same_bits_again_and_hardly_other_ones_with_another_seed() -> None:
 
 def test_held_out_items_change_nothing() -> None:
     sequences = planted()
-    changed = exchanged(sequences, seed=1)
+    changed = with_targets_exchanged(sequences, seed=1)
     assert (changed.items != sequences.items).sum() > 800
     ours, theirs = (collaborative_vectors(one, 8, 5, seed=0) for one in (sequences, changed))
     assert ours.tobytes() == theirs.tobytes()
@@ -99,13 +99,15 @@ def test_held_out_items_change_nothing() -> None:
 
 
 def test_items_of_which_nothing_is_known_are_zero() -> None:
-    sequences = from_lists("few", [1, 2, 3], [[1, 2, 3, 2, 1, 8, 9], [3, 2, 1, 9, 7], [4, 9, 8]])
+    sequences = from_sequences(
+        "few", [1, 2, 3], [[1, 2, 3, 2, 1, 8, 9], [3, 2, 1, 9, 7], [4, 9, 8]]
+    )
     vectors = collaborative_vectors(sequences, 3, 5, seed=0)
     there = dict(zip(sequences.item_ids.tolist(), vectors.any(axis=1).tolist(), strict=True))
     # 4 is alone in its training part; 7, 8 and 9 are in none.
     assert there == {1: True, 2: True, 3: True, 4: False, 7: False, 8: False, 9: False}
     np.testing.assert_allclose(np.linalg.norm(vectors[:3], axis=1), 1, rtol=1e-6)
-    alone = from_lists("alone", [1, 2], [[1, 2, 3], [2, 3, 1]])
+    alone = from_sequences("alone", [1, 2], [[1, 2, 3], [2, 3, 1]])
     assert not collaborative_vectors(alone, 64, 5, seed=0).any()
 
 

@@ -8,12 +8,12 @@ import pytest
 from setups import genrec_setup
 from titled import titles, write_titled
 
-from genrec_jax.data.prepared import Names, read_names, read_prepared
+from genrec_jax.data.prepared import LogMetadata, read_log_metadata, read_prepared
 from genrec_jax.data.sequences import UserSequences, next_item_examples
 from genrec_jax.decoding.ranker import Ranker
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import make_indexing
-from genrec_jax.identifiers.titles import TitleNames, clean_title, title_names
+from genrec_jax.identifiers.titles import TitleIdentifiers, clean_title, title_identifiers
 from genrec_jax.identifiers.tokenizer import Vocabulary, load_bart_tokenizer, train_tokenizer
 from genrec_jax.models.contract import init_params
 from genrec_jax.models.genrec.model import GenRecShape
@@ -35,8 +35,8 @@ def vocabulary(request: pytest.FixtureRequest) -> Vocabulary:
     return load_bart_tokenizer(request.getfixturevalue("bart_dir"))
 
 
-def made(texts: list[str], vocabulary: Vocabulary, limit: int = LIMIT) -> TitleNames:
-    return title_names(texts, np.arange(1, len(texts) + 1), vocabulary, limit)
+def made(texts: list[str], vocabulary: Vocabulary, limit: int = LIMIT) -> TitleIdentifiers:
+    return title_identifiers(texts, np.arange(1, len(texts) + 1), vocabulary, limit)
 
 
 @pytest.mark.parametrize(
@@ -60,10 +60,10 @@ def test_cleaning(title: str | None, expected: str) -> None:
 
 def test_names_are_different_short_and_round_trip(vocabulary: Vocabulary) -> None:
     found = made(CLEAN, vocabulary)
-    encoded = vocabulary.encode(list(found.names))
-    assert len({tuple(tokens) for tokens in encoded}) == len(set(found.names)) == 200
+    encoded = vocabulary.encode(list(found.identifiers))
+    assert len({tuple(tokens) for tokens in encoded}) == len(set(found.identifiers)) == 200
     numbered = 0
-    for row, (name, tokens) in enumerate(zip(found.names, encoded, strict=True)):
+    for row, (name, tokens) in enumerate(zip(found.identifiers, encoded, strict=True)):
         assert vocabulary.decode(np.array(tokens)) == name
         base = name.removesuffix(f" {row + 1}")
         numbered += base != name
@@ -85,12 +85,12 @@ def test_cutting_is_behind_a_word_where_there_is_one(vocabulary: Vocabulary) -> 
     words = "Professional Moisturizing Conditioner for dry damaged and coloured hair 16 oz bottle"
     long_words = ["creamhairface" * 20, "日本語" * 30, "🧴" * 40]
     found = made([f"{words} {number}" for number in ("one", "two")] + long_words, vocabulary)
-    for name in found.names[:2]:
+    for name in found.identifiers[:2]:
         base = name.rpartition(" ")[0]  # they are the same now, and numbered
         assert f"{words} ".startswith(f"{base} ")
         more = words[len(base) :].split()[0]
         assert len(vocabulary.encode([f"{base} {more}"])[0]) > LIMIT
-    for title, name in zip(long_words, found.names[2:], strict=True):
+    for title, name in zip(long_words, found.identifiers[2:], strict=True):
         assert title.startswith(name)
         assert 0 < len(vocabulary.encode([name])[0]) <= LIMIT
     assert (found.cut, found.cut_in_a_word, found.numbered) == (5, 3, 2)
@@ -109,16 +109,16 @@ def test_cutting_is_behind_a_word_where_there_is_one(vocabulary: Vocabulary) -> 
     ],
 )
 def test_the_rule_that_makes_names_unique(texts: list[str], expected: list[str]) -> None:
-    assert list(made(texts, trained(texts)).names) == expected
+    assert list(made(texts, trained(texts)).identifiers) == expected
 
 
 def test_case_is_kept_and_a_tokenizer_that_folds_it_gets_numbers() -> None:
     from tokenizers import normalizers
 
     vocabulary = trained(["Soap", "soap"])
-    assert made(["Soap", "soap"], vocabulary).names == ("Soap", "soap")
+    assert made(["Soap", "soap"], vocabulary).identifiers == ("Soap", "soap")
     vocabulary.tokenizer.normalizer = normalizers.Lowercase()
-    assert made(["Soap", "soap"], vocabulary).names == ("Soap 1", "soap 2")
+    assert made(["Soap", "soap"], vocabulary).identifiers == ("Soap 1", "soap 2")
 
 
 def test_random_texts_always_come_out_different() -> None:
@@ -130,25 +130,25 @@ def test_random_texts_always_come_out_different() -> None:
         texts = [clean_title(text) for text in raw]
         vocabulary = trained(texts, 300)
         numbers = rng.permutation(60) + 1
-        names = title_names(texts, numbers, vocabulary, 8).names
+        names = title_identifiers(texts, numbers, vocabulary, 8).identifiers
         assert len({tuple(one) for one in vocabulary.encode(list(names))}) == 60
-        assert names == title_names(texts, numbers, vocabulary, 8).names
+        assert names == title_identifiers(texts, numbers, vocabulary, 8).identifiers
 
 
 # ----------------------------------------------------------------------- in the catalogue
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[UserSequences, Names]:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[UserSequences, LogMetadata]:
     folder = write_titled(tmp_path_factory.mktemp("prepared") / "titled")
-    return read_prepared(folder), read_names(folder)
+    return read_prepared(folder), read_log_metadata(folder)
 
 
-def make_catalogue(dataset: tuple[UserSequences, Names], vocabulary: Vocabulary) -> Catalogue:
+def make_catalogue(dataset: tuple[UserSequences, LogMetadata], vocabulary: Vocabulary) -> Catalogue:
     sequences, names = dataset
     indexing = make_indexing("title", sequences, seed=0)
-    found = title_names(CLEAN, indexing.item_numbers, vocabulary, LIMIT)
-    indexing = dataclasses.replace(indexing, item_texts=found.names)
+    found = title_identifiers(CLEAN, indexing.item_numbers, vocabulary, LIMIT)
+    indexing = dataclasses.replace(indexing, item_texts=found.identifiers)
     return Catalogue.build(sequences, indexing, vocabulary, names)
 
 
@@ -156,7 +156,7 @@ def test_the_catalogue_keeps_names_and_titles(dataset, vocabulary: Vocabulary, t
     catalogue = make_catalogue(dataset, vocabulary)
     catalogue.save(tmp_path)
     again = Catalogue.load(tmp_path)
-    assert again.names == catalogue.names
+    assert again.log_metadata == catalogue.log_metadata
     assert again.indexing.kind == "title"
     assert again.indexing.item_texts == catalogue.indexing.item_texts
     np.testing.assert_array_equal(again.table.tokens, catalogue.table.tokens)
@@ -186,12 +186,12 @@ def a_ranker(catalogue: Catalogue, evaluate: BeamConfig) -> Ranker:
     indirect=["vocabulary"],
 )
 def test_every_list_is_full(dataset, vocabulary: Vocabulary, exclude: bool) -> None:
-    """Names of 1 to 15 tokens, some the beginning of others."""
+    """LogMetadata of 1 to 15 tokens, some the beginning of others."""
     catalogue = make_catalogue(dataset, vocabulary)
     lengths = catalogue.table.item_lengths
     rows = [tuple(row[:n]) for row, n in zip(catalogue.table.item_tokens, lengths, strict=True)]
     assert any(a != b and b[: len(a)] == a for a in rows for b in rows)
-    examples = next_item_examples(dataset[0], holdout=0).take(np.arange(4))
+    examples = next_item_examples(dataset[0], n_excluded=0).take(np.arange(4))
     evaluate = BeamConfig(batch_size=4, beams=20, top_k=20, exclude_history=exclude)
     ranker = a_ranker(catalogue, evaluate)
     lists = ranker.rank(ranker.plan(examples, "test"), "test")
@@ -205,7 +205,7 @@ def test_every_list_is_full(dataset, vocabulary: Vocabulary, exclude: bool) -> N
 @pytest.mark.slow
 def test_as_many_beams_as_items_find_the_exact_lists(dataset) -> None:
     catalogue = make_catalogue(dataset, trained(CLEAN))
-    examples = next_item_examples(dataset[0], holdout=0).take(np.arange(4))
+    examples = next_item_examples(dataset[0], n_excluded=0).take(np.arange(4))
     ranker = a_ranker(catalogue, BeamConfig(batch_size=4, beams=200, top_k=200))
     plan = ranker.plan(examples, "test")
     by_beams = ranker.rank(plan, "test")
@@ -217,7 +217,7 @@ def test_as_many_beams_as_items_find_the_exact_lists(dataset) -> None:
 def test_published_names_are_untouched(sequences: UserSequences, bart_dir: Path) -> None:
     """Merges of the trained tokenizer span names as before, and BART's pieces are BART's."""
     indexing = make_indexing("published", sequences, seed=0)
-    assert indexing.item_names()[:2] == ["item_1", "item_2"]
-    vocabulary = train_tokenizer(indexing.item_names() + indexing.user_names(), 400)
+    assert indexing.item_identifiers()[:2] == ["item_1", "item_2"]
+    vocabulary = train_tokenizer(indexing.item_identifiers() + indexing.user_identifiers(), 400)
     assert vocabulary.encode(["item_12"]) == [[vocabulary.tokenizer.token_to_id("Ġitem_12")]]
     assert load_bart_tokenizer(bart_dir).encode(["item_12"]) == [[6880, 1215, 1092]]

@@ -121,7 +121,7 @@ def test_trains_and_is_queued_again_after_preemption(cluster: Path) -> None:
     job = start_job(cluster, number, *arguments)
     output, _ = job.communicate(timeout=300)
     assert job.returncode == 0, output
-    assert "going on from the checkpoint of step" in output
+    assert "resuming from the checkpoint of step" in output
     assert "2 x cpu in 2 processes" in output
     assert len(calls(cluster)) == 3  # it is not queued again
     results = json.loads((cluster / "submitted" / "run" / "results.json").read_text())

@@ -1,4 +1,4 @@
-"""The hashed bits drop the right share, without pattern."""
+"""Dropout with hashed bits zeroes the right share of elements, without a pattern."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from genrec_jax.layers.dropout import dropout, random_bits
 SHAPE = (64, 32, 48)
 
 
-def test_share_scale_and_switch() -> None:
+def test_rate_scale_and_off() -> None:
     x = jnp.ones(SHAPE)
     kept = np.asarray(dropout(x, 0.1, jax.random.key(0)))
     n = kept.size
@@ -29,7 +29,7 @@ def test_masks_of_keys_and_neighbours_are_uncorrelated() -> None:
             assert abs(np.mean(one * other) * 4) < bound
         for axis in range(3):  # with the next element along each axis
             assert abs(np.mean(one * np.roll(one, 1, axis)) * 4) < bound
-        for axis in range(3):  # every row drops about its share
+        for axis in range(3):  # the rate of every row
             means = one.mean(axis=tuple(a for a in range(3) if a != axis))
             assert np.abs(means).max() < 0.5 * 5 / np.sqrt(one.size / one.shape[axis])
 

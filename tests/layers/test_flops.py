@@ -1,4 +1,4 @@
-"""The formula of the arithmetic against the anchor in its docstring and against XLA's count."""
+"""The formulas for operations, compared with known values and with XLA's count."""
 
 import dataclasses
 
@@ -29,10 +29,10 @@ def test_bart_base_at_64_and_8_tokens() -> None:
 
 @pytest.mark.parametrize(("t", "s"), [(64, 8), pytest.param(128, 6, marks=pytest.mark.slow)])
 def test_xla_counts_the_same(t: int, s: int) -> None:
-    """Within 3 %: XLA counts norms, softmax and GELU too, and skips no product.
+    """The counts agree within 3 %: XLA also counts norms, softmax and GELU.
 
-    Depths and widths differ, so that no term of the formula stands in for another. The gradient
-    alone is counted, without AdamW and dropout, and nothing is computed.
+    Depths and widths differ, so that no term of the formula can replace another. Only the gradient
+    is counted, without AdamW and dropout. It is compiled and not run.
     """
     shape = GenRecShape(
         vocab_size=5000,
@@ -49,18 +49,18 @@ def test_xla_counts_the_same(t: int, s: int) -> None:
     graph, like = abstract_model(shape, 10, 10)
     ints = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.int32)  # noqa: E731
     bools = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.bool_)  # noqa: E731
-    sentence = EncoderInput(ints(b, t), ints(b, t), ints(b), ints(b, 9), bools(b, t))
+    encoder_input = EncoderInput(ints(b, t), ints(b, t), ints(b), ints(b, 9), bools(b, t))
     answer = DecoderInput(ints(b, s), ints(b, s), bools(b, s))
 
-    def loss(params: dict, sentence: EncoderInput, answer: DecoderInput) -> jax.Array:
-        logits = merge(graph, params)(sentence, answer.tokens)
+    def loss(params: dict, encoder_input: EncoderInput, answer: DecoderInput) -> jax.Array:
+        logits = merge(graph, params)(encoder_input, answer.tokens)
         return token_loss(logits, answer.labels, answer.weights)
 
-    cost = jax.jit(jax.grad(loss)).lower(like, sentence, answer).compile().cost_analysis()
+    cost = jax.jit(jax.grad(loss)).lower(like, encoder_input, answer).compile().cost_analysis()
     assert cost["flops"] / b == pytest.approx(bart_flops(shape, t, s), rel=0.03)
 
 
-def test_deeper_and_longer_is_more(small: Small) -> None:
+def test_deeper_and_longer_takes_more_operations(small: Small) -> None:
     less = bart_flops(small.shape, 32, 5)
     assert bart_flops(small.shape, 40, 5) > less
     assert bart_flops(small.shape, 32, 6) > less
@@ -68,8 +68,8 @@ def test_deeper_and_longer_is_more(small: Small) -> None:
     assert bart_flops(deeper, 32, 5) > less
 
 
-def test_a_device_that_nobody_told_us_of_has_no_peak() -> None:
-    assert device_peak("bfloat16") is None  # of a processor
+def test_an_unknown_device_has_no_peak() -> None:
+    assert device_peak("bfloat16") is None  # a CPU
     assert device_peak("float32") is None
     assert PEAKS["NVIDIA H100 80GB HBM3"] == 989e12
 
@@ -89,7 +89,7 @@ CAUSAL = {"reversed_positions": False, "encoder_prior": "state", "temperature": 
 def test_xla_counts_the_same_for_every_family(
     family: str, changes: dict, targets: str | None
 ) -> None:
-    """Within 8 % of small models, where norms and softmax weigh more."""
+    """The counts agree within 8 %: norms and softmax are a larger share of small models."""
     values = default_config(family).to_dict()
     values["data"] |= {"synthetic_users": 200, "synthetic_items": 600}
     values["model"] |= {k: v for k, v in (WIDE | changes).items() if k in values["model"]}

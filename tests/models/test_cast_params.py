@@ -1,4 +1,4 @@
-"""Parameters are cast once, not once a batch, and only those that the model casts anyway."""
+"""Parameters are cast once and not per batch, and only those that the model casts anyway."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "copying": (code_genrec.FAMILY, {**CODES, "encoder_prior": "copying"}),
 }
-# What the model adds up, or makes cosines of, in float32.
+# Tables that the model sums or normalises in float32.
 TABLES = {"token_embedding", "user_embedding", "item_embedding", "node_embedding"}
 FLOAT32 = {
     "paper": {"final_logits_bias"},
@@ -52,7 +52,7 @@ FLOAT32 = {
 
 
 def drawn(like: Params) -> Params:
-    """Parameters of which none is a number of bfloat16: norms and biases too."""
+    """Return parameters that are not exact in bfloat16, norms and biases included."""
     rng = np.random.default_rng(1)
     return jax.tree.map(
         lambda leaf: jnp.asarray(leaf + 0.1 * rng.standard_normal(leaf.shape), jnp.float32), like
@@ -60,7 +60,7 @@ def drawn(like: Params) -> Params:
 
 
 def rounded(params: Params, name: str) -> Params:
-    """Float32 still, but those of this name rounded to bfloat16."""
+    """Return float32 parameters, of which those of one name are rounded to bfloat16."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: (
             leaf.astype(jnp.bfloat16).astype(jnp.float32) if path[-1].key == name else leaf
@@ -70,7 +70,7 @@ def rounded(params: Params, name: str) -> Params:
 
 
 class Case:
-    """A model in bfloat16 on the synthetic users, and one batch of them."""
+    """A bfloat16 model and one batch of synthetic users."""
 
     def __init__(self, name: str, sequences: UserSequences, catalogue: Catalogue):
         self.float32 = FLOAT32[name]
@@ -93,14 +93,14 @@ class Case:
         is_papers = family is genrec.FAMILY
         self.ranker = Ranker(setup, evaluate, 1, "next_item" if is_papers else "following_item")
         self.rank_batch = self.ranker._ranker(evaluate.search_settings().search)
-        examples = next_item_examples(sequences, holdout=0).take(np.arange(16))
+        examples = next_item_examples(sequences, n_excluded=0).take(np.arange(16))
         self.plan = self.ranker.plan(examples, "test")
         bucket, rows = self.plan.in_order()[0]
         self.batch, self.n_tokens = self.plan.pad(bucket, rows), bucket.n_tokens
         self.seen = self.plan.whole_histories(bucket, rows)
 
     def rank(self, params: Params) -> tuple[jax.Array, jax.Array]:
-        """The lists and scores of the batch with these parameters as they are."""
+        """Return the rankings and scores of the batch with the given parameters."""
         return self.rank_batch(params, self.batch, self.seen, self.n_tokens)
 
 
@@ -110,7 +110,7 @@ def case(request: pytest.FixtureRequest, sequences: UserSequences, catalogue: Ca
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:
-    """The equations of a program, those of its inner programs included."""
+    """Return the equations of a program, those of its inner programs included."""
     for eqn in jaxpr.eqns:
         yield eqn
         inner = jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda one: hasattr(one, "eqns"))
@@ -121,7 +121,7 @@ def equations(jaxpr: Any) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def _without_a_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """JAX sets none while it traces; on one device there is nothing to split."""
+    """Set no mesh, which JAX does not allow while it traces; one device needs none."""
     monkeypatch.setattr(jax, "set_mesh", lambda mesh: nullcontext())
 
 
@@ -141,8 +141,8 @@ def test_a_batch_casts_no_parameter(case: Case) -> None:
     assert not converted(case.ranker.params)
 
 
-def test_lists_and_scores_are_those_of_the_float32_parameters(case: Case) -> None:
-    """Where XLA leaves out no rounding, as by default it may."""
+def test_rankings_and_scores_are_those_of_the_float32_parameters(case: Case) -> None:
+    """The results are equal if XLA may not leave out roundings, as it may by default."""
     options = {"xla_allow_excess_precision": False, "xla_backend_optimization_level": 0}
     rank = jax.jit(case.rank, compiler_options=options)
     items, scores = rank(case.params)
@@ -151,6 +151,6 @@ def test_lists_and_scores_are_those_of_the_float32_parameters(case: Case) -> Non
     np.testing.assert_array_equal(cast_items, items)
     np.testing.assert_array_equal(cast_scores, scores)
     assert np.isfinite(scores).all()
-    for name in case.float32:  # none more could be cast: rounding any of these changes scores
+    for name in case.float32:  # rounding any of the others changes the scores
         _, rounded_scores = rank(rounded(case.params, name))
         assert not np.array_equal(rounded_scores, scores), name

@@ -1,4 +1,4 @@
-"""What every family promises: the parameters it uses and no others, scores free of padding.
+"""The requirements that every model family meets.
 
 A new family is tested here as soon as `models.FAMILIES` lists it.
 """
@@ -16,7 +16,7 @@ from genrec_jax.data.batches import Batch
 from genrec_jax.data.sequences import next_item_examples
 from genrec_jax.decoding.ranker import SCORES, Ranker
 from genrec_jax.models import FAMILIES, config_class, load_family
-from genrec_jax.models.contract import RANKED_AS, InputKeys, init_params, merge
+from genrec_jax.models.contract import RANKING_OBJECTIVE, InputKeys, init_params, merge
 from genrec_jax.models.run_config import RunConfig, WithIdentifiers
 from genrec_jax.runs.config import config_from_dict, default_config
 from genrec_jax.runs.dataset import load_sequences
@@ -35,7 +35,7 @@ TINY: dict[str, Any] = {
     "vocab_size": 64,
     "init_std": 0.3,
 }
-# For `targets=all_positions`, which not every switch of a model allows.
+# Keys of `config.model` with which `targets=all_positions` is allowed.
 CAUSAL = {
     "reversed_positions": False,
     "low_pass": 0.0,
@@ -46,13 +46,13 @@ NOT_TRAINED = {"final_logits_bias"}  # a constant of BART's checkpoints
 
 
 def targets_of(family: str) -> tuple[str | None, ...]:
-    """The values that a family allows for `finetune.targets`; None where there is no such key."""
+    """Return the allowed values of `finetune.targets`, or None if there is no such key."""
     fields = {one.name: one for one in dataclasses.fields(default_config(family).finetune)}
     return fields["targets"].metadata["allowed"] if "targets" in fields else (None,)
 
 
 CASES = [(family, targets) for family in FAMILIES for targets in targets_of(family)]
-EVERY = [case for case in CASES if case[1] == "all_positions"]
+ALL_POSITIONS = [case for case in CASES if case[1] == "all_positions"]
 
 
 @cache
@@ -87,7 +87,7 @@ def params_of(setup: ModelSetup) -> Any:
 
 @pytest.mark.parametrize(("family", "targets"), CASES)
 def test_a_model_has_exactly_the_parameters_that_it_uses(family: str, targets: str | None) -> None:
-    """Every parameter has a gradient that is not zero throughout."""
+    """Every parameter has a gradient that is not all zeros."""
     config, setup, sequences = small(family, targets)
     graph, _ = setup.graph_and_like
     batch, length = batch_of(config, setup, sequences)
@@ -113,7 +113,7 @@ def test_a_model_has_exactly_the_parameters_that_it_uses(family: str, targets: s
 
 @pytest.mark.parametrize(("family", "targets"), CASES)
 def test_predictions_that_do_not_count_have_no_loss(family: str, targets: str | None) -> None:
-    """Rows that only fill a batch add nothing to the sums of a step."""
+    """Padding rows of a batch add nothing to the sums of a step."""
     config, setup, sequences = small(family, targets)
     graph, _ = setup.graph_and_like
     batch, length = batch_of(config, setup, sequences)
@@ -134,7 +134,7 @@ def test_predictions_that_do_not_count_have_no_loss(family: str, targets: str | 
 
 
 class Scorer:
-    """The scores of all items after histories, as a model with random parameters ranks them."""
+    """Score all items after histories with a model of random parameters."""
 
     def __init__(self, config: RunConfig, setup: ModelSetup):
         self.params = params_of(setup)
@@ -142,9 +142,9 @@ class Scorer:
         self.rank = self.ranker._ranker(SCORES)
 
     def __call__(self, histories: np.ndarray, length: int, users: np.ndarray) -> np.ndarray:
-        """[B, N]; `histories` [B, H] with padding -1, `length` positions of the encoder."""
-        nothing = np.full(len(users), -1, np.int32)
-        batch = Batch(users.astype(np.int32), histories.astype(np.int32), nothing)
+        """Return the scores, [B, N], for histories [B, H] and `length` encoder positions."""
+        no_targets = np.full(len(users), -1, np.int32)
+        batch = Batch(users.astype(np.int32), histories.astype(np.int32), no_targets)
         assert self.ranker.params is not None
         return np.asarray(self.rank(self.ranker.params, batch, None, length)[1])
 
@@ -154,13 +154,13 @@ def padded(history: list[int], width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("family", "targets"), CASES)
-def test_scores_are_of_the_history_alone(family: str, targets: str | None) -> None:
-    """Not of padding or of the rest of the batch; and every item of the history counts."""
+def test_scores_depend_on_the_history_only(family: str, targets: str | None) -> None:
+    """They depend on every item of the history, and not on padding or other rows of the batch."""
     config, setup, _ = small(family, targets)
     score = Scorer(config, setup)
     lengths = setup.lengths
     history = [3, 9, 21]
-    # The shortest that the history needs, and the next: a look at the wrong position shows.
+    # The shortest length for the history, and longer ones: a wrong query position would show.
     needed = lengths.frame + int(lengths.users[5]) + int(lengths.items[history].sum())
     shortest = -(-needed // 8) * 8
     users = np.full(16, 5)
@@ -169,7 +169,9 @@ def test_scores_are_of_the_history_alone(family: str, targets: str | None) -> No
     for length, width in ((shortest, 4), (shortest + 8, 4), (shortest + 24, 6)):
         histories = np.stack([padded(row, width) for row in rows] + [padded([7], width)] * 12)
         scores = score(histories, length, users)
-        assert np.logaddexp.reduce(scores[0]) < 1e-4  # a model may write what is no item
+        assert (
+            np.logaddexp.reduce(scores[0]) < 1e-4
+        )  # some probability may go to sequences that are no item
         alone = np.stack([padded(history, width)] * 16)
         np.testing.assert_allclose(score(alone, length, users)[3], scores[0], atol=1e-5)
         found[length] = scores
@@ -179,11 +181,11 @@ def test_scores_are_of_the_history_alone(family: str, targets: str | None) -> No
     for changed in first[1:4]:
         assert np.abs(changed - first[0]).max() > 1e-2
     assert first.shape == (16, 40)
-    assert RANKED_AS[last_objective(config)] in ("next_item", "following_item")
+    assert RANKING_OBJECTIVE[last_objective(config)] in ("next_item", "following_item")
 
 
 def losses_of(setup: ModelSetup, score: Scorer, objective: str, batch: Batch, length: int) -> Any:
-    """The objective of each target, [B, G], without dropout and with all users."""
+    """Return the loss of each target, [B, G], without dropout, and which targets count."""
 
     @jax.jit
     def losses(params: Any) -> Any:
@@ -198,26 +200,26 @@ def losses_of(setup: ModelSetup, score: Scorer, objective: str, batch: Batch, le
 
 @pytest.mark.parametrize(("family", "targets"), CASES)
 def test_ranking_scores_an_item_by_its_loss_in_training(family: str, targets: str | None) -> None:
-    """The log-probability of a target is what training minimised: same input, same distribution."""
+    """The log-probability of a target in ranking is its negative loss in training."""
     config, setup, sequences = small(family, targets)
-    objective = RANKED_AS[last_objective(config)]
-    examples = next_item_examples(sequences, holdout=2).take(np.arange(16))
+    objective = RANKING_OBJECTIVE[last_objective(config)]
+    examples = next_item_examples(sequences, n_excluded=2).take(np.arange(16))
     score = Scorer(config, setup)
     bucket, rows = score.ranker.plan(examples, "test").in_order()[0]
     batch, length = score.ranker.plan(examples, "test").pad(bucket, rows), bucket.n_tokens
     targets_of_rows = examples.targets[rows]
     scores = score(batch.histories, length, batch.users)
     found = scores[np.arange(len(rows)), targets_of_rows]
-    asked = Batch(*map(jnp.asarray, batch))
-    asked = asked._replace(targets=jnp.asarray(targets_of_rows, jnp.int32))
-    losses, counted = losses_of(setup, score, objective, asked, length)
+    with_targets = Batch(*map(jnp.asarray, batch))
+    with_targets = with_targets._replace(targets=jnp.asarray(targets_of_rows, jnp.int32))
+    losses, counted = losses_of(setup, score, objective, with_targets, length)
     assert counted.sum(axis=1).tolist() == [1] * len(rows)
     np.testing.assert_allclose(losses.sum(axis=1), -found, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize(("family", "targets"), EVERY)
+@pytest.mark.parametrize(("family", "targets"), ALL_POSITIONS)
 def test_every_position_predicts_the_item_after_it(family: str, targets: str) -> None:
-    """One pass over a sequence has the losses of its prefixes, each ranked alone."""
+    """One pass over a sequence has the losses of ranking after each of its prefixes."""
     config, setup, _ = small(family, targets)
     score = Scorer(config, setup)
     sequence = [3, 9, 21, 0, 17]
@@ -232,14 +234,14 @@ def test_every_position_predicts_the_item_after_it(family: str, targets: str) ->
     prefixes = np.stack([padded(sequence[:stop], 6) for stop in range(1, 5)])
     scores = score(prefixes, length, users)
     expected = [-scores[row, sequence[row + 1]] for row in range(4)]
-    found = losses[0][counted[0]]  # the first item too, of a model that knows the user
+    found = losses[0][counted[0]]  # a model with users also predicts the first item
     assert len(found) in (4, 5)
     np.testing.assert_allclose(found[-4:], expected, rtol=2e-5, atol=3e-5)
 
 
 @pytest.mark.parametrize(("family", "targets"), CASES)
 def test_ranking_in_bfloat16_casts_each_parameter_once(family: str, targets: str | None) -> None:
-    """`cast_names` lists all that the model casts: no batch converts a parameter again."""
+    """`cast_names` lists all parameters that the model casts, so no batch casts one again."""
     config, setup, _ = small(family, targets, "bfloat16")
     score = Scorer(config, setup)
     history = np.stack([padded([3, 9, 21], 4)] * 16)
@@ -248,7 +250,9 @@ def test_ranking_in_bfloat16_casts_each_parameter_once(family: str, targets: str
 
     def encode(params: Any) -> Any:
         model = merge(setup.graph_and_like[0], params)
-        read = model.make_inputs(tables, Batch(*map(jnp.asarray, batch)), objective, 24).read
+        read = model.make_inputs(
+            tables, Batch(*map(jnp.asarray, batch)), objective, 24
+        ).encoder_input
         memory = model.encode(tables, read)
         return (
             memory
@@ -261,7 +265,7 @@ def test_ranking_in_bfloat16_casts_each_parameter_once(family: str, targets: str
 
 
 def converted(function: Any, params: Any) -> list[int]:
-    """Parameters of two axes, by number, that a program converts from float32 to bfloat16."""
+    """Return the numbers of the matrices that a program converts from float32 to bfloat16."""
     jaxpr = jax.make_jaxpr(function)(params).jaxpr
     numbers = {id(var): n for n, var in enumerate(jaxpr.invars) if len(var.aval.shape) == 2}
     return [

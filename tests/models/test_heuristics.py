@@ -9,16 +9,16 @@ import pytest
 
 from genrec_jax.data.datasets import load_named
 from genrec_jax.data.sequences import (
-    VALIDATION_HOLDOUT,
+    VALIDATION_EXCLUDES,
     UserSequences,
-    from_lists,
+    from_sequences,
     next_item_examples,
 )
 from genrec_jax.evaluation.metrics import metrics
 from genrec_jax.evaluation.transition_settings import (
-    CHOOSING_HOLDOUT,
     FADING,
     POPULARITIES,
+    TUNING_EXCLUDES,
     WINDOWS,
     choose_settings,
 )
@@ -27,13 +27,13 @@ from genrec_jax.models.heuristics.baselines import (
     NEXT_NUMBER,
     POPULARITY,
     TRANSITIONS,
-    in_turn,
-    next_number_lists,
-    own_history_lists,
-    popularity_lists,
-    reference_lists,
+    baseline_rankings,
+    interleaved,
+    next_number_rankings,
+    own_history_rankings,
+    popularity_rankings,
 )
-from genrec_jax.models.heuristics.transitions import TransitionSettings, transition_lists
+from genrec_jax.models.heuristics.transitions import TransitionSettings, transition_rankings
 
 NAMES = ("HR@5", "NDCG@5", "HR@10", "NDCG@10")
 # The README quotes the first two. All are the project's measured facts, four digits each.
@@ -66,19 +66,21 @@ TOLERANCES = {"number + 1": 6e-5, "popularity": 6e-5, "newest": 6e-5, "in turn":
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_measured_facts_on_the_real_files(name: str, data_dir: Path) -> None:
     sequences = load_named(name, str(data_dir))
-    examples = next_item_examples(sequences, holdout=0)
+    examples = next_item_examples(sequences, n_excluded=0)
     plain = TransitionSettings(repeats=name == "yelp")
     tuned = TransitionSettings(window=10, decay=0.6, power=0.0, popularity=0.25)
-    newest = own_history_lists(examples, sequences.n_items, 20, by="recency")
-    next_number = next_number_lists(sequences.item_ids, examples, 20)
+    newest = own_history_rankings(examples, sequences.n_items, 20, by="recency")
+    next_number = next_number_rankings(sequences.item_ids, examples, 20)
     rules = {
         "number + 1": lambda: next_number,
-        "popularity": lambda: popularity_lists(sequences, examples, 20),
+        "popularity": lambda: popularity_rankings(sequences, examples, 20),
         "newest": lambda: newest,
-        "in turn": lambda: in_turn(newest, next_number),
-        "kNN": lambda: transition_lists(sequences, examples, plain, 20),
-        "kNN with validation": lambda: transition_lists(sequences, examples, plain, 20, holdout=1),
-        "kNN tuned": lambda: transition_lists(sequences, examples, tuned, 20),
+        "in turn": lambda: interleaved(newest, next_number),
+        "kNN": lambda: transition_rankings(sequences, examples, plain, 20),
+        "kNN with validation": lambda: transition_rankings(
+            sequences, examples, plain, 20, n_excluded=1
+        ),
+        "kNN tuned": lambda: transition_rankings(sequences, examples, tuned, 20),
     }
     for label, expected in EXPECTED[name].items():
         figures = metrics(rules[label](), examples.targets)
@@ -89,9 +91,9 @@ def test_the_measured_facts_on_the_real_files(name: str, data_dir: Path) -> None
 
 
 def test_numbers_past_the_last_are_no_items(sequences: UserSequences) -> None:
-    examples = next_item_examples(sequences, holdout=0)
+    examples = next_item_examples(sequences, n_excluded=0)
     numbers = make_indexing("random", sequences, seed=0).item_numbers
-    lists = next_number_lists(numbers, examples, 20)
+    lists = next_number_rankings(numbers, examples, 20)
     for row in range(len(examples)):
         largest = max(numbers[item] for item in examples.history(row))
         expected = [largest + i for i in range(1, 21)]
@@ -102,30 +104,30 @@ def test_numbers_past_the_last_are_no_items(sequences: UserSequences) -> None:
 def test_numbers_that_are_far_apart() -> None:
     """As large as a sequence file may have them: no table of all that could be."""
     numbers = np.array([2_147_483_647, 7, 2_147_483_646, 5, 6], np.int32)
-    sequences = from_lists("far", [1, 2], [[1, 2, 3, 4], [4, 5, 4]])
-    examples = next_item_examples(sequences, holdout=0)
-    lists = next_number_lists(numbers[: sequences.n_items], examples, 3)
+    sequences = from_sequences("far", [1, 2], [[1, 2, 3, 4], [4, 5, 4]])
+    examples = next_item_examples(sequences, n_excluded=0)
+    lists = next_number_rankings(numbers[: sequences.n_items], examples, 3)
     assert lists.tolist() == [[-1, -1, -1], [1, -1, -1]]
 
 
 def test_own_history_newest_and_most_frequent_first() -> None:
-    sequences = from_lists("own", [1, 2], [[5, 6, 6, 7, 5, 8, 9], [5, 6, 7]])
-    examples = next_item_examples(sequences, holdout=0)
+    sequences = from_sequences("own", [1, 2], [[5, 6, 6, 7, 5, 8, 9], [5, 6, 7]])
+    examples = next_item_examples(sequences, n_excluded=0)
     ids = np.append(sequences.item_ids, -1)
-    by_recency = ids[own_history_lists(examples, sequences.n_items, 5, by="recency")]
+    by_recency = ids[own_history_rankings(examples, sequences.n_items, 5, by="recency")]
     assert by_recency.tolist() == [[8, 5, 7, 6, -1], [6, 5, -1, -1, -1]]
-    by_count = ids[own_history_lists(examples, sequences.n_items, 5, by="count")]
+    by_count = ids[own_history_rankings(examples, sequences.n_items, 5, by="count")]
     assert by_count.tolist() == [[5, 6, 8, 7, -1], [6, 5, -1, -1, -1]]
 
 
 def plain_transitions(
-    sequences: UserSequences, settings: TransitionSettings, holdout: int
+    sequences: UserSequences, settings: TransitionSettings, n_excluded: int
 ) -> list[list[int]]:
     """The formulas of models/heuristics/transitions.py for the test split, in loops."""
     table: dict[tuple[int, int], float] = {}
     counts = dict.fromkeys(range(sequences.n_items), 0)
     for user in range(sequences.n_users):
-        items = sequences.of(user)[:-holdout].tolist()
+        items = sequences.of(user)[:-n_excluded].tolist()
         for place, item in enumerate(items):
             counts[item] += 1
             for distance in range(1, settings.window + 1):
@@ -151,7 +153,7 @@ def plain_transitions(
 
 
 @pytest.mark.parametrize(
-    ("settings", "holdout"),
+    ("settings", "n_excluded"),
     [
         (TransitionSettings(), 2),
         (TransitionSettings(window=2, decay=0.6, power=0.0, popularity=0.0, repeats=True), 2),
@@ -159,11 +161,11 @@ def plain_transitions(
     ],
 )
 def test_transition_lists_against_loops(
-    settings: TransitionSettings, holdout: int, sequences: UserSequences
+    settings: TransitionSettings, n_excluded: int, sequences: UserSequences
 ) -> None:
-    examples = next_item_examples(sequences, holdout=0)
-    found = transition_lists(sequences, examples, settings, 20, holdout)
-    assert found.tolist() == plain_transitions(sequences, settings, holdout)
+    examples = next_item_examples(sequences, n_excluded=0)
+    found = transition_rankings(sequences, examples, settings, 20, n_excluded)
+    assert found.tolist() == plain_transitions(sequences, settings, n_excluded)
 
 
 def test_the_settings_do_not_depend_on_test_items(sequences: UserSequences) -> None:
@@ -184,7 +186,7 @@ def repeating_log() -> UserSequences:
         for _ in range(rng.integers(3, 12)):
             row.append(int(rng.choice(row)) if rng.random() < 0.6 else int(rng.integers(1, 31)))
         rows.append(row)
-    return from_lists("repeating", range(1, 201), rows)
+    return from_sequences("repeating", range(1, 201), rows)
 
 
 def test_the_history_is_left_out_of_every_baseline() -> None:
@@ -193,9 +195,9 @@ def test_the_history_is_left_out_of_every_baseline() -> None:
     assert choose_settings(sequences).repeats
     settings = choose_settings(sequences, exclude_history=True)
     assert not settings.repeats
-    examples = next_item_examples(sequences, holdout=0)
+    examples = next_item_examples(sequences, n_excluded=0)
     numbers = make_indexing("random", sequences, seed=0).item_numbers
-    found = reference_lists(
+    found = baseline_rankings(
         sequences, examples, numbers, replace(settings, repeats=True), 10, exclude_history=True
     )
     assert list(found) == [POPULARITY, NEXT_NUMBER, TRANSITIONS]
@@ -215,30 +217,30 @@ def test_the_history_is_left_out_of_every_baseline() -> None:
 
 
 def test_a_catalogue_with_less_than_a_list_of_new_items() -> None:
-    sequences = from_lists("small", [1, 2], [[1, 2, 3, 4], [3, 4, 3, 1]])
-    examples = next_item_examples(sequences, holdout=0)
-    lists = popularity_lists(sequences, examples, 3, exclude_history=True)
+    sequences = from_sequences("small", [1, 2], [[1, 2, 3, 4], [3, 4, 3, 1]])
+    examples = next_item_examples(sequences, n_excluded=0)
+    lists = popularity_rankings(sequences, examples, 3, exclude_history=True)
     assert lists.tolist() == [[3, -1, -1], [0, 1, -1]]
 
 
 def test_the_kNN_of_the_history_left_out_is_the_best_of_those_without_repeats() -> None:
     """Not the best of all with its repeats taken away."""
     sequences = repeating_log()
-    examples = next_item_examples(sequences, VALIDATION_HOLDOUT)
+    examples = next_item_examples(sequences, VALIDATION_EXCLUDES)
     reached = {}
     for window, (decay, power), popularity in product(WINDOWS, FADING, POPULARITIES):
         one = TransitionSettings(window, decay=decay, power=power, popularity=popularity)
-        lists = transition_lists(sequences, examples, one, 10, CHOOSING_HOLDOUT)
+        lists = transition_rankings(sequences, examples, one, 10, TUNING_EXCLUDES)
         reached[one] = metrics(lists, examples.targets)["NDCG@10"]
     chosen = choose_settings(sequences, exclude_history=True)
     assert reached[chosen] == pytest.approx(max(reached.values()))
 
 
 def test_every_list_names_an_item_once(sequences: UserSequences) -> None:
-    examples = next_item_examples(sequences, holdout=0)
+    examples = next_item_examples(sequences, n_excluded=0)
     settings = choose_settings(sequences)
     numbers = make_indexing("random", sequences, seed=0).item_numbers
-    found = reference_lists(sequences, examples, numbers, settings, 20, False)
+    found = baseline_rankings(sequences, examples, numbers, settings, 20, False)
     assert NEXT_NUMBER in found
     for name, lists in found.items():
         assert lists.shape == (len(examples), 20), name

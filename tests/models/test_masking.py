@@ -1,4 +1,4 @@
-"""User dropout: the share that loses its user, and that the sentence then begins with an item."""
+"""User dropout: the share of dropped users, and the encoder's input without a user."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from genrec_jax.models.masking import drop_users
 from genrec_jax.models.tables import put_on_device
 
 
-def test_a_share_of_the_examples_loses_its_user() -> None:
+def test_users_are_dropped_at_the_given_rate() -> None:
     users = jnp.arange(20_000)
     kept = np.asarray(drop_users(jax.random.key(0), users, 0.3))
     assert set(np.unique(kept[kept != users])) == {-1}
@@ -18,12 +18,14 @@ def test_a_share_of_the_examples_loses_its_user() -> None:
     assert drop_users(jax.random.key(0), users, 0.0) is users
 
 
-def test_without_its_user_a_sentence_is_its_items_alone(catalogue: Catalogue) -> None:
+def test_the_input_of_a_dropped_user_has_items_only(catalogue: Catalogue) -> None:
     table = put_on_device(catalogue.table)
     items = jnp.array([[3, 5, table.mask_row]])
     found = encoder_input(table, jnp.array([-1]), items, 16)
-    names = [catalogue.table.tokens[row, : catalogue.table.lengths[row]] for row in (3, 5, 40)]
-    sentence = np.concatenate([[table.bos], *names, [table.eos]])
-    np.testing.assert_array_equal(found.tokens[0, : len(sentence)], sentence)
-    assert np.all(np.asarray(found.tokens[0, len(sentence) :]) == table.pad)
-    assert 0 not in np.asarray(found.slots)  # slot 0 is the user's
+    identifiers = [
+        catalogue.table.tokens[row, : catalogue.table.lengths[row]] for row in (3, 5, 40)
+    ]
+    expected = np.concatenate([[table.bos], *identifiers, [table.eos]])
+    np.testing.assert_array_equal(found.tokens[0, : len(expected)], expected)
+    assert np.all(np.asarray(found.tokens[0, len(expected) :]) == table.pad)
+    assert 0 not in np.asarray(found.segments)  # segment 0 is the user's

@@ -1,4 +1,4 @@
-"""Rows that only fill a batch: no NaN in logits, loss and gradients, and no trace of them."""
+"""Padding rows of a batch cause no NaN and do not change logits, loss or gradients."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from oracle import Case, leaves, relative_distances, small_case, zero_by_mathema
 
 from genrec_jax.models.contract import Params
 
-FILL = 5  # the row of the case that only fills its batch
+FILL = 5  # the padding row of the case
 
 
 class Computed(NamedTuple):
@@ -24,7 +24,7 @@ Compute = Callable[[Case], Computed]
 
 @pytest.fixture(scope="module")
 def case() -> Case:
-    """Six rows, the last of which only fills the batch."""
+    """Six rows, the last of which is padding."""
     case = small_case()
     assert np.flatnonzero(~case.real_rows).tolist() == [FILL]
     assert not case.answer.weights[FILL].any()
@@ -38,7 +38,7 @@ def dtype(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def compute(case: Case, dtype: str) -> Compute:
-    """Logits, loss and gradients of any six rows; compiled once."""
+    """Compute logits, loss and gradients of any six rows; compiled once."""
 
     @jax.jit
     def compiled(params: Params, sentence: Any, answer: Any) -> Any:
@@ -62,8 +62,8 @@ def of_rows(case: Case, rows: list[int]) -> Case:
     return case._replace(sentence=sentence, answer=answer)
 
 
-def looking_nowhere(case: Case, rows: list[int]) -> Case:
-    """Not even at `<s>` and `</s>`, which every sentence has."""
+def fully_masked(case: Case, rows: list[int]) -> Case:
+    """Mask all positions of some rows, even `<s>` and `</s>`, which every input has."""
     mask = case.sentence.mask.at[np.array(rows)].set(False)
     return case._replace(sentence=case.sentence._replace(mask=mask))
 
@@ -75,11 +75,11 @@ def assert_finite(found: Computed) -> None:
         assert np.isfinite(np.asarray(leaf)).all(), path
 
 
-def test_rows_that_fill_the_batch_leave_no_trace(case: Case, compute: Compute, dtype: str) -> None:
-    """Three rows and three that fill are as those three rows twice: the mean is the same.
+def test_padding_rows_change_nothing(case: Case, compute: Compute, dtype: str) -> None:
+    """Three rows with three padding rows have the mean of the same three rows twice.
 
-    Gradients are sums over other numbers of rows. In bfloat16, of 8 bits, they differ by up to
-    1.2e-2, relative in norm; in float32 by 1.3e-7.
+    Gradients are sums over different numbers of rows. The relative difference in norm is up to
+    1.2e-2 in bfloat16, with 8 bits, and 1.3e-7 in float32.
     """
     filled = compute(of_rows(case, [0, 1, 2, FILL, FILL, FILL]))
     twice = compute(of_rows(case, [0, 1, 2, 0, 1, 2]))
@@ -92,10 +92,10 @@ def test_rows_that_fill_the_batch_leave_no_trace(case: Case, compute: Compute, d
     assert max(distances[path] for path in known) < bound
 
 
-def test_a_batch_of_nothing_but_padding(case: Case, compute: Compute) -> None:
-    """Every row fills the batch, with the sentence `<s> <mask> </s>` or nothing to look at."""
+def test_a_batch_of_padding_rows(case: Case, compute: Compute) -> None:
+    """All rows are padding, with the input `<s> <mask> </s>` or fully masked."""
     framed = of_rows(case, [FILL] * 6)
-    for batch in (framed, looking_nowhere(framed, [0, 1, 2, 3, 4, 5])):
+    for batch in (framed, fully_masked(framed, [0, 1, 2, 3, 4, 5])):
         found = compute(batch)
         assert_finite(found)
         assert found.loss == 0.0
@@ -103,7 +103,7 @@ def test_a_batch_of_nothing_but_padding(case: Case, compute: Compute) -> None:
             assert not np.any(leaf), path
 
 
-def test_a_row_that_may_look_nowhere_is_finite(case: Case, compute: Compute) -> None:
-    """Though it has a target, so that gradients flow through its even attention."""
+def test_a_fully_masked_row_is_finite(case: Case, compute: Compute) -> None:
+    """It has a target, so gradients flow through its uniform attention weights."""
     assert case.answer.weights[0].any()
-    assert_finite(compute(looking_nowhere(case, [0])))
+    assert_finite(compute(fully_masked(case, [0])))

@@ -1,6 +1,6 @@
-"""bfloat16 arithmetic: products are summed in float32 and stay float32 until they are an input.
+"""bfloat16 layers: products are summed in float32 and stay float32 until the next layer's input.
 
-What is expected is float64 arithmetic on the same bfloat16 numbers.
+The expected values are computed in float64 from the same bfloat16 numbers.
 """
 
 import jax
@@ -31,14 +31,14 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def attention() -> Attention:
-    """Two heads of 16 columns, whose scale of 1/4 is a bfloat16 number; nothing after the heads."""
+    """Attention with two heads of 16 columns, whose scale 1/4 is exact, and an identity output."""
     attention = Attention(BlockShape(32, 2, 32, dtype="bfloat16", init_std=0.5), nnx.Rngs(0))
     attention.out.kernel[...] = jnp.eye(32)
     return attention
 
 
 def test_attention_scores_are_not_rounded(attention: Attention) -> None:
-    """All keys are nearly the query: scores of some hundreds that differ by some units."""
+    """Keys are close to the query, so scores are some hundreds and differ by some units."""
     x = numbers((3, 1, 32), 5.0)
     query = float64(attention.query(x)).reshape(3, 1, 2, 16)
     noise = np.random.default_rng(0).normal(size=(3, 8, 2, 16)) * 0.2
@@ -48,14 +48,14 @@ def test_attention_scores_are_not_rounded(attention: Attention) -> None:
     assert scores.max() > 300
     expected = np.einsum("bhst,bthd->bshd", softmax(scores), float64(memory.values))
     found = attention(x, memory, jnp.ones((1, 1, 8), bool))
-    # One rounding of the weights, one of the result.
+    # The weights and the result are each rounded once.
     np.testing.assert_allclose(
         float64(found), expected.reshape(3, 1, 32), atol=2 * BF16 * np.abs(expected).max()
     )
 
 
 def test_attention_adds_up_many_values_in_float32(attention: Attention) -> None:
-    """What the program asks for: a CPU sums bfloat16 products in float32 without being asked."""
+    """The program requests float32 sums, which a CPU uses for bfloat16 products in any case."""
     x, keys = numbers((2, 1, 32)), numbers((2, 64, 2, 16))
     mask = jnp.ones((1, 1, 64), bool)
     jaxpr = jax.make_jaxpr(lambda x, keys: attention(x, KeyValue(keys, keys), mask))(x, keys)
@@ -65,7 +65,7 @@ def test_attention_adds_up_many_values_in_float32(attention: Attention) -> None:
 
 
 def test_the_low_pass_filter_is_float32() -> None:
-    """Waves of 128 slots let a signal of their own frequencies through as it is."""
+    """A signal of the filter's own frequencies passes waves of 128 positions unchanged."""
     period, width = 128, 16
     waves = make_waves(jnp.arange(period)[None], jnp.ones((1, period), bool), period, 3)
     clean = float64(waves)[0] @ np.random.default_rng(0).normal(size=(5, width))
@@ -73,7 +73,7 @@ def test_the_low_pass_filter_is_float32() -> None:
     rngs = nnx.Rngs(0)
     norm = nnx.LayerNorm(width, epsilon=1e-5, dtype=jnp.bfloat16, rngs=rngs)
     low_pass = LowPass(norm, width, 0.0)
-    low_pass.fast[...] = jnp.full(width, 63.5)  # what is fast counts 64 times
+    low_pass.fast[...] = jnp.full(width, 63.5)  # fast components have weight 64
     basis, signal = float64(waves)[0], float64(x)[0]
     slow = basis @ (basis.T @ signal)
     y = signal + slow + 64 * (signal - slow)

@@ -1,4 +1,4 @@
-"""The page of a run and the tables of several, from results made on the spot."""
+"""The page of a run and the tables of several runs, from a small run trained here."""
 
 import json
 import re
@@ -17,7 +17,7 @@ VOID = {"meta", "link", "br"}
 
 
 class Tags(HTMLParser):
-    """Collects addresses, and fails where an element is closed that is not open."""
+    """Collect addresses and tags, and fail if an element is closed that is not open."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def test_the_page_of_a_run(run: Path) -> None:
     assert str(run.parent) not in text
 
 
-def test_results_carry_their_doubt(run: Path) -> None:
+def test_results_have_confidence_intervals(run: Path) -> None:
     results = json.loads((run / "results.json").read_text())
     for metric, (low, high) in results["intervals"].items():
         assert low <= results["metrics"][metric] <= high
@@ -73,7 +73,7 @@ def test_results_carry_their_doubt(run: Path) -> None:
     assert results["indexing_seed"] == 0
 
 
-def test_several_runs_beside_the_paper(
+def test_several_runs_compared_with_the_paper(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = json.loads((run / "results.json").read_text())
@@ -102,7 +102,7 @@ def test_several_runs_beside_the_paper(
     assert {tag for tag in tags.open if tag != "tr"} == set()
 
 
-def test_what_the_report_refuses(
+def test_invalid_arguments_of_the_report(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert report(["report", str(tmp_path)]) == 2
@@ -117,11 +117,11 @@ def test_what_the_report_refuses(
     assert "expected a name in .md or .html" in capsys.readouterr().err
 
 
-def test_the_papers_figures_are_quoted_as_they_stand(data_dir: Path) -> None:
-    """Against the text of the paper, where it lies beside the datasets."""
+def test_the_papers_results_are_quoted_exactly(data_dir: Path) -> None:
+    """Compare with the text of the paper, if it is stored beside the datasets."""
     paper = data_dir.parent / "paper" / "genrec_paper.md"
     if not paper.is_file():
-        pytest.skip("the paper's text is not at hand")
+        pytest.skip("the paper's text is not available")
     rows = {}
     for line in re.sub(r"</?[a-z]+>", "", paper.read_text()).splitlines():
         name, *cells = line.split("\t")
@@ -135,35 +135,35 @@ def test_the_papers_figures_are_quoted_as_they_stand(data_dir: Path) -> None:
         assert rows[dataset.title()] == list(TABLE_1[dataset]["GenRec"])
 
 
-def test_a_dataset_that_the_paper_does_not_have(run: Path) -> None:
+def test_a_dataset_without_results_in_the_paper(run: Path) -> None:
     results = json.loads((run / "results.json").read_text())
     lines = table_of("mine", {"a": results, "b": results})
     assert [line.name for line in lines][:2] == ["a (random ids)", "b (random ids)"]
     assert len(lines) == 2 + len(results["references"])
-    assert all(len(line.figures) == len(METRICS) for line in lines)
+    assert all(len(line.values) == len(METRICS) for line in lines)
     assert "Quoted rows" not in as_markdown({"mine": lines})
     assert "Quoted rows" in as_markdown({"mine": lines, "beauty": table_of("beauty", {})})
 
 
-def test_baselines_under_another_rule_are_rows_of_their_own(run: Path) -> None:
+def test_baselines_under_different_history_rules_are_separate_rows(run: Path) -> None:
     results = json.loads((run / "results.json").read_text())
     names = ("popularity", "largest number + 1, …", "item-transition kNN")
-    beat = {name: results["references"][name] for name in names}
-    without = {**results, "exclude_history": True, "references": beat}
+    baselines = {name: results["references"][name] for name in names}
+    without = {**results, "exclude_history": True, "references": baselines}
     lines = {line.name for line in table_of("mine", {"a": results, "b": without})}
-    assert {"popularity", "popularity, history left out"} <= lines
+    assert {"popularity", "popularity, history items excluded"} <= lines
 
 
-def test_charts_hold_what_they_show() -> None:
+def test_charts_contain_their_data() -> None:
     assert ticks(0.0, 1.0) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert ticks(0.0, 0.0)[-1] > 0
     for low, high in ((0.0, 0.013), (3.0, 4.0), (600.0, 1413.0), (1e-6, 2e-6)):
-        found = ticks(low, high)
-        assert found[0] <= low + 1e-12
-        assert found[-1] >= high - 1e-12
-        assert 2 <= len(found) <= 8
-    one = line_chart({"loss": [(0.0, 1.0), (5.0, 0.5)]}, "step")
-    assert one.count("<polyline") == 1
+        positions = ticks(low, high)
+        assert positions[0] <= low + 1e-12
+        assert positions[-1] >= high - 1e-12
+        assert 2 <= len(positions) <= 8
+    lines = line_chart({"loss": [(0.0, 1.0), (5.0, 0.5)]}, "step")
+    assert lines.count("<polyline") == 1
     bars = bar_chart([("1–4", 0.1, 0.05, 0.2), ("<5", 0.0, 0.0, 0.0)], "HR")
     assert bars.count('class="bar"') == 2
     assert "&lt;5" in bars

@@ -1,4 +1,4 @@
-"""Checkpoints: copied before the next step, kept, found damaged, and never half there."""
+"""Checkpoints: copying, retention, damage, full disks and killed processes."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from small_training import Small
 from genrec_jax.core.errors import InputError, NotFiniteError
 from genrec_jax.runs.checkpoint import PARTS, Checkpoints
 from genrec_jax.runs.train_state import TrainState
-from genrec_jax.training.resident import ResidentTrainer
+from genrec_jax.training.multi_step import MultiStepTrainer
 
 
 @pytest.fixture
@@ -31,25 +31,25 @@ def checkpoints(folder: Path) -> Iterator[Checkpoints]:
 
 
 def host(tree: Any) -> list[np.ndarray]:
-    """Copies that no donation can change."""
+    """Return host copies, which buffer donation cannot change."""
     return [np.array(leaf, copy=True) for leaf in jax.tree.leaves(tree)]
 
 
 def save(checkpoints: Checkpoints, state: TrainState, steps: dict[int, int | None]) -> None:
-    """Checkpoints of some steps, each with the step that it holds for the best."""
+    """Save a checkpoint for each step, with the best step that it records."""
     for step, best in steps.items():
         checkpoints.save(step, state, {"step": step, "best_step": best})
     checkpoints.wait()
 
 
-def test_a_save_is_what_the_state_was_although_training_goes_on(
-    small: Small, trainer: ResidentTrainer, checkpoints: Checkpoints
+def test_a_save_is_not_affected_by_further_training(
+    small: Small, trainer: MultiStepTrainer, checkpoints: Checkpoints
 ) -> None:
     state, _ = small.train(trainer, 3)
     for step in range(3, 6):
         before = host(state)
         checkpoints.save(step, state, {"step": step, "best_step": None})
-        state, _ = small.train(trainer, step + 1, state)  # donates what is being written
+        state, _ = small.train(trainer, step + 1, state)  # donates the state that is being written
         restored = checkpoints_state(checkpoints, step, small)
         for found, expected in zip(host(restored), before, strict=True):
             assert found.tobytes() == expected.tobytes()
@@ -61,12 +61,12 @@ def checkpoints_state(checkpoints: Checkpoints, step: int, small: Small) -> Trai
     return checkpoints.state(step, like._replace(step=jnp.asarray(step, jnp.int32)))
 
 
-def test_the_latest_and_the_best_that_they_know_are_kept(
+def test_the_latest_checkpoints_and_their_best_ones_are_kept(
     small: Small, checkpoints: Checkpoints, folder: Path
 ) -> None:
     state = small.start()
     save(checkpoints, state, {1: None, 2: 2, 3: 2, 4: 2, 5: 5})
-    assert checkpoints.steps() == [2, 4, 5]  # 4 would go back to 2
+    assert checkpoints.steps() == [2, 4, 5]  # the best checkpoint of 4 is 2
     save(checkpoints, state, {6: 5, 7: 5})
     assert checkpoints.steps() == [5, 6, 7]
     assert checkpoints.best() == 5
@@ -75,7 +75,7 @@ def test_the_latest_and_the_best_that_they_know_are_kept(
         assert fewer.steps() == [5, 8]
     checkpoints.amend(8, {"step": 8, "best_step": 8})
     assert checkpoints.best() == 8
-    assert checkpoints.newest_whole() == 8
+    assert checkpoints.newest_intact() == 8
 
 
 def damage(path: Path, how: str) -> None:
@@ -95,7 +95,7 @@ def largest(folder: Path) -> Path:
 
 @pytest.mark.parametrize("how", ["cut", "flipped", "lost"])
 @pytest.mark.parametrize("part", [*PARTS, "checkpoint.json"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+def test_a_damaged_checkpoint_is_quarantined_and_the_previous_one_is_used(
     part: str,
     how: str,
     small: Small,
@@ -107,39 +107,39 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     path = folder / "2" / part
     path = largest(path) if path.is_dir() else path
     damage(path, how)
-    assert checkpoints.newest_whole() == 1
+    assert checkpoints.newest_intact() == 1
     assert str(path) in caplog.text
-    assert "the checkpoint of step 2 is damaged and set aside as 2.damaged" in caplog.text
-    assert "the one of step 1 is used" in caplog.text
+    assert "the checkpoint of step 2 is damaged and was quarantined as 2.damaged" in caplog.text
+    assert "using the checkpoint of step 1" in caplog.text
     assert checkpoints.steps() == [1]
     assert (folder / "2.damaged").is_dir()
 
 
-def test_what_serving_reads_is_checked(
+def test_loading_parameters_checks_only_parameters(
     small: Small, checkpoints: Checkpoints, folder: Path
 ) -> None:
     state = small.start()
     save(checkpoints, state, {1: None})
     like = jax.eval_shape(small.start).params
     damage(largest(folder / "1" / "opt_state"), "cut")
-    checkpoints.params(1, like)  # serving needs no optimizer
+    checkpoints.params(1, like)  # the optimizer state is not read
     path = largest(folder / "1" / "params")
     damage(path, "flipped")
-    with pytest.raises(InputError, match=r"found \d+ bytes with sha256") as told:
+    with pytest.raises(InputError, match=r"found \d+ bytes with sha256") as error:
         checkpoints.params(1, like)
-    assert str(path) in str(told.value)
+    assert str(path) in str(error.value)
 
 
-def test_none_is_whole(small: Small, checkpoints: Checkpoints, folder: Path) -> None:
+def test_all_checkpoints_are_damaged(small: Small, checkpoints: Checkpoints, folder: Path) -> None:
     save(checkpoints, small.start(), {1: 1, 2: 1, 3: 1})
-    damage(largest(folder / "1" / "params"), "cut")  # the best: the run could not be finished
-    with pytest.raises(InputError, match="none of the checkpoints is whole") as told:
-        checkpoints.newest_whole()
-    assert str(folder / "1") in str(told.value)
+    damage(largest(folder / "1" / "params"), "cut")  # the best checkpoint of all three
+    with pytest.raises(InputError, match="found only damaged checkpoints") as error:
+        checkpoints.newest_intact()
+    assert str(folder / "1") in str(error.value)
     assert checkpoints.steps() == [1, 2, 3]
 
 
-def test_a_state_that_is_not_finite_is_not_saved(small: Small, checkpoints: Checkpoints) -> None:
+def test_a_state_with_infinite_values_is_not_saved(small: Small, checkpoints: Checkpoints) -> None:
     state = small.start()
     save(checkpoints, state, {1: None})
     leaves, tree = jax.tree.flatten(state.params)
@@ -149,8 +149,8 @@ def test_a_state_that_is_not_finite_is_not_saved(small: Small, checkpoints: Chec
     assert checkpoints.steps() == [1]
 
 
-# In a process of its own: orbax's threads meet the full disk too, and what they leave behind would
-# complain in whatever test runs when it is collected.
+# In a subprocess, because orbax's threads also meet the full disk: objects that they leave would
+# raise warnings in a later test, when they are garbage-collected.
 FULL_DISK = """
 import os, resource, sys
 from pathlib import Path
@@ -172,35 +172,35 @@ def save(step):
 
 save(1)
 limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # no file may be longer
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # maximum file size
 try:
     save(2)
 except DiskError as error:
     print(error)
 resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-print(checkpoints.steps(), checkpoints.newest_whole())
-save(2)  # although those threads may not have ended yet
-print(checkpoints.steps(), checkpoints.newest_whole())
+print(checkpoints.steps(), checkpoints.newest_intact())
+save(2)  # the threads of the failed save may still be running
+print(checkpoints.steps(), checkpoints.newest_intact())
 sys.stdout.flush()
 os._exit(0)
 """
 
 
-def test_a_full_disk_leaves_what_was_whole(folder: Path) -> None:
+def test_a_full_disk_leaves_complete_checkpoints(folder: Path) -> None:
     command = [sys.executable, "-c", FULL_DISK, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    told, after, again = done.stdout.splitlines()
-    assert told.startswith(f"{folder / '2'}: cannot be written: ")
-    assert told.endswith("there: 1")
-    assert after == "[1] 1"
-    assert again == "[1, 2] 2"
+    error, after_failure, after_retry = done.stdout.splitlines()
+    assert error.startswith(f"{folder / '2'}: cannot be written: ")
+    assert error.endswith("existing checkpoints: 1")
+    assert after_failure == "[1] 1"
+    assert after_retry == "[1, 2] 2"
     with Checkpoints(folder) as opened:
         opened.clean()
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
 
 
-def test_what_a_killed_process_left_is_removed(
+def test_leftovers_of_a_killed_process_are_removed(
     small: Small, checkpoints: Checkpoints, folder: Path
 ) -> None:
     save(checkpoints, small.start(), {1: None})
@@ -209,5 +209,5 @@ def test_what_a_killed_process_left_is_removed(
     assert checkpoints.steps() == [1]
     checkpoints.clean()
     assert [path.name for path in folder.iterdir()] == ["1"]
-    facts = json.loads((folder / "1" / "checkpoint.json").read_text())
-    assert facts["run"] == {"step": 1, "best_step": None}
+    metadata = json.loads((folder / "1" / "checkpoint.json").read_text())
+    assert metadata["run"] == {"step": 1, "best_step": None}

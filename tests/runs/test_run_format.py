@@ -1,4 +1,4 @@
-"""A run directory of another format, and one whose config or model was edited, are refused."""
+"""A run directory of another format, or with an edited config or model, is refused."""
 
 import json
 import shutil
@@ -74,15 +74,15 @@ def test_an_edited_config_or_model(
     [("data", "dir", "/mnt/data"), ("evaluate", "batch_size", 8), (None, "profile", True)],
 )
 def test_keys_that_may_be_edited(group: str | None, key: str, value: object, run: Path) -> None:
-    """Where the data is, how the run is ranked, and what does not change its result."""
+    """The data folder, the evaluation keys, and keys that do not affect the result."""
     edit(run / "config.json", group, key, value)
     config = read_config(run).to_dict()
     assert (config if group is None else config[group])[key] == value
     assert RunFolder(run).read_shape().width == 16
 
 
-def test_a_run_of_before_the_format(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Refused by what reads a run, and by training into its directory; nothing is written."""
+def test_a_run_from_before_the_format(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both reading the run and training in its directory fail; nothing is written."""
     (run / "run.json").unlink()
     before = sorted(run.rglob("*"))
     config = f"--config={ROOT / 'configs' / 'quickstart.py'}:codes"
@@ -96,19 +96,21 @@ def test_a_run_of_another_format(run: Path, capsys: pytest.CaptureFixture[str]) 
     edit(run / "run.json", None, "format", FORMAT + 1)
     edit(run / "run.json", None, "genrec_jax", "9.9")
     error = refusal(capsys, "--mode=evaluate", f"--workdir={run}")
-    assert f"found the format {FORMAT + 1} of genrec_jax 9.9, expected {FORMAT}" in error
+    assert (
+        f"found format {FORMAT + 1}, written by genrec_jax 9.9, expected format {FORMAT}" in error
+    )
 
 
-def test_a_key_that_is_younger_than_the_run_has_its_default(run: Path) -> None:
+def test_a_key_newer_than_the_run_has_its_default(run: Path) -> None:
     content = json.loads((run / "config.json").read_text())
     del content["finetune"]["first_moment"]
     (run / "config.json").write_text(json.dumps(content))
-    change_config(run)  # a run that was created without the key
+    change_config(run)  # as if the run had been created without the key
     assert read_config(run).finetune.first_moment == "float32"
 
 
-def test_a_directory_that_a_killed_process_left_is_used(tmp_path: Path) -> None:
-    """Its config without the record that makes it a run's."""
+def test_a_partially_created_directory_is_usable(tmp_path: Path) -> None:
+    """A killed process may leave a config.json without a run.json."""
     folder = RunFolder(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "run.lock").touch()
@@ -123,15 +125,15 @@ def test_a_resumed_run_keeps_its_files_and_its_shape(run: Path) -> None:
     folder.create(folder.read_config(), shape)
     assert ((run / "config.json").read_bytes(), (run / "model.json").read_bytes()) == before
     other = shape.__class__(**{**vars(shape), "dtype": "bfloat16"})
-    with pytest.raises(InputError, match="dtype is 'float32' there and 'bfloat16' here"):
+    with pytest.raises(InputError, match="dtype: found 'bfloat16', expected 'float32'"):
         folder.create(folder.read_config(), other)
 
 
 @pytest.mark.parametrize("key", RENAMED)
-def test_a_renamed_key_is_refused_with_what_became_of_it(
+def test_a_renamed_key_is_refused_with_its_replacement(
     key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As a flag, and in a config file."""
+    """Both as a flag and in a config file."""
     config = f"--config={ROOT / 'configs' / 'quickstart.py'}"
     assert f"{key}: {RENAMED[key]}" in refusal(capsys, config, f"--{key}=1")
     *groups, name = key.split(".")
@@ -145,7 +147,7 @@ def test_a_renamed_key_is_refused_with_what_became_of_it(
     assert str(error.value) == f"{key}: {RENAMED[key]}"
 
 
-def test_what_a_renamed_key_is_called_now_exists() -> None:
+def test_the_replacements_of_renamed_keys_exist() -> None:
     known = {key for family in FAMILIES for key in flat(default_config(family).to_dict())}
     now = [one.strip(":;") for text in RENAMED.values() for one in text.split()]
     named = {one for one in now if one.startswith("config.")}
@@ -157,7 +159,7 @@ def test_a_shape_is_stored_with_the_types_of_its_fields(run: Path, tmp_path: Pat
     """A NumPy number in a field is refused before anything is written."""
     stored = RunFolder(run)
     shape = stored.read_shape()
-    object.__setattr__(shape, "heads", np.int64(2))  # as a call does where types are not checked
+    object.__setattr__(shape, "heads", np.int64(2))  # bypasses the type checks
     new = RunFolder(tmp_path / "new")
     with pytest.raises(TypeError, match=r"CodeGenRecShape: heads: found .*2.*, expected a value o"):
         new.create(stored.read_config(), shape)
@@ -165,7 +167,7 @@ def test_a_shape_is_stored_with_the_types_of_its_fields(run: Path, tmp_path: Pat
 
 
 def test_edited_identifiers(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Items in another order would be recommended under each other's names."""
+    """With reordered items, wrong item ids would be recommended."""
     path = run / "identifiers" / "identifiers.npz"
     with np.load(path) as arrays:
         saved = {name: arrays[name] for name in arrays.files}
@@ -189,7 +191,7 @@ def test_a_result_that_lacks_keys(
         assert "expected the value that the run stored" in error
 
 
-def test_short_lists_are_recommended_and_not_evaluated(
+def test_a_small_top_k_can_be_recommended_but_not_evaluated(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     five = "--config.evaluate.top_k=5"
@@ -207,12 +209,12 @@ def test_short_lists_are_recommended_and_not_evaluated(
         ({"beams": "x"}, "config.evaluate.beams: found 'x', expected a value of type int"),
     ],
 )
-def test_what_a_recommender_refuses(evaluate: object, expected: str) -> None:
+def test_invalid_evaluate_changes_of_a_recommender(evaluate: object, expected: str) -> None:
     with pytest.raises(InputError) as error:
         Recommender.load(GOLDEN / "code_genrec", evaluate=evaluate)
     assert str(error.value).startswith(expected)
 
 
-def test_a_family_that_does_not_exist() -> None:
+def test_an_unknown_family() -> None:
     with pytest.raises(InputError, match="found 'sasrek', expected one of genrec, code_genrec, s"):
         default_config("sasrek")

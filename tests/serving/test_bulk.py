@@ -31,5 +31,5 @@ def test_recommendations_do_not_overwrite_their_histories(tmp_path: Path) -> Non
     histories = tmp_path / "histories.jsonl"
     histories.write_text("7 1 2 3\n")
     line = refusal(tmp_path, histories, output=histories)
-    assert line == f"--output={histories}: is the file of histories itself, expected another"
+    assert line == f"--output={histories}: found the file of histories, expected another file"
     assert histories.read_text() == "7 1 2 3\n"

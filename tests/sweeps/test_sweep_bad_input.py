@@ -1,4 +1,4 @@
-"""Sweeps that cannot be are refused, in one line, before anything starts."""
+"""Invalid sweeps are reported in one line before anything starts."""
 
 import sys
 from pathlib import Path
@@ -20,42 +20,42 @@ from genrec_jax.cli import sweep
         ),
         (ABLATION.replace("0.0}", "'much'}"), ["config.model.dropout", "expected a number"]),
         (ABLATION.replace("0.0}", "1.5}"), ["config.model.dropout: found 1.5"]),
-        (ABLATION.replace("0.0}", "[1]}"), ["model.dropout is [1]"]),
-        (ABLATION.replace("model.dropout", "seed"), ["seed is set by the sweep itself"]),
+        (ABLATION.replace("0.0}", "[1]}"), ["model.dropout: found [1]"]),
+        (ABLATION.replace("model.dropout", "seed"), ["found seed, which the sweep itself sets"]),
         (ABLATION.replace("+ no dropout", "As it: is"), ["settings['As it: is']", "as it is"]),
-        (ABLATION.replace("(0, 1)", "(1, 1)"), ["seeds (1, 1)", "each once"]),
+        (ABLATION.replace("(0, 1)", "(1, 1)"), ["seeds: found (1, 1)", "no duplicates"]),
         (ABLATION.replace("get_sweep", "sweep"), ["found no get_sweep()", "get_sweep"]),
         (ABLATION.replace("Ablation(", "dict("), ["expected an Ablation or a Search"]),
         (ABLATION.replace('Setting({"model', 'Setting(config="x.py", changes={"model'), ["x.py"]),
         (ABLATION.replace("def get", "raise SystemExit('bye')\ndef get"), ["SystemExit: bye"]),
         (
             ABLATION.replace('"model.dropout": 0.0', '"evaluate.exclude_history": True'),
-            ["found more than one test: synthetic", "the history left out in '+ no dropout'"],
+            ["different test conditions", "history items excluded in '+ no dropout'"],
         ),
         (
-            ABLATION.replace("Setting()", "Setting(mix=True)").replace(
+            ABLATION.replace("Setting()", "Setting(ensemble=True)").replace(
                 "+ no dropout", "as it is + kNN"
             ),
-            ["settings['as it is']: found 'as it is + kNN' too"],
+            ["settings['as it is']: found another setting 'as it is + kNN'"],
         ),
         (
             ABLATION.replace(
-                "Setting()", "Setting({'finetune.include_validation_item': True}, mix=True)"
+                "Setting()", "Setting({'finetune.include_validation_item': True}, ensemble=True)"
             ),
-            ["config.finetune.include_validation_item: found True, a run that was finetuned on"],
+            ["config.finetune.include_validation_item: found True"],
         ),
         (
             ABLATION.replace('"model.dropout": 0.0', '"data.drop_last": 1'),
-            ["found more than one test: synthetic", "without the last 1"],
+            ["different test conditions", "without the last 1 items"],
         ),
         (SEARCH.replace("finetune.warmup", "finetune.warmpu"), ["finetune.warmpu: no such key"]),
         (SEARCH.replace("(0.0, 0.1)", "(0.0, 2.0)"), ["ranges['finetune.warmup']", "found 2.0"]),
-        (SEARCH.replace("1e-4", "1.0"), ["ranges['finetune.learning_rate']", "low below high"]),
+        (SEARCH.replace("1e-4", "1.0"), ["ranges['finetune.learning_rate']", "low < high"]),
         (SEARCH.replace("Range(1, 3)", "3"), ["expected a Range or a Choice"]),
         (SEARCH.replace("first_trials=2", "first_trials=-1"), ["first_trials=-1"]),
     ],
 )
-def test_bad_sweeps_are_refused_before_anything_starts(
+def test_invalid_sweeps_are_reported_before_anything_starts(
     text: str, parts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(tmp_path / "sweep", text) == 2
@@ -67,18 +67,18 @@ def test_bad_sweeps_are_refused_before_anything_starts(
     assert not (tmp_path / "sweep").exists()
 
 
-OF_ANOTHER_KIND = """
+WRONG_TYPE = """
 from genrec_jax.sweeps.spec import Ablation, Choice, Range, Search, Setting
 
 def get_sweep():
     sweep = {make}
-    object.__setattr__({what}, {value!r})  # as a call does where types are not checked
+    object.__setattr__({what}, {value!r})  # bypasses the type checks
     return sweep
 """
 
 
 @pytest.mark.parametrize(
-    ("what", "value", "told"),
+    ("what", "value", "expected"),
     [
         ("sweep, 'seeds'", 5, "seeds: found 5, expected tuple or list"),
         ("sweep, 'seeds'", "01", "seeds: found '01', expected tuple or list"),
@@ -89,24 +89,28 @@ def get_sweep():
         ("sweep, 'settings'", {"one": 1}, "settings['one']: found 1, expected Setting"),
         ("sweep, 'base'", ["seed"], "base: found ['seed'], expected Mapping"),
         ("sweep.settings['one'], 'changes'", "seed", "['one']: found 'seed', expected Mapping"),
-        ("sweep.settings['one'], 'mix'", "no", "settings['one']: mix: found 'no', expected bool"),
+        (
+            "sweep.settings['one'], 'ensemble'",
+            "no",
+            "['one']: ensemble: found 'no', expected bool",
+        ),
         ("sweep, 'ranges'", ["seed"], "ranges: found ['seed'], expected Mapping"),
         ("sweep, 'trials'", "3", "trials: found '3', expected int"),
         ("sweep.ranges['model.dropout'], 'low'", None, "['model.dropout']: found Range(low=None"),
         ("sweep.ranges['model.dropout'], 'values'", 1, "found 1, expected tuple or list"),
     ],
 )
-def test_values_of_another_kind(
-    what: str, value: Any, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_values_of_the_wrong_type(
+    what: str, value: Any, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make = "Ablation({'one': Setting()})"
     if "ranges" in what or "trials" in what:
         span = "Choice((0.0,))" if "values" in what else "Range(0.0, 0.5)"
         make = f"Search({{'model.dropout': {span}}})"
-    text = OF_ANOTHER_KIND.format(make=make, what=what, value=value)
+    text = WRONG_TYPE.format(make=make, what=what, value=value)
     assert run(tmp_path / "sweep", text) == 2
     error = capsys.readouterr().err
-    assert told in error
+    assert expected in error
     assert error.count("\n") == 1
 
 
@@ -122,18 +126,18 @@ def test_bad_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (workdir / "runs" / "as-it-is-seed0").mkdir(parents=True)
     (workdir / "runs" / "as-it-is-seed0" / "thesis.tex").touch()
     assert run(workdir, ABLATION) == 2
-    assert "the folder is not empty and holds no run" in capsys.readouterr().err
+    assert "expected an empty folder or a run" in capsys.readouterr().err
     assert sweep.main(["sweep", CONFIG, f"--sweep={tmp_path / 'no.py'}"]) == 2
     assert "--sweep: found no file" in capsys.readouterr().err
 
 
-def test_a_search_without_optuna_says_what_to_install(
+def test_a_search_without_optuna_reports_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In words that do in any folder: a clone is not at hand where a wheel is installed."""
+    """The command must work without a clone of the repository, as after installing a wheel."""
     monkeypatch.setitem(sys.modules, "optuna", None)
     monkeypatch.delitem(sys.modules, "genrec_jax.sweeps.search", raising=False)
     assert run(tmp_path / "sweep", SEARCH) == 2
     error = capsys.readouterr().err
-    assert "a search needs optuna: pip install 'optuna>=5.0'" in error
+    assert "a search requires optuna: pip install 'optuna>=5.0'" in error
     assert error.count("\n") == 1

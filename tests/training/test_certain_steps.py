@@ -1,4 +1,4 @@
-"""A step from a trie node with one child is certain: neither the loss nor its divisor counts it."""
+"""A step from a trie node with one child is certain and excluded from the loss and its divisor."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,8 +19,9 @@ from genrec_jax.models.tables import Tables, put_on_device
 from genrec_jax.training.step import StepMetrics, make_train_step, start_state
 
 BOS, PAD, EOS, MASK, W, A, X, ONE = 0, 1, 2, 4, 5, 6, 9, 11
-# All begin with W, a certain step, and so is that from A to X; 2 and 5 end before their last token.
-NAMES = [
+# W, the first token of all, and the step from A to X are certain. Items 2 and 5 are determined
+# before their last token.
+IDENTIFIERS = [
     *((W, A, X, ONE), (W, A, X, ONE + 1)),
     *((W, A + 1, X, ONE), (W, A + 1, X + 1, ONE), (W, A + 1, X + 1, ONE + 1)),
     (W, A + 2, X, ONE),
@@ -29,19 +30,19 @@ DECISIONS = [2, 2, 2, 3, 3, 1]
 USERS, HISTORIES = np.arange(5), np.array([[0, 3], [5, -1], [2, 4], [1, -1], [-1, -1]])
 
 
-class Found(NamedTuple):
-    """What one step does, and what the searches say of the items: log-probabilities [B, N]."""
+class StepResult(NamedTuple):
+    """The metrics and gradient of one step, and the model's log-probabilities of items."""
 
     metrics: StepMetrics
     gradient: Params
-    log_probs: Any
-    params: Params
+    log_probs: Any  # params → log-probabilities [B, N] of exhaustive search
+    params: Params  # before the step
 
 
-def step_on(targets: list[int]) -> Found:
-    n_items = len(NAMES)
+def step_on(targets: list[int]) -> StepResult:
+    n_items = len(IDENTIFIERS)
     users = [(ONE + 2, ONE + 3, PAD, PAD)] * len(USERS)
-    tokens = np.array([*NAMES, (MASK, PAD, PAD, PAD), *users], np.int32)
+    tokens = np.array([*IDENTIFIERS, (MASK, PAD, PAD, PAD), *users], np.int32)
     table = TokenTable(tokens, (tokens != PAD).sum(1).astype(np.int32), n_items, BOS, PAD, EOS)
     trie = decided(build_trie(table.item_tokens, table.item_lengths, EOS))
     shape = CodeGenRecShape(
@@ -72,42 +73,42 @@ def step_on(targets: list[int]) -> Found:
         writer = model.writer(tables, model.encode(tables, read))
         return score_items(writer.block_states, writer.edge_log_probs, blocks)
 
-    # One step of plain descent at a rate of 1: what it takes off is the gradient.
+    # One step of gradient descent with rate 1, so that the difference is the gradient.
     step = make_train_step(graph, tables, optax.sgd(1.0), "next_item", 0)
     start = start_state(jax.tree.map(jnp.copy, params), optax.sgd(1.0))
     batch = Batch(USERS, HISTORIES, np.array(targets))
     state, metrics = step(start, batch, 4)
     gradient = jax.tree.map(lambda old, new: old - new, params, state.params)
-    return Found(jax.device_get(metrics), gradient, log_probs, params)
+    return StepResult(jax.device_get(metrics), gradient, log_probs, params)
 
 
 def best_path(log_probs: np.ndarray) -> int:
-    """The item that the likeliest child of every node leads to."""
-    below = list(range(len(NAMES)))
+    """Return the item that is reached by the most probable child of every node."""
+    below = list(range(len(IDENTIFIERS)))
     for level in range(4):
-        tokens = sorted({NAMES[item][level] for item in below})
-        groups = [[item for item in below if NAMES[item][level] == token] for token in tokens]
+        tokens = sorted({IDENTIFIERS[item][level] for item in below})
+        groups = [[item for item in below if IDENTIFIERS[item][level] == token] for token in tokens]
         below = max(groups, key=lambda group: np.exp(log_probs[group]).sum())
     return below[0]
 
 
-def test_the_loss_is_divided_by_the_decisions() -> None:
+def test_the_loss_is_divided_by_the_number_of_decisions() -> None:
     first = step_on([0, 1, 2, 3, -1])
     log_probs = np.asarray(jax.jit(first.log_probs)(first.params))
     np.testing.assert_allclose(np.exp(log_probs).sum(1), 1.0, rtol=1e-5)
     targets = [best_path(log_probs[0]), 0, best_path(log_probs[2]), 5, -1]
-    found = step_on(targets)
+    result = step_on(targets)
     users, items = np.arange(4), np.array(targets[:4])
     decisions = sum(DECISIONS[item] for item in items)
-    assert found.metrics.tokens == decisions
-    assert found.metrics.targets == 4
-    np.testing.assert_allclose(found.metrics.loss_sum, -log_probs[users, items].sum(), rtol=1e-5)
-    right = [best_path(row) == item for row, item in zip(log_probs[:4], items, strict=True)]
-    assert found.metrics.exact == sum(right) >= 2
+    assert result.metrics.tokens == decisions
+    assert result.metrics.targets == 4
+    np.testing.assert_allclose(result.metrics.loss_sum, -log_probs[users, items].sum(), rtol=1e-5)
+    correct = [best_path(row) == item for row, item in zip(log_probs[:4], items, strict=True)]
+    assert result.metrics.exact == sum(correct) >= 2
 
     def loss(params: Params) -> jax.Array:
-        return -jnp.sum(found.log_probs(params)[users, items]) / decisions
+        return -jnp.sum(result.log_probs(params)[users, items]) / decisions
 
-    expected = jax.jit(jax.grad(loss))(found.params)
-    np.testing.assert_allclose(found.metrics.gradient_norm, optax.tree.norm(expected), rtol=1e-4)
-    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), found.gradient, expected)
+    expected = jax.jit(jax.grad(loss))(result.params)
+    np.testing.assert_allclose(result.metrics.gradient_norm, optax.tree.norm(expected), rtol=1e-4)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), result.gradient, expected)

@@ -1,4 +1,4 @@
-"""What saves memory changes no result: accumulation, rematerialisation, a smaller first moment."""
+"""Options that save memory: accumulation, rematerialisation, a bfloat16 first moment."""
 
 import dataclasses
 from typing import Any
@@ -17,8 +17,10 @@ from genrec_jax.training.step import root_key
 
 
 def assert_close(one: TrainState, other: TrainState, bound: float) -> None:
-    """But for the keys' biases: their gradient is zero by mathematics, and Adam, which divides by
-    its size, makes steps of noise of it."""
+    """Check that parameters agree within a relative distance, except the biases of keys.
+
+    Their gradient is zero mathematically. Adam divides by its size, so rounding noise moves them.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(one.params)
     for (path, found), expected in zip(leaves, jax.tree.leaves(other.params), strict=True):
         names = [step.key for step in path]
@@ -29,17 +31,17 @@ def assert_close(one: TrainState, other: TrainState, bound: float) -> None:
 
 
 def first_step(small: Small, **changes: Any) -> tuple[TrainState, Any]:
-    """With a learning rate from the start, on a batch that is not full."""
+    """Run one step without warmup on a batch that is not full."""
     spec = dataclasses.replace(SPEC, warmup=0.0)
     step = jax.jit(small.step(spec, **changes), static_argnums=4)
-    call = next(call for call in small.calls(100) if (call.rows < 0).any())
-    batch = small.plan.pad(call.bucket, call.rows[0][call.rows[0] >= 0])
+    dispatch = next(dispatch for dispatch in small.dispatches(100) if (dispatch.rows < 0).any())
+    batch = small.plan.pad(dispatch.bucket, dispatch.rows[0][dispatch.rows[0] >= 0])
     root = root_key(0, "random_item")
-    return step(small.start(spec), small.tables, batch, root, call.bucket.n_tokens)
+    return step(small.start(spec), small.tables, batch, root, dispatch.bucket.n_tokens)
 
 
-def test_a_batch_in_parts_is_the_batch(still: Small) -> None:
-    """Parts differ in their tokens, and the last has rows that only fill it: sums, not means."""
+def test_an_accumulated_batch_equals_the_whole_batch(still: Small) -> None:
+    """Parts differ in their tokens and the last one has padding rows, so sums must be used."""
     whole, expected = first_step(still)
     state, metrics = first_step(still, accumulate=4)
     for name in ("tokens", "exact", "targets"):
@@ -59,16 +61,16 @@ def test_rematerialisation_changes_nothing_with_dropout_on(small: Small) -> None
 
 
 def test_rematerialisation_keeps_less_for_the_backward_pass(small: Small) -> None:
-    """Bytes that the forward pass hands on, 4 + 4 layers."""
+    """Compare the bytes that the forward pass stores for the backward pass, with 4 + 4 layers."""
     shape = dataclasses.replace(small.shape, encoder_layers=4, decoder_layers=4)
     sizes = (small.catalogue.table.n_users, small.catalogue.table.n_items)
     graph, like = abstract_model(shape, *sizes)
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), like)
-    call = small.calls(1)[0]
-    batch = jax.tree.map(jnp.asarray, small.plan.pad(call.bucket, call.rows[0]))
+    dispatch = small.dispatches(1)[0]
+    batch = jax.tree.map(jnp.asarray, small.plan.pad(dispatch.bucket, dispatch.rows[0]))
     batch = batch._replace(targets=jnp.zeros(len(batch.users), jnp.int32))
     model = merge(graph, params)
-    inputs = model.make_inputs(small.tables, batch, "next_item", call.bucket.n_tokens)
+    inputs = model.make_inputs(small.tables, batch, "next_item", dispatch.bucket.n_tokens)
 
     def kept(rematerialise: bool) -> int:
         def run(params: Any) -> jax.Array:
@@ -82,7 +84,7 @@ def test_rematerialisation_keeps_less_for_the_backward_pass(small: Small) -> Non
 
 
 def test_a_first_moment_in_bfloat16() -> None:
-    """Half the bytes, and updates that are a share of 2^-8 away."""
+    """A bfloat16 first moment takes half the bytes; updates differ by a factor of about 2^-8."""
     params = {"kernel": jnp.ones((64, 64)), "bias": jnp.ones(64)}
     updated = []
     for dtype in ("float32", "bfloat16"):
@@ -107,8 +109,8 @@ def is_adam(part: Any) -> bool:
     return isinstance(part, optax.ScaleByAdamState)
 
 
-def test_an_update_makes_no_second_copy_of_the_parameters() -> None:
-    """Clipping and AdamW write where they read; all else on the way is small."""
+def test_an_update_allocates_no_copy_of_the_parameters() -> None:
+    """Clipping and AdamW update in place; all intermediate arrays are small."""
     params = {"kernel": jnp.ones((512, 512)), "bias": jnp.ones(512)}
     optimizer = make_optimizer(SPEC)
 

@@ -1,7 +1,7 @@
 """Ten steps of the real jitted training step against PyTorch's BART, AdamW, schedule and clipping.
 
-Integers go into both sides: ours is `make_train_step` as training calls it, with dropout 0;
-PyTorch's batches are written by tests/paper_reading.py.
+Both sides get the same integers. Ours is `make_train_step` with dropout 0; the batches for PyTorch
+come from tests/paper_reading.py.
 """
 
 from typing import Any, NamedTuple
@@ -42,7 +42,7 @@ SPEC = OptimizerSpec(
 
 
 class Run(NamedTuple):
-    """After ten steps: the parameters, and of each step the loss and the norm of the gradient."""
+    """The parameters after ten steps, and the loss and the gradient norm of each step."""
 
     params: Params
     losses: list[float]
@@ -105,24 +105,24 @@ def run_theirs(model: TorchGenRec, names: Names, batches: list[Batch]) -> Run:
 
 
 def test_losses_and_gradient_norms_of_ten_steps(runs: Runs) -> None:
-    """The norm is that before clipping, and on both sides of the limit."""
+    """Norms are measured before clipping; some exceed the limit and some do not."""
     np.testing.assert_allclose(runs.ours.losses, runs.theirs.losses, rtol=1e-5)
     np.testing.assert_allclose(runs.ours.norms, runs.theirs.norms, rtol=2e-5)
-    # The first step has the learning rate 0, so that its clipping shows only in the moments.
+    # The first step has learning rate 0, so its clipping affects only the moments.
     clipped = [norm > SPEC.clip_norm for norm in runs.theirs.norms[1:]]
     assert True in clipped
     assert False in clipped
 
 
 def test_parameters_after_ten_steps(runs: Runs) -> None:
-    """1e-5, relative in norm, for every tensor; each has moved by 1.9e-2 to 1.9e-1 of itself.
+    """Every tensor agrees within a relative distance of 1e-5; each moved by 1.9e-2 to 1.9e-1.
 
-    Measured: 2.1e-6 at most. Ours are 1.4e-6 from PyTorch in float64, PyTorch's own float32 1.7e-6
-    (the queries of the last decoder layer). Where gradients are well known, ours are 1e-6 from
-    float64 and PyTorch's 1e-7: optax takes 1 - 0.999^t in float32, which is 1.3e-5 off, so that
-    every update is 6e-6 of itself too small.
+    Measured: at most 2.1e-6. Ours are 1.4e-6 from PyTorch in float64; PyTorch's float32 is 1.7e-6
+    from it (the queries of the last decoder layer). For well-conditioned gradients, ours are 1e-6
+    from float64 and PyTorch's 1e-7: optax computes 1 - 0.999^t in float32 with an error of 1.3e-5,
+    so every update is too small by a factor of 6e-6.
 
-    The bound cannot hold for the biases of the keys; see the next test.
+    The bound cannot hold for the biases of the keys, which the next test checks.
     """
     distances = relative_distances(runs.ours.params, runs.theirs.params)
     far = {path: gap for path, gap in distances.items() if gap > 1e-5}
@@ -131,8 +131,8 @@ def test_parameters_after_ten_steps(runs: Runs) -> None:
     assert {path for path, gap in distances.items() if gap > 1e-5} == set(far)
 
     moved = relative_distances(runs.exact.params, runs.start)
-    still = {path for path, gap in moved.items() if gap < 1e-2}
-    assert still == zero_by_mathematics(runs.start) | {
+    unmoved = {path for path, gap in moved.items() if gap < 1e-2}
+    assert unmoved == zero_by_mathematics(runs.start) | {
         "final_logits_bias"
     }  # the latter is never trained
     bias = runs.ours.params["final_logits_bias"]
@@ -140,13 +140,13 @@ def test_parameters_after_ten_steps(runs: Runs) -> None:
 
 
 def test_parameters_that_only_noise_moves(runs: Runs) -> None:
-    """The keys' biases: their gradient is zero by mathematics (tests/models/genrec/test_parity.py).
+    """The gradient of the keys' biases is zero mathematically; only rounding noise moves them.
 
-    Adam divides a gradient by its own size, so it makes steps of rounding noise: of up to the
-    learning rate, less what epsilon (1e-8) holds back. float64's noise, 1e-17, is far below
-    epsilon: there they do not move. In float32 no entry can have moved further than Adam's
-    `longest_way`, and ours strayed no more than PyTorch's did (measured: 0.5 to 1.2 times as far).
-    It changes nothing that the model computes.
+    (tests/models/genrec/test_parity.py shows why it is zero.) Adam divides a gradient by its own
+    size, so rounding noise causes steps of up to the learning rate, reduced by epsilon (1e-8). The
+    noise of float64, 1e-17, is far below epsilon, so there the biases do not move. In float32 no
+    entry moves further than `longest_distance`, and ours move as far as PyTorch's (measured: 0.5 to
+    1.2 times as far). The biases do not affect the model's output.
     """
     moved = relative_distances(runs.exact.params, runs.start)
     ours = relative_distances(runs.ours.params, runs.exact.params)
@@ -155,19 +155,20 @@ def test_parameters_that_only_noise_moves(runs: Runs) -> None:
     for path in zero_by_mathematics(runs.start):
         assert moved[path] < 1e-9
         assert ours[path] < 2 * theirs[path]
-        assert np.abs(ended[path] - begun[path]).max() < longest_way()
+        assert np.abs(ended[path] - begun[path]).max() < longest_distance()
 
 
-def longest_way() -> float:
-    """How far Adam can move an entry in all steps, whatever the gradients.
+def longest_distance() -> float:
+    """Return how far Adam can move an entry in all steps, for any gradients.
 
-    Its step is the learning rate times a mean of gradients over the root of a mean of squares, with
-    weights a and b of the steps so far: at most sqrt(sum a^2 / b), by Cauchy and Schwarz.
+    A step is the learning rate times a mean of gradients over the root of a mean of squares, with
+    weights a and b of the steps so far. By the Cauchy-Schwarz inequality, the quotient is at most
+    sqrt(sum a^2 / b).
     """
     total = 0.0
     for step in range(STEPS):
         age = np.arange(step, -1, -1.0)
         a, b = 0.9**age / np.sum(0.9**age), 0.999**age / np.sum(0.999**age)
-        ahead = min(step / WARMUP_STEPS, (STEPS - step) / (STEPS - WARMUP_STEPS))
-        total += SPEC.learning_rate * ahead * float(np.sqrt(np.sum(a**2 / b)))
+        factor = min(step / WARMUP_STEPS, (STEPS - step) / (STEPS - WARMUP_STEPS))
+        total += SPEC.learning_rate * factor * float(np.sqrt(np.sum(a**2 / b)))
     return total

@@ -1,4 +1,4 @@
-"""The step: that it learns; its loss and its updates against PyTorch's."""
+"""The training step: it learns, and its loss and updates equal PyTorch's."""
 
 import jax
 import jax.numpy as jnp
@@ -8,25 +8,25 @@ from small_training import Small
 from transformers import get_linear_schedule_with_warmup
 
 from genrec_jax.layers.losses import cross_entropy
+from genrec_jax.training.multi_step import MultiStepTrainer
 from genrec_jax.training.optimizer import (
     OptimizerSpec,
     decays,
     learning_rate_schedule,
     make_optimizer,
 )
-from genrec_jax.training.resident import ResidentTrainer
 
 STEPS = 40
 SPEC = OptimizerSpec(steps=STEPS, learning_rate=3e-3, weight_decay=0.1, warmup=0.1, clip_norm=1.0)
 
 
-def test_a_phase_learns(small: Small, trainer: ResidentTrainer) -> None:
+def test_a_phase_learns(small: Small, trainer: MultiStepTrainer) -> None:
     _, losses = small.train(trainer, 50)
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
 
 
-def test_a_default_of_other_keys_changes_nothing(small: Small, trainer: ResidentTrainer) -> None:
-    """`JAX_DEFAULT_PRNG_IMPL=rbg`, whose keys are four words."""
+def test_another_default_prng_changes_nothing(small: Small, trainer: MultiStepTrainer) -> None:
+    """`JAX_DEFAULT_PRNG_IMPL=rbg` has keys of four words; training fixes its own type of key."""
     _, expected = small.train(trainer, 3)
     with jax.default_prng_impl("rbg"):
         _, found = small.train(small.trainer(1), 3)
@@ -68,7 +68,7 @@ def test_updates_are_torchs_adamw_with_warmup_decay_and_clipping() -> None:
     rate = learning_rate_schedule(SPEC)
     for step in range(STEPS):
         np.testing.assert_allclose(rate(step), schedule.get_last_lr()[0], rtol=1e-6)
-        # Norms from 0.3 to 3, so that some steps are clipped and some are not.
+        # Norms are from 0.3 to 3, so only some of the steps are clipped.
         grads = {
             k: (rng.normal(size=v.shape) * 10 ** rng.uniform(-1, 0)).astype(np.float32)
             for k, v in start.items()

@@ -1,11 +1,11 @@
-"""Interactions → the users and items of the k-core, each user's in order of time, numbered.
+"""Interactions → the numbered users and items of the k-core, with sequences in order of time.
 
-DuckDB holds the log as a table on disk and counts, joins and sorts within a given memory; what is
-in this process's memory is the result. Ids are codes from the first join on.
+DuckDB stores the log as a table on disk and counts, joins and sorts within a memory limit; only the
+result is in this process's memory. Ids are replaced by integer codes in the first join.
 
-Users and items get the numbers 1 … U and 1 … N in the order of md5(seed, id): that tells nothing
-of the interactions. What one user did at one instant is put in the order of another seeded hash, of
-the user's and the item's id: never by number, and never by line.
+Users and items are numbered 1 … U and 1 … N in the order of md5(seed, id), which reveals nothing
+about the interactions. Interactions of a user at the same instant are ordered by another seeded
+hash, of the user's and the item's id, and never by number or line.
 """
 
 import logging
@@ -24,13 +24,13 @@ from genrec_jax.data.sequences import SHORTEST_SEQUENCE
 
 log = logging.getLogger(__name__)
 
-FETCHED = 2**20  # rows of the result at a time
+FETCHED = 2**20  # rows of the result that are fetched at a time
 ROWS_AN_INSERT = 2**20
 MICROSECONDS = 1_000_000
 
 
 class Step(NamedTuple):
-    """What is left after a step; users and items are not counted before the log is whole."""
+    """The counts after a step; users and items are None until the whole log has been read."""
 
     step: str
     users: int | None
@@ -39,7 +39,7 @@ class Step(NamedTuple):
 
 
 class Core(NamedTuple):
-    """The result, as `Prepared` holds it."""
+    """The result of the filter, in the form of `Prepared`."""
 
     items: Int[np.ndarray, " interactions"]  # numbers from 1
     times: Int[np.ndarray, " interactions"]  # seconds
@@ -49,8 +49,8 @@ class Core(NamedTuple):
     tied: int  # interactions at the same instant as another of the user
 
 
-class Workbench:
-    """A DuckDB database in a scratch folder, and the steps taken so far."""
+class CoreFilter:
+    """The k-core filter: a DuckDB database in a scratch folder, and the counts of its steps."""
 
     def __init__(self, scratch: Path, memory_gb: float):
         self.steps: list[Step] = []
@@ -67,7 +67,7 @@ class Workbench:
         )
         self._db.execute("SET enable_progress_bar = false")
 
-    def __enter__(self) -> "Workbench":
+    def __enter__(self) -> "CoreFilter":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,7 +78,7 @@ class Workbench:
         return 0 if row is None or row[0] is None else int(row[0])
 
     def _count(self, step: str) -> Step:
-        """Count what is left in `pairs`, by user and by item, and note it as a step."""
+        """Count the interactions in `pairs` by user and by item, and record them as a step."""
         for what in ("user", "item"):
             self._db.execute(
                 f"""CREATE OR REPLACE TABLE {what}_counts AS
@@ -90,7 +90,7 @@ class Workbench:
         return self.steps[-1]
 
     def load(self, batches: Iterable[pa.RecordBatch]) -> None:
-        """Write the log's rows (user, item, time) into a table on disk."""
+        """Write the log's rows (user, item, time) to a table on disk."""
         self._db.execute('CREATE TABLE log ("user" VARCHAR, item VARCHAR, time BIGINT)')
         waiting: list[pa.RecordBatch] = []
         for batch in batches:
@@ -107,14 +107,18 @@ class Workbench:
             self._db.unregister("arriving")
 
     def identity(self) -> str:
-        """A checksum of the rows that does not depend on their order: a sum of halves of md5."""
+        """Return a checksum of the rows that is independent of their order: a sum of half md5s."""
         total = self._value(
             """SELECT sum(md5_number_lower(concat_ws(chr(31), "user", item, time))) FROM log"""
         )
         return f"{total % 2**64:016x}"
 
     def encode(self, duplicates: str) -> None:
-        """Codes instead of ids, and one of each group of duplicates."""
+        """Replace ids by codes, and drop duplicates.
+
+        Args:
+            duplicates: exact, first or keep, as in the config.
+        """
         for what in ("user", "item"):
             self._db.execute(
                 f'CREATE TABLE {what}s AS SELECT "{what}" AS id, (row_number() OVER ())::INTEGER '
@@ -141,15 +145,15 @@ class Workbench:
         self._db.execute("ALTER TABLE fewer RENAME TO pairs")
 
     def filter(self, user_core: int, item_core: int, rounds: int) -> None:
-        """Remove all users and items below the core at once, again and again.
+        """Repeatedly remove all users and items below the core.
 
         Args:
-            user_core: interactions that a user needs.
-            item_core: interactions that an item needs.
-            rounds: at most; 0: until none is below.
+            user_core: the fewest interactions of a user.
+            item_core: the fewest interactions of an item.
+            rounds: the most rounds; 0: until all have enough.
 
         Raises:
-            InputError: nothing is left, with the counts that led there.
+            InputError: no interactions remain; the message has the counts of the steps.
         """
         done = 0
         while not rounds or done < rounds:
@@ -165,18 +169,18 @@ class Workbench:
                 SEMI JOIN (SELECT user FROM user_counts WHERE n >= {user_core}) u USING (user)
                 SEMI JOIN (SELECT item FROM item_counts WHERE n >= {item_core}) i USING (item)"""
             )
-            left = self._count(f"core {user_core}/{item_core}, round {done}")
-            if not left.interactions:
+            remaining = self._count(f"core {user_core}/{item_core}, round {done}")
+            if not remaining.interactions:
                 raise InputError(_nothing_left(user_core, item_core, self.steps))
         short = f"SELECT user FROM user_counts WHERE n < {SHORTEST_SEQUENCE}"
         if self._value(f"SELECT count(*) FROM ({short})"):  # after too few rounds
             self._replace(f"SELECT * FROM pairs ANTI JOIN ({short}) s USING (user)")
-            left = self._count(f"users with at least {SHORTEST_SEQUENCE}, to be split")
-            if not left.interactions:
+            remaining = self._count(f"users with at least {SHORTEST_SEQUENCE}, to be split")
+            if not remaining.interactions:
                 raise InputError(_nothing_left(user_core, item_core, self.steps))
 
     def result(self, seed: int) -> Core:
-        """Number and order what is left."""
+        """Number users and items, and sort the interactions."""
         for what in ("user", "item"):
             self._db.execute(
                 f"""CREATE TABLE left_{what}s AS SELECT code, id,
@@ -184,26 +188,26 @@ class Workbench:
                 AS number, md5_number_lower(concat('{seed} tie {what} ', id)) AS tie
                 FROM {what}s SEMI JOIN pairs ON pairs.{what} = {what}s.code"""
             )
-        names, ties = {}, {}
+        ids, ties = {}, {}
         for what in ("user", "item"):
             query = f"SELECT id, tie FROM left_{what}s ORDER BY number"
             columns = self._db.sql(query).to_arrow_table()
-            names[what] = columns["id"].to_pylist()
+            ids[what] = columns["id"].to_pylist()
             ties[what] = columns["tie"].to_numpy().astype(np.uint64)
         users, items, times = self._ordered(self.steps[-1].interactions)
-        counts = np.bincount(users, minlength=len(names["user"]) + 1)[1:]
+        counts = np.bincount(users, minlength=len(ids["user"]) + 1)[1:]
         tied = order_ties(users, items, times, ties["user"], ties["item"])
         return Core(
             items=items,
             times=times // MICROSECONDS,
             offsets=np.concatenate([[0], np.cumsum(counts)]),
-            user_ids=names["user"],
-            item_ids=names["item"],
+            user_ids=ids["user"],
+            item_ids=ids["item"],
             tied=tied,
         )
 
     def _ordered(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Numbers of users and items, and times, by user and time."""
+        """Return the numbers of users and items, and the times, sorted by user and time."""
         columns = (np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int64))
         query = """SELECT u.number, i.number, time FROM pairs
                    JOIN left_users u ON pairs.user = u.code
@@ -224,30 +228,30 @@ def order_ties(
     user_ties: UInt64[np.ndarray, " U"],
     item_ties: UInt64[np.ndarray, " N"],
 ) -> int:
-    """Put each user's items of one instant into the order of a hash, in place.
+    """Sort each user's items of the same instant by a hash, in place.
 
     Args:
-        users: numbers from 1, ascending.
-        items: numbers from 1.
-        times: ascending within each user.
+        users: user numbers from 1, ascending.
+        items: item numbers from 1, which are reordered.
+        times: times, ascending within each user.
         user_ties: a hash of every user's id.
         item_ties: a hash of every item's id.
 
     Returns:
-        How many interactions share their instant with another.
+        The number of interactions that share their instant with another.
     """
     same = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
     tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
-    keys = mixed(user_ties[users[tied] - 1], item_ties[items[tied] - 1])
+    keys = combined_hash(user_ties[users[tied] - 1], item_ties[items[tied] - 1])
     order = np.lexsort((items[tied], keys, times[tied], users[tied]))
     items[tied] = items[tied][order]
     return len(tied)
 
 
-def mixed(
+def combined_hash(
     users: UInt64[np.ndarray, " n"], items: UInt64[np.ndarray, " n"]
 ) -> UInt64[np.ndarray, " n"]:
-    """One hash of two: the finalizer of splitmix64 on their combination."""
+    """Combine two hashes with the finalizer of splitmix64."""
     hashes = users ^ ((items << np.uint64(23)) | (items >> np.uint64(41)))
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         hashes = (hashes ^ (hashes >> np.uint64(shift))) * np.uint64(factor)
@@ -255,19 +259,19 @@ def mixed(
 
 
 def _cores() -> int:
-    """Those that this process may use; all of them where the system does not say, as on macOS."""
+    """Return the number of cores this process may use; all cores if unknown, as on macOS."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _nothing_left(user_core: int, item_core: int, steps: list[Step]) -> str:
-    told = [s for s in steps if s.users is not None]
-    told = told if len(told) <= 6 else [*told[:3], *told[-3:]]
+    shown = [s for s in steps if s.users is not None]
+    shown = shown if len(shown) <= 6 else [*shown[:3], *shown[-3:]]
     counts = "; ".join(
-        f"{s.step}: {s.users} users, {s.items} items, {s.interactions} interactions" for s in told
+        f"{s.step}: {s.users} users, {s.items} items, {s.interactions} interactions" for s in shown
     )
     return (
-        f"config.user_core = {user_core}, config.item_core = {item_core}: nothing is left "
-        f"({counts}); lower them, or bring a larger log"
+        f"config.user_core = {user_core}, config.item_core = {item_core}: no interactions remain "
+        f"({counts}); lower them, or use a larger log"
     )

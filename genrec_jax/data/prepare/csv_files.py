@@ -1,4 +1,4 @@
-"""The rows of a CSV file by pyarrow's reader, in chunks; Python's finds the line for a message."""
+"""CSV files, read in chunks by pyarrow; Python's csv module finds the line of a fault."""
 
 import csv
 import io
@@ -18,10 +18,10 @@ from genrec_jax.data.prepare.log_chunks import (
     Chunk,
     Dropped,
     Unpacked,
+    column_indices,
     delimiter,
     gather,
     named_columns,
-    places_of,
     quoted,
     short,
 )
@@ -30,17 +30,18 @@ from genrec_jax.data.prepare.log_chunks import (
 def read_csv(
     path: Path, config: FileConfig, columns: Sequence[str], dropped: Dropped
 ) -> Iterator[Chunk]:
+    """Read some columns of a CSV file in chunks; `log_files.read_chunks` explains the arguments."""
     header = named_columns(config) or next(_csv_records(path, config), (0, []))[1]
     if not header:
-        raise InputError(f"{path}: the file is empty, expected a header line and rows")
-    places = places_of(path, header, columns)
+        raise InputError(f"{path}: found an empty file, expected a header line and rows")
+    indices = column_indices(path, header, columns)
 
     with Unpacked(path) as raw:
         if dropped.allowed:
-            yield from gather(_python_rows(path, raw, config, len(header), places, dropped))
+            yield from gather(_python_rows(path, raw, config, len(header), indices, dropped))
         else:
             try:
-                reader = _open_csv(raw, config, len(header), places)
+                reader = _open_csv(raw, config, len(header), indices)
                 yield from _csv_chunks(reader, path, config)
             except pa.ArrowInvalid as error:
                 raise InputError(_csv_fault(path, config, len(header), error)) from None
@@ -52,10 +53,10 @@ def _python_rows(
     raw: Unpacked,
     config: FileConfig,
     width: int,
-    places: list[int],
+    indices: list[int],
     dropped: Dropped,
 ) -> Iterator[tuple[int, list[str]]]:
-    """What pyarrow's reader cannot do: leave out lines of another width, or that are not text."""
+    """Drop lines of another width or encoding, which pyarrow's reader cannot do."""
     records = _records(raw, config, "surrogateescape")
     if not config.columns:
         next(records, None)
@@ -66,13 +67,13 @@ def _python_rows(
             elif not _is_text(record):
                 dropped.refuse("no text", "")
             else:
-                yield line, [record[place] for place in places]
+                yield line, [record[index] for index in indices]
     except csv.Error as error:
         raise InputError(f"{path}: cannot be read as csv: {short(error)}") from None
 
 
 def _is_text(record: list[str]) -> bool:
-    """Whether its bytes could be decoded."""
+    """Return whether the bytes of a record could be decoded."""
     try:
         "".join(record).encode()
     except UnicodeEncodeError:
@@ -81,9 +82,9 @@ def _is_text(record: list[str]) -> bool:
 
 
 def _open_csv(
-    raw: Unpacked, config: FileConfig, width: int, places: list[int]
+    raw: Unpacked, config: FileConfig, width: int, indices: list[int]
 ) -> pyarrow.csv.CSVStreamingReader:
-    names = [str(place) for place in range(width)]
+    names = [str(index) for index in range(width)]
     return pyarrow.csv.open_csv(
         raw,
         read_options=pyarrow.csv.ReadOptions(
@@ -97,7 +98,7 @@ def _open_csv(
             delimiter=delimiter(config), newlines_in_values=True
         ),
         convert_options=pyarrow.csv.ConvertOptions(
-            include_columns=[names[place] for place in places],
+            include_columns=[names[index] for index in indices],
             column_types=dict.fromkeys(names, pa.string()),
             strings_can_be_null=False,
         ),
@@ -116,7 +117,7 @@ def _csv_chunks(reader: Any, path: Path, config: FileConfig) -> Iterator[Chunk]:
 
 
 def _csv_records(path: Path, config: FileConfig) -> Iterator[tuple[int, list[str]]]:
-    """(line, fields) of every record, header included, for the header and for messages."""
+    """Yield (line, fields) of every record, header included, for the header and for messages."""
     with Unpacked(path, whole=True) as raw:
         yield from _records(raw, config, "replace")
 
@@ -134,7 +135,7 @@ def _records(raw: Unpacked, config: FileConfig, errors: str) -> Iterator[tuple[i
 
 
 def _csv_line(path: Path, config: FileConfig, row: int) -> str:
-    """', line 17' of a row, counted without the header and empty lines."""
+    """Return ', line 17' for a row, which is counted without the header and blank lines."""
     skipped = row if config.columns else row + 1
     try:
         for record, (line, _) in enumerate(_csv_records(path, config)):
@@ -146,8 +147,8 @@ def _csv_line(path: Path, config: FileConfig, row: int) -> str:
 
 
 def _csv_fault(path: Path, config: FileConfig, width: int, error: pa.ArrowInvalid) -> str:
-    """The message on the first line that is not text or is of another width."""
-    expected = f"expected the {width} of the " + ("config" if config.columns else "header")
+    """Return the message for the first line that is not text or has another width."""
+    expected = f"expected {width} as in the " + ("config" if config.columns else "header")
     try:
         for line, record in _csv_records(path, config):
             if len(record) != width:

@@ -1,8 +1,8 @@
-"""A log's interactions: checked, chunk by chunk.
+"""The interactions of a log, checked chunk by chunk.
 
-An id is text or a whole number, the same for all rows, and taken as it stands: nothing is
-stripped, lowered or unescaped. A row without user, item or time is refused with its file and line,
-or counted and left out where the config says so.
+Ids are strings or whole numbers, the same in all rows, and are taken literally: nothing is
+stripped, lowercased or unescaped. A row without user, item or time is refused with its file and
+line, or dropped and counted if the config says so.
 """
 
 import glob
@@ -24,7 +24,7 @@ from genrec_jax.data.prepare.log_files import read_chunks
 from genrec_jax.data.prepare.times import POSITIONS, Clock, MixedTimes, parse_instant
 
 log = logging.getLogger(__name__)
-pc: Any = pyarrow.compute  # its functions are made at import, and unknown to a type checker
+pc: Any = pyarrow.compute  # its functions are defined at import time, unknown to type checkers
 
 SECONDS_BETWEEN_LINES = 20.0
 TIME_TYPES = (
@@ -35,17 +35,18 @@ ROW_SCHEMA = pa.schema({"user": pa.string(), "item": pa.string(), "time": pa.int
 
 
 class Ids:
-    """Turns a column of ids into text, and remembers which kind they are."""
+    """Convert columns of ids to strings, and check that all ids have one type."""
 
     def __init__(self, what: str):
+        """Start without a type; `what` is "user" or "item", for messages."""
         self.what = what
-        self.kind = ""  # text or a whole number
+        self.kind = ""  # "text" or "a whole number", once known
 
     def texts(self, values: Values, path: Path, chunk: Chunk) -> pa.Array:
-        """Strings, null where there is no id.
+        """Convert a column of ids to strings, null where there is none.
 
         Raises:
-            InputError: ids of another type, or of two.
+            InputError: an id has an unsupported type, or another type than earlier ids.
         """
         if isinstance(values, list):
             return self._from_objects(values, path, chunk)
@@ -63,7 +64,7 @@ class Ids:
         return column.cast(pa.string())
 
     def _from_objects(self, values: list[Any], path: Path, chunk: Chunk) -> pa.Array:
-        """Of JSON: every value's type is looked at."""
+        """Convert ids from JSON, checking the type of every value."""
         for kind in set(map(type, values)) - {type(None)}:
             row = next(row for row, value in enumerate(values) if type(value) is kind)
             name = {str: "text", int: "a whole number"}.get(kind)
@@ -87,24 +88,25 @@ class Ids:
 
 
 def _decoded(column: Any) -> Any:
-    """The values of a dictionary-coded column."""
+    """Decode a dictionary-encoded column."""
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 @dataclass
 class Reading:
-    """What was met while reading."""
+    """The state and the counts of reading a log."""
 
     dropped: Dropped
     clock: Clock
-    rows: int = 0  # that hold an interaction
-    outside: int = 0  # of these, not in the window of time
-    first: int | None = None  # microseconds
-    last: int | None = None
+    rows: int = 0  # rows with an interaction
+    outside: int = 0  # of these, rows outside the time window
+    first: int | None = None  # earliest time in microseconds
+    last: int | None = None  # latest time in microseconds
     ids: tuple[Ids, Ids] = field(default_factory=lambda: (Ids("user"), Ids("item")))
 
 
 def start_reading(config: PrepareConfig) -> Reading:
+    """Return the state before the first row."""
     return Reading(
         Dropped(config.on_bad_line == "drop", Counter()),
         Clock(POSITIONS if config.log.format == "sequences" else config.log.time_unit),
@@ -112,28 +114,36 @@ def start_reading(config: PrepareConfig) -> Reading:
 
 
 def input_files(file: FileConfig, key: str) -> list[Path]:
-    """The files that a pattern stands for, by name. Raises InputError if there is none."""
+    """Return the files that match a pattern, sorted by name.
+
+    Raises:
+        InputError: no file matches; the message names `key`.
+    """
     path = Path(file.file).expanduser()
     found = [path] if path.is_file() else [Path(name) for name in glob.glob(str(path))]
     found = sorted(path for path in found if path.is_file())
     if not found:
         if path.is_dir():
             raise InputError(f"{key}: found the folder {file.file}, expected a file or a pattern")
-        raise InputError(f"{key}: found no such file: {file.file}")
+        raise InputError(f"{key}: found {file.file}, which does not exist, expected a file")
     return found
 
 
 def read_interactions(config: PrepareConfig, reading: Reading) -> Iterator[pa.RecordBatch]:
-    """Batches of `user`, `item` (string) and `time` (microseconds) inside the window of time.
+    """Yield batches of `user`, `item` (strings) and `time` (microseconds) in the time window.
+
+    Args:
+        config: the config of the preparation.
+        reading: the state of reading, which is updated.
 
     Raises:
-        InputError: see `read_chunks`; also ids of two kinds, times of two kinds, and, unless the
-            config drops them, rows without a user, an item or a time that can be parsed.
+        InputError: a file cannot be read, ids or times have several types, or, unless the config
+            drops them, a row has no user, no item or no time that can be parsed.
     """
     source = config.log
     window = [parse_instant(getattr(source, key), key) for key in ("since", "until")]
     columns = (source.user, source.item, source.time)
-    started = said = time.monotonic()
+    started = logged = time.monotonic()
     for path in input_files(source, "config.log.file"):
         for chunk in read_chunks(path, source, columns, reading.dropped):
             batch = _checked(path, chunk, columns, reading)
@@ -142,10 +152,10 @@ def read_interactions(config: PrepareConfig, reading: Reading) -> Iterator[pa.Re
             reading.outside += len(batch) - len(inside)
             _note_times(inside, reading)
             yield inside
-            if time.monotonic() - said > SECONDS_BETWEEN_LINES:
-                said = time.monotonic()
-                rate = reading.rows / (said - started)
-                log.info("%s: %s rows read, %s a second", path.name, f"{reading.rows:,}", int(rate))
+            if time.monotonic() - logged > SECONDS_BETWEEN_LINES:
+                logged = time.monotonic()
+                rate = reading.rows / (logged - started)
+                log.info("%s: read %s rows, %s rows/s", path.name, f"{reading.rows:,}", int(rate))
 
 
 def _checked(path: Path, chunk: Chunk, columns: Sequence[str], reading: Reading) -> pa.RecordBatch:
@@ -180,14 +190,17 @@ def _checked(path: Path, chunk: Chunk, columns: Sequence[str], reading: Reading)
 
 
 def _plain_times(path: Path, chunk: Chunk) -> pa.Array:
-    """The time column as an Arrow array of one type."""
+    """Return the time column as an Arrow array of one type."""
     values = chunk.columns[2]
     if not isinstance(values, list):
         column: Any = _decoded(values)
         if pa.types.is_large_string(column.type):
             column = column.cast(pa.string())
         if not any(is_it(column.type) for is_it in TIME_TYPES):
-            raise InputError(f"{path}: found a column of {column.type} for the time")
+            raise InputError(
+                f"{path}: found a time column of {column.type}, expected numbers, text, timestamps "
+                "or dates"
+            )
         return column
     met = set(map(type, values)) - {type(None)}
     for allowed, kind in (
@@ -204,12 +217,12 @@ def _plain_times(path: Path, chunk: Chunk) -> pa.Array:
     row = next((r for r, v in enumerate(values) if type(v) is not type(values[0])), row)
     raise InputError(
         f"{path}{chunk.where(row)}: found time {quoted(values[row])}, expected a number or text, "
-        "of one kind in all rows"
+        "the same type in all rows"
     )
 
 
 def _is_empty(ids: pa.Array) -> pa.Array:
-    """No id, or one of white space alone."""
+    """Return whether each id is missing or blank."""
     return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(ids), ""), True)
 
 

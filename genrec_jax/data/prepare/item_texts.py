@@ -1,4 +1,4 @@
-"""Titles and attributes of the items that are left, from a file of items or from the log itself."""
+"""Titles and attributes of the remaining items, from a file of items or from the log itself."""
 
 import dataclasses
 import logging
@@ -17,19 +17,19 @@ from genrec_jax.data.prepare.log_chunks import Chunk, Dropped, Values, quoted
 from genrec_jax.data.prepare.log_files import read_chunks
 
 log = logging.getLogger(__name__)
-pc: Any = pyarrow.compute  # its functions are made at import, and unknown to a type checker
+pc: Any = pyarrow.compute  # its functions are defined at import time, unknown to type checkers
 
 
 class ItemTexts(NamedTuple):
-    """What is known of items, aligned with their ids."""
+    """Titles and attributes of items, aligned with their ids."""
 
     titles: list[str | None]
     attributes: list[list[str] | None]
-    conflicts: int  # items of which rows tell different things
+    conflicts: int  # items whose rows have different titles or attributes
 
 
 class Fact(NamedTuple):
-    """What one row says of an item; the least of an item's facts stands."""
+    """The texts of an item in one row; of several rows, the smallest is used."""
 
     untitled: bool
     title: str
@@ -37,34 +37,37 @@ class Fact(NamedTuple):
 
 
 def read_item_texts(config: PrepareConfig, item_ids: list[str]) -> ItemTexts:
-    """What is told of these items.
+    """Read the titles and attributes of some items.
 
-    Where the rows of an item differ, the one with the first title in the order of characters
-    stands. Titles are taken as they are; one of white space alone is none.
+    If the rows of an item differ, the one with the alphabetically first title is used. Titles are
+    taken literally; a blank title counts as none.
+
+    Args:
+        config: the config of the preparation.
+        item_ids: the ids of the items.
 
     Raises:
-        InputError: see `read_chunks`; a title that is no text; a column that no row of these
-            items has anything in.
+        InputError: a file cannot be read, a title is not text, or a column is empty for all items.
     """
     rows_of = pa.array(item_ids, pa.string())
     known: dict[int, Fact] = {}
     conflicts: set[int] = set()
-    told: set[str] = set()
+    filled: set[str] = set()
     source = _source(config)
     for row, values, where in _rows(config, rows_of):
-        told |= {name for name, value in values.items() if value is not None}
+        filled |= {name for name, value in values.items() if value is not None}
         fact = _fact(source, values, where)
         if known.setdefault(row, fact) != fact:
             conflicts.add(row)
             known[row] = min(known[row], fact)
     for name in _columns(config):
-        if name not in told:
+        if name not in filled:
             raise InputError(
-                f"{_source(config).file}: no row of the {len(item_ids)} items that are left has "
-                f"anything in the column {name!r}"
+                f"{_source(config).file}: found no value in the column {name!r} for any of the "
+                f"{len(item_ids)} remaining items, expected some"
             )
-    nothing = Fact(True, "", [])
-    facts = [known.get(row, nothing) for row in range(len(item_ids))]
+    unknown = Fact(True, "", [])
+    facts = [known.get(row, unknown) for row in range(len(item_ids))]
     return ItemTexts(
         titles=[None if fact.untitled else fact.title for fact in facts],
         attributes=[fact.attributes or None for fact in facts],
@@ -73,7 +76,7 @@ def read_item_texts(config: PrepareConfig, item_ids: list[str]) -> ItemTexts:
 
 
 def _source(config: PrepareConfig) -> MetadataConfig:
-    """The file of items, or the log as such a file."""
+    """Return the file of items, or the log as such a file."""
     if config.metadata.file:
         return config.metadata
     names = {field.name for field in dataclasses.fields(FileConfig)}
@@ -89,34 +92,34 @@ def _columns(config: PrepareConfig) -> list[str]:
 def _rows(
     config: PrepareConfig, rows_of: pa.Array
 ) -> Iterator[tuple[int, dict[str, Any], Callable[[], str]]]:
-    """The place of an item, the columns that a line has on it, and which line that is."""
+    """Yield the index of an item, its columns in a line, and a function that names the line."""
     source = _source(config)
     names = _columns(config)
     ids = Ids("item")
     dropped = Dropped(config.on_bad_line == "drop", Counter())
     for path in input_files(source, "config.metadata.file"):
         for chunk in read_chunks(path, source, [source.item, *names], dropped):
-            places = pc.index_in(ids.texts(chunk.columns[0], path, chunk), value_set=rows_of)
-            found = places.is_valid().to_pylist()
-            columns = [_taken(values, found) for values in chunk.columns[1:]]
-            lines = [line for line, there in enumerate(found) if there]
-            for at, row in enumerate(places.drop_null().to_pylist()):
-                values = {name: column[at] for name, column in zip(names, columns, strict=True)}
-                yield row, values, _where(path, chunk, lines[at])
+            rows = pc.index_in(ids.texts(chunk.columns[0], path, chunk), value_set=rows_of)
+            is_known = rows.is_valid().to_pylist()
+            columns = [_selected(values, is_known) for values in chunk.columns[1:]]
+            lines = [line for line, known in enumerate(is_known) if known]
+            for i, row in enumerate(rows.drop_null().to_pylist()):
+                values = {name: column[i] for name, column in zip(names, columns, strict=True)}
+                yield row, values, _where(path, chunk, lines[i])
     for reason, count in sorted(dropped.counts.items()):
-        log.info("%s: %d lines left out: %s", source.file, count, reason)
+        log.info("%s: dropped %d lines: %s", source.file, count, reason)
 
 
 def _where(path: Path, chunk: Chunk, row: int) -> Callable[[], str]:
     return lambda: f"{path}{chunk.where(row)}"
 
 
-def _taken(values: Values, wanted: list[bool]) -> list[Any]:
-    """The wanted of the values, as Python objects."""
+def _selected(values: Values, mask: list[bool]) -> list[Any]:
+    """Return the values where the mask is True, as Python objects."""
     if isinstance(values, list):
-        return [value for value, there in zip(values, wanted, strict=True) if there]
+        return [value for value, selected in zip(values, mask, strict=True) if selected]
     column: Any = values
-    return column.filter(pa.array(wanted)).to_pylist()
+    return column.filter(pa.array(mask)).to_pylist()
 
 
 def _fact(source: MetadataConfig, values: dict[str, Any], where: Callable[[], str]) -> Fact:
@@ -133,7 +136,7 @@ def _fact(source: MetadataConfig, values: dict[str, Any], where: Callable[[], st
 
 
 def _words(value: Any, separator: str) -> list[str]:
-    """The texts of an attribute column: lists in lists are laid flat, the rest is no attribute."""
+    """Return the texts of an attribute column; nested lists are flattened, other types ignored."""
     if isinstance(value, list):
         return [word for part in value for word in _words(part, separator)]
     if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What the readers of log files share: chunks of rows, lines that hold none, packed files."""
+"""Common parts of the log readers: chunks of rows, dropped lines, compressed files."""
 
 import difflib
 import io
@@ -13,9 +13,9 @@ import pyarrow as pa
 from genrec_jax.core.errors import InputError
 from genrec_jax.data.prepare.config import FileConfig
 
-BLOCK = 2**24  # bytes of a text file at a time
-ROWS = 2**16  # of the other formats at a time
-SHOWN = 60  # characters of what a message quotes
+BLOCK = 2**24  # bytes of a text file that are read at a time
+ROWS = 2**16  # rows of other formats that are read at a time
+SHOWN = 60  # characters of a quotation in a message
 WIDTH = "another number of columns"
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 FAULTS = (pa.ArrowException, OSError, EOFError, ValueError)
@@ -24,17 +24,17 @@ Values = pa.Array | list[Any]
 
 
 class Chunk(NamedTuple):
-    """Some rows of a file: the columns asked for, and where a row stands, as ', line 17'."""
+    """Some rows of a file."""
 
-    columns: list[Values]
-    where: Callable[[int], str]
+    columns: list[Values]  # the requested columns
+    where: Callable[[int], str]  # row → its position in the file, such as ', line 17'
 
 
 @dataclass
 class Dropped:
-    """Lines that hold no row, left out because the config says so, by what was wrong."""
+    """The number of dropped lines by reason."""
 
-    allowed: bool
+    allowed: bool  # whether the config allows to drop lines
     counts: Counter[str]
 
     def refuse(self, reason: str, message: str) -> None:
@@ -45,23 +45,25 @@ class Dropped:
 
 
 def quoted(found: object) -> str:
-    """What a message quotes, on one line and not too long."""
+    """Return the repr of a value, shortened for a message."""
     text = repr(found)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def delimiter(config: FileConfig) -> str:
+    """Return the delimiter of a CSV file, in which `tab` means a tab."""
     return "\t" if config.delimiter in ("tab", "\\t") else config.delimiter
 
 
 def short(error: object) -> str:
+    """Return an error's message on one line, shortened."""
     return " ".join(str(error).split())[:200]
 
 
 class Unpacked(io.RawIOBase):
-    """A file's bytes, unpacked, up to the end of its last whole line.
+    """The decompressed bytes of a file, up to the end of its last complete line.
 
-    What comes after that is in `tail` once all has been read; with `whole` it is handed out too.
+    The bytes after that are in `tail` when all have been read; with `whole` they are returned too.
     """
 
     def __init__(self, path: Path, whole: bool = False):
@@ -70,8 +72,8 @@ class Unpacked(io.RawIOBase):
         packing = next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
         self._stream = pa.input_stream(str(path), compression=packing, buffer_size=2**20)
         self._whole = whole
-        self._ready = memoryview(b"")  # whole lines
-        self.lines = 0  # whole ones so far
+        self._ready = memoryview(b"")  # complete lines
+        self.lines = 0  # complete lines so far
         self.tail = b""
 
     def readable(self) -> bool:
@@ -99,30 +101,38 @@ class Unpacked(io.RawIOBase):
         super().close()
 
     def check_end(self, path: Path, dropped: Dropped) -> None:
-        """Refuse what follows the last whole line."""
+        """Refuse or drop the bytes after the last complete line."""
         if self.tail:
             dropped.refuse(
                 "the file ends in mid-line",
-                f"{path}, line {self.lines + 1}: the file ends in mid-line, in "
-                f"{quoted(self.tail)}; if it is whole, add a newline, and otherwise get it anew",
+                f"{path}, line {self.lines + 1}: found {quoted(self.tail)} without a newline, "
+                "expected a complete line; add a newline if the file is complete, otherwise get it "
+                "again",
             )
 
 
-def places_of(path: Path, header: Sequence[str], columns: Sequence[str]) -> list[int]:
-    """Where each column stands among the file's."""
-    twice = [name for name, count in Counter(header).items() if count > 1 and name in columns]
-    if twice:
-        raise InputError(f"{path}: has {header.count(twice[0])} columns {twice[0]!r}, expected one")
+def column_indices(path: Path, header: Sequence[str], columns: Sequence[str]) -> list[int]:
+    """Return the index of each column in the header.
+
+    Raises:
+        InputError: a column is missing or occurs several times.
+    """
+    repeated = [name for name, count in Counter(header).items() if count > 1 and name in columns]
+    if repeated:
+        raise InputError(
+            f"{path}: found {header.count(repeated[0])} columns {repeated[0]!r}, expected one"
+        )
     for name in columns:
         if name not in header:
             near = difflib.get_close_matches(name, header, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            there = ", ".join(quoted(column) for column in header[:20])
-            raise InputError(f"{path}: has no column {name!r}, found {there}{hint}")
+            existing = ", ".join(quoted(column) for column in header[:20])
+            raise InputError(f"{path}: found the columns {existing}, expected {name!r}{hint}")
     return [list(header).index(name) for name in columns]
 
 
 def named_columns(config: FileConfig) -> list[str]:
+    """Return the column names in the config; none if the file has a header line."""
     return [name.strip() for name in config.columns.split(",")] if config.columns else []
 
 
@@ -135,7 +145,7 @@ def _numbered(numbers: list[int]) -> Callable[[int], str]:
 
 
 def gather(rows: Iterator[tuple[int, Sequence[Any]]]) -> Iterator[Chunk]:
-    """Chunks of (line, fields)."""
+    """Gather (line, fields) into chunks."""
     gathered: list[Sequence[Any]] = []
     numbers: list[int] = []
     for number, fields in rows:

@@ -1,15 +1,15 @@
-"""The rows of a log's file, some columns of them, in chunks: what is in memory is one chunk.
+"""Some columns of a log's file, read in chunks to bound the memory.
 
-    csv           one character between fields, quotes as in RFC 4180 (pyarrow's reader); a longer
-                  delimiter, as MovieLens' `::`, splits lines and knows no quotes
-    jsonl         a JSON object a line (orjson)
-    loose_jsonl   the same, or a Python literal a line: Amazon's files of 2014
+    csv           a one-character delimiter and quotes as in RFC 4180 (pyarrow's reader); a longer
+                  delimiter, such as MovieLens' `::`, splits lines without quotes
+    jsonl         a JSON object per line (orjson)
+    loose_jsonl   a JSON object or a Python literal per line: Amazon's files of 2014
     parquet
-    sequences     `user item item …` a line, oldest first: a row for every item
+    sequences     lines `user item item …`, oldest first: a row for every item
 
-Text may be packed with gzip or zstd. Lines that hold nothing at all are no rows. A text file must
-end with the end of a line (JSON: with a whole object), since one that was cut may otherwise end in
-a shorter, wrong number.
+Text may be compressed with gzip or zstd. Blank lines are skipped. A text file must end with a
+newline (JSON: with a complete object), since a truncated file might otherwise end in a shorter,
+wrong number.
 """
 
 import ast
@@ -31,10 +31,10 @@ from genrec_jax.data.prepare.log_chunks import (
     Chunk,
     Dropped,
     Unpacked,
+    column_indices,
     delimiter,
     gather,
     named_columns,
-    places_of,
     quoted,
     short,
 )
@@ -43,10 +43,16 @@ from genrec_jax.data.prepare.log_chunks import (
 def read_chunks(
     path: Path, config: FileConfig, columns: Sequence[str], dropped: Dropped
 ) -> Iterator[Chunk]:
-    """The `columns` of a file, in this order; those of a JSON object that are missing are None.
+    """Read some columns of a file; missing keys of a JSON object become None.
+
+    Args:
+        path: the file.
+        config: its format.
+        columns: the columns to return, in this order.
+        dropped: counts lines without a row, or refuses them.
 
     Raises:
-        InputError: a file that cannot be read, a missing column, or a line that holds no row.
+        InputError: the file cannot be read, a column is missing, or a line has no row.
     """
     readers = {"parquet": _parquet, "csv": read_csv, "sequences": _sequences}
     reader = readers.get(config.format, _json)
@@ -64,7 +70,7 @@ def read_chunks(
 
 
 def _lines(raw: Unpacked) -> Iterator[tuple[int, bytes]]:
-    """(number, bytes) of every line that holds something."""
+    """Yield (number, bytes) of every line that is not blank."""
     for number, line in enumerate(io.BufferedReader(cast(Any, raw), 2**20), start=1):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
@@ -84,20 +90,20 @@ def _decoded(path: Path, number: int, line: bytes, encoding: str) -> str:
 def _split_lines(
     path: Path, config: FileConfig, columns: Sequence[str], dropped: Dropped
 ) -> Iterator[Chunk]:
-    """Fields between a delimiter of several characters."""
+    """Read fields that are separated by a delimiter of several characters."""
     with Unpacked(path) as raw:
         lines = _lines(raw)
         header = named_columns(config)
         if not header:
             number, line = next(lines, (1, b""))
             header = _decoded(path, number, line, config.encoding).split(config.delimiter)
-        places = places_of(path, header, columns)
+        indices = column_indices(path, header, columns)
 
         def rows() -> Iterator[tuple[int, Sequence[str]]]:
             for number, line in lines:
                 fields = _decoded(path, number, line, config.encoding).split(config.delimiter)
                 if len(fields) == len(header):
-                    yield number, [fields[place] for place in places]
+                    yield number, [fields[index] for index in indices]
                     continue
                 dropped.refuse(
                     WIDTH,
@@ -119,7 +125,7 @@ def _json(
             try:
                 row = parse(line)
             except ValueError as error:
-                cut = "the file ends in mid-line, " if not line.endswith(b"\n") else ""
+                cut = "the last line has no newline, " if not line.endswith(b"\n") else ""
                 dropped.refuse(
                     "no JSON object",
                     f"{path}, line {number}: {cut}found {quoted(line)}, expected a JSON object "
@@ -134,12 +140,12 @@ def _json(
                 f"{path}, line {number}: found {quoted(line)}, expected a JSON object",
             )
 
-    with Unpacked(path, whole=True) as raw:  # that an object is whole, it says itself
+    with Unpacked(path, whole=True) as raw:  # the parser detects an incomplete object
         yield from gather(rows(raw))
 
 
 def _loose(line: bytes) -> Any:
-    """A line of JSON, or of a Python literal; nothing in it is ever run."""
+    """Parse a line of JSON or a Python literal; no code is executed."""
     try:
         return orjson.loads(line)
     except ValueError:
@@ -152,7 +158,7 @@ def _loose(line: bytes) -> Any:
 def _sequences(
     path: Path, config: FileConfig, columns: Sequence[str], dropped: Dropped
 ) -> Iterator[Chunk]:
-    """The columns user, item and position (from 0), whatever they are called."""
+    """Read sequences as the columns user, item and position (from 0)."""
     del config, columns
 
     def rows(raw: Unpacked) -> Iterator[tuple[int, Sequence[Any]]]:
@@ -160,7 +166,8 @@ def _sequences(
             user, *items = _decoded(path, number, line, "utf-8").split()
             if not items:
                 dropped.refuse(
-                    "a user without items", f"{path}, line {number}: user {user} has no items"
+                    "a user without items",
+                    f"{path}, line {number}: found user {user} without items, expected some",
                 )
             else:
                 yield from ((number, (user, item, at)) for at, item in enumerate(items))
@@ -179,7 +186,7 @@ def _parquet(
     del config, dropped
     file = cast(BinaryIO, str(path))
     with pq.ParquetFile(file) as table:
-        places_of(path, table.schema_arrow.names, columns)
+        column_indices(path, table.schema_arrow.names, columns)
         start = 0
         for batch in table.iter_batches(ROWS, columns=list(columns)):
 

@@ -1,13 +1,13 @@
-"""Times of a log, as whole microseconds since 1970 in UTC.
+"""Times of a log as whole microseconds since 1970 in UTC.
 
-Numbers are counted in seconds, milliseconds, microseconds or nanoseconds; text may also be
-ISO 8601, in UTC where no zone stands. Which it is says the config, or (`auto`) the first time of
-the log: a number by its size,
+Numbers are seconds, milliseconds, microseconds or nanoseconds; text may also be ISO 8601, in UTC if
+no zone is given. The unit is given by the config or, with `auto`, by the first time of the log. A
+number is classified by its size,
 
     below 10^11 seconds   below 10^14 milliseconds   below 10^17 microseconds   above nanoseconds
 
 (that is, seconds up to the year 5138, and finer units from 1973 on). A later time that looks
-otherwise is an error, so that the order of the lines does not matter.
+different is an error, so that the order of the lines does not matter.
 """
 
 import datetime
@@ -19,14 +19,14 @@ import pyarrow.compute
 
 from genrec_jax.core.errors import InputError
 
-pc: Any = pyarrow.compute  # its functions are made at import, and unknown to a type checker
+pc: Any = pyarrow.compute  # its functions are defined at import time, unknown to type checkers
 
 UNITS = ("auto", "s", "ms", "us", "ns", "iso")
-POSITIONS = "positions"  # in a line, where the log has no times: as if they were seconds
+POSITIONS = "positions"  # positions in a line, used as seconds if the log has no times
 MICROSECONDS = {POSITIONS: 1_000_000, "s": 1_000_000, "ms": 1000, "us": 1}
 BANDS = {"s": (0, 10**11), "ms": (10**11, 10**14), "us": (10**14, 10**17), "ns": (10**17, 10**19)}
 NAMES = {
-    POSITIONS: "places in a line",
+    POSITIONS: "positions in a line",
     "s": "seconds",
     "ms": "milliseconds",
     "us": "microseconds",
@@ -36,11 +36,15 @@ NAMES = {
 EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 ISO_ZONE = r"[0-9](?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)$"
-ISO_DATE_ONLY = 10  # characters of 2019-12-31; '-31' at its end is no zone
+ISO_DATE_ONLY = 10  # characters of 2019-12-31, whose '-31' is not a zone
 
 
 class MixedTimes(InputError):
-    """Times of two kinds in one log; `row` is where in the array the other kind first stands."""
+    """Raised for a log with several kinds of times.
+
+    Attributes:
+        row: the first row of the array with another kind of time.
+    """
 
     def __init__(self, row: int, text: str):
         super().__init__(text)
@@ -48,16 +52,16 @@ class MixedTimes(InputError):
 
 
 class Clock:
-    """Parses the times of one log, array by array, all by the same rule."""
+    """Parse the times of one log, array by array, by a single rule."""
 
     def __init__(self, unit: str):
-        """`unit` is one of UNITS, or POSITIONS."""
-        self.asked = unit
+        """Use a unit of UNITS, or POSITIONS."""
+        self.requested = unit
         self.unit = "" if unit == "auto" else unit
-        self.zone_assumed = False  # some text had no zone, and UTC was taken
+        self.zone_assumed = False  # whether UTC was assumed for text without a zone
 
     def microseconds(self, times: pa.Array) -> pa.Array:
-        """int64, null where a time is missing or cannot be parsed.
+        """Convert times to microseconds (int64), null where one is missing or cannot be parsed.
 
         Args:
             times: strings, integers, floats, timestamps or dates.
@@ -75,11 +79,11 @@ class Clock:
                 return pa.nulls(len(times), pa.int64())
         if self.unit == "iso":
             parsed = self._iso(times)
-            if self.asked == "auto" and parsed.null_count:
+            if self.requested == "auto" and parsed.null_count:
                 self._refuse_others(times, parsed, _numbers)
             return self._in_years(parsed)
         numbers = _numbers(times)
-        if self.asked == "auto":
+        if self.requested == "auto":
             if numbers.null_count and pa.types.is_string(times.type):
                 self._refuse_others(times, numbers, _iso_or_null)
             self._check_band(times, numbers)
@@ -97,7 +101,7 @@ class Clock:
     def _refuse_others(
         self, times: pa.Array, parsed: pa.Array, otherwise: Callable[[pa.Array], pa.Array]
     ) -> None:
-        """Raise MixedTimes if one of the times that were not parsed can be parsed otherwise."""
+        """Raise MixedTimes if a time that was not parsed can be parsed as another kind."""
         rows = pc.indices_nonzero(pc.is_null(parsed))
         found = pc.index(pc.is_valid(otherwise(times.take(rows))), True).as_py()
         if found >= 0:
@@ -112,14 +116,14 @@ class Clock:
         if row >= 0:
             raise MixedTimes(
                 row,
-                f"found time {times[row].as_py()!r}, expected {self.described}; or say "
+                f"found time {times[row].as_py()!r}, expected {self.described}; or set "
                 "config.log.time_unit",
             )
 
     @property
     def described(self) -> str:
-        """The kind of time that this log has."""
-        how = "" if self.asked != "auto" else ", as the log's first time looks"
+        """A phrase for the kind of times of this log."""
+        how = "" if self.requested != "auto" else ", like the log's first time"
         return f"{NAMES.get(self.unit, 'ISO 8601')}{how}"
 
     @staticmethod
@@ -129,22 +133,29 @@ class Clock:
 
 
 def parse_instant(text: str, key: str) -> int | None:
-    """A window's end in microseconds; None for "". Raises InputError, which names `key`."""
+    """Parse the start or end of a time window as microseconds; None for "".
+
+    Raises:
+        InputError: it cannot be parsed; the message names `key`.
+    """
     if not text:
         return None
     parsed = _iso_or_null(pa.array([text]))
     if parsed.null_count:
-        raise InputError(f"{key}: found {text!r}, expected a date or time, as 2019-12-31 23:59:59")
+        raise InputError(
+            f"{key}: found {text!r}, expected a date or time such as 2019-12-31 23:59:59"
+        )
     return parsed[0].as_py()
 
 
 def write_instant(microseconds: int) -> str:
+    """Format a time as `2019-12-31 23:59:59`."""
     moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(microseconds=microseconds)
     return moment.isoformat(sep=" ", timespec="seconds")
 
 
 def _looks_like(times: pa.Array) -> str:
-    """A unit, by the first time that can be parsed at all; "" if none can."""
+    """Return the unit of the first time that can be parsed; "" if none can."""
     for row in range(len(times)):
         one = times.slice(row, 1)
         number = _numbers(one)[0].as_py()
@@ -160,7 +171,7 @@ def _iso_or_null(times: pa.Array) -> pa.Array:
 
 
 def _halving(convert: Callable[[pa.Array], pa.Array], values: pa.Array) -> pa.Array:
-    """`convert` of all values at once, and null for those that it refuses."""
+    """Convert all values, with null for those that `convert` refuses, by bisection."""
     try:
         return convert(values)
     except pa.ArrowInvalid:
@@ -174,7 +185,7 @@ def _halving(convert: Callable[[pa.Array], pa.Array], values: pa.Array) -> pa.Ar
 
 
 def _numbers(times: pa.Array) -> pa.Array:
-    """int64, or float64 where some have decimals; null where there is none."""
+    """Return numbers as int64, or float64 if some have decimals; null where there is none."""
     if pa.types.is_integer(times.type):
         return times.cast(pa.int64())
     if pa.types.is_floating(times.type):
@@ -194,7 +205,7 @@ def _text_numbers(times: pa.Array) -> pa.Array:
 
 
 def _scaled(numbers: pa.Array, unit: str) -> pa.Array:
-    """Microseconds; null where they would not fit into the years of a calendar."""
+    """Convert numbers to microseconds; null outside the years 1 to 9999."""
     low, high = EARLIEST, LATEST
     if unit == "ns":
         if pa.types.is_floating(numbers.type):
@@ -210,7 +221,7 @@ def _scaled(numbers: pa.Array, unit: str) -> pa.Array:
 
 
 def _remainder(numbers: pa.Array) -> pa.Array:
-    """Of nanoseconds over the microsecond before them, from 0 to 999."""
+    """Return the nanoseconds after the last whole microsecond, from 0 to 999."""
     towards_zero = pc.subtract(numbers, pc.multiply(pc.divide(numbers, 1000), 1000))
     return pc.if_else(pc.less(towards_zero, 0), pc.add(towards_zero, 1000), towards_zero)
 
@@ -225,7 +236,7 @@ def _iso_microseconds(times: pa.Array) -> pa.Array:
     if not pc.any(zoned, min_count=0).as_py():
         return times.cast(pa.timestamp("us")).cast(pa.int64())
     if not pc.all(zoned, min_count=0).as_py():
-        raise pa.ArrowInvalid("with and without zones: one by one")
+        raise pa.ArrowInvalid("found times with and without zones")  # bisection separates them
     return times.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
 
 

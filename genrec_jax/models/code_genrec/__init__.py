@@ -1,1 +1,1 @@
-"""The generative model over item codes with a softmax over trie nodes."""
+"""The generative model over item codes, with a hierarchical (trie) softmax."""

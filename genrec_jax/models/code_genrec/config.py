@@ -1,4 +1,4 @@
-"""The config of a run of the model over item codes. The defaults are the recipe of `:best`."""
+"""The config of a run over item codes. The defaults are the recipe of `configs/beauty.py:best`."""
 
 from dataclasses import dataclass, field
 
@@ -21,15 +21,16 @@ from genrec_jax.models.run_config import (
     WithPretraining,
 )
 
-SCORING_PRIORS = ("copying", "new_items")  # the priors by which the encoder itself scores items
+# The values of encoder_prior with which the encoder scores items.
+SCORING_PRIORS = ("copying", "new_items")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """An encoder of one vector per item and a decoder that scores the nodes of the code trie."""
+    """The keys of `config.model` for the model over item codes."""
 
     family: str = one_of(("code_genrec",), "code_genrec")
-    # Tokens of the tokenizer trained on the user names. The symbols of codes are added to them.
+    # Tokens of the tokenizer trained on the user identifiers. The code symbols are added to them.
     vocab_size: int = at_least(32, 512)
     d_model: int = at_least(1, 64)
     encoder_layers: int = at_least(1, 2)
@@ -39,36 +40,36 @@ class ModelConfig:
     dropout: float = share(0.5)
     attention_dropout: float = share(0.5)
     activation_dropout: float = share(0.0)
-    # Share of training examples without the user's name and id: otherwise the model memorises
-    # which items each user has, and learns little else.
+    # Share of training examples without the user's identifier and id. Without user dropout the
+    # model mostly memorises the items of each user.
     user_dropout: float = share(0.9)
     init_std: float = positive(0.02)
-    # Positions of the encoder: one for the user, one per item, one for a mask. Longer histories
-    # lose their oldest items.
+    # Encoder positions: one for the user, one per item, one for a mask. Longer histories lose their
+    # oldest items.
     max_tokens: int = at_least(16, 56)
     dtype: str = one_of(("auto", "float32", "bfloat16"), "auto")  # auto: bfloat16 on GPU and TPU
-    # Count the encoder's positions from the end: the most recent item has the same position however
-    # long the history is. Not with targets=all_positions.
+    # Count the encoder's positions from the end, so that the last position of every history is 0.
+    # Not allowed with targets=all_positions.
     reversed_positions: bool = True
-    # Share of a low-pass filter over the history, in place of attention (layers/low_pass.py), and
-    # how many frequencies pass. Not with targets=all_positions.
+    # Weight of a low-pass filter beside self-attention (layers/low_pass.py), and the number of
+    # lowest frequencies that pass. low_pass > 0 is not allowed with targets=all_positions.
     low_pass: float = share(0.5)
     frequencies: int = at_least(1, 3)
-    # What the encoder contributes to the output besides the decoder's cross-attention, from its
-    # state at the query position. none: nothing. state: the state is added to what the decoder
-    # reads and to what it outputs. copying: probabilities of all items, with copy scores for those
-    # of the history, which the decoder corrects. new_items: the same over the items that are not in
-    # the history, for data without repeat consumption. The last two not with targets=all_positions.
+    # The use of the encoder's state at the query position, besides the decoder's cross-attention.
+    # none: not used. state: added to the decoder's inputs and outputs. copying: a prior over all
+    # items, with copy scores for items of the history, which the decoder's scores are added to.
+    # new_items: the same prior over items that are not in the history, for data without repeat
+    # consumption. copying and new_items are not allowed with targets=all_positions.
     encoder_prior: str = one_of(
         ("none", "state", "copying", "new_items"),
         "copying",
         {"vector": "state", "items": "copying", "unseen": "new_items"},
     )
     # With encoder_prior copying or new_items: the encoder scores an item by the cosine of two
-    # vectors divided by this, and not by their product; 0: by the product. Small ones are sharp.
+    # vectors divided by this temperature; 0: by their inner product.
     temperature: float = at_least(0, 0.07)
-    # Where the item embeddings start. collaborative: from which items users have together in the
-    # training part (identifiers/item_vectors.py), like the codes of `indexing=collaborative`.
+    # Initial item embeddings. collaborative: vectors from co-occurrence in the training part
+    # (identifiers/item_vectors.py), as for the codes of `indexing=collaborative`.
     item_init: str = one_of(("random", "collaborative"), "collaborative")
 
     def __post_init__(self) -> None:
@@ -77,14 +78,14 @@ class ModelConfig:
         if self.temperature and self.encoder_prior not in SCORING_PRIORS:
             raise InputError(
                 f"config.model.temperature: found {self.temperature} with model.encoder_prior="
-                f"{self.encoder_prior!r}, where the encoder scores no items, expected "
+                f"{self.encoder_prior!r}, with which the encoder does not score items, expected "
                 "encoder_prior='copying' or 'new_items', or temperature=0"
             )
         if self.low_pass and 2 * self.frequencies > self.max_tokens:
             raise InputError(
                 f"config.model.frequencies: found {self.frequencies}, expected at most half of "
-                f"config.model.max_tokens = {self.max_tokens}, the shortest waves that positions "
-                "can show"
+                f"config.model.max_tokens = {self.max_tokens}, the highest frequency that "
+                "positions can represent"
             )
 
 
@@ -100,7 +101,7 @@ def _finetune() -> TargetsConfig:
 
 @dataclass(frozen=True)
 class Config(WithIdentifiers, WithPretraining):
-    """The keys of a run."""
+    """The config of a run over item codes."""
 
     file = "configs/beauty.py:best"
 
@@ -114,7 +115,8 @@ class Config(WithIdentifiers, WithPretraining):
     def check(self) -> None:
         super().check()
         model = self.model
-        unfit = {
+        # Whether each key conflicts with all_positions, and the value that does not.
+        conflicts = {
             "low_pass": (bool(model.low_pass), "0"),
             "encoder_prior": (
                 model.encoder_prior in SCORING_PRIORS,
@@ -122,15 +124,15 @@ class Config(WithIdentifiers, WithPretraining):
             ),
             "reversed_positions": (model.reversed_positions, "False"),
         }
-        for key, (is_unfit, expected) in unfit.items():
-            if self.finetune.targets == "all_positions" and is_unfit:
+        for key, (is_conflict, expected) in conflicts.items():
+            if self.finetune.targets == "all_positions" and is_conflict:
                 raise InputError(
                     f"config.model.{key}: found {getattr(model, key)!r} with finetune.targets="
-                    "all_positions, where every position of a sequence is the end of another "
-                    f"history, expected {expected}, or another value of targets"
+                    "all_positions, which predicts from every position, not only the last, "
+                    f"expected {expected}, or another value of finetune.targets"
                 )
         if model.encoder_prior == "new_items" and not self.evaluate.exclude_history:
             raise InputError(
                 "config.evaluate.exclude_history: found False with model.encoder_prior="
-                "'new_items', which gives no probability to the items of the history, expected True"
+                "'new_items', which gives items of the history no probability, expected True"
             )

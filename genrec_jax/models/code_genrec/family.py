@@ -1,4 +1,4 @@
-"""The record of the family over item codes: how it is built, started and searched."""
+"""The family record of the model over item codes."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +10,7 @@ from genrec_jax.core.devices import resolve_dtype
 from genrec_jax.core.errors import InputError
 from genrec_jax.data.sequences import UserSequences, repeats
 from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.identifiers.sentences import InputLengths
+from genrec_jax.identifiers.input_lengths import InputLengths
 from genrec_jax.identifiers.trie import Trie, decided
 from genrec_jax.layers.flops import TRAINING, decoder_flops, encoder_flops
 from genrec_jax.models.code_genrec.config import SCORING_PRIORS, Config
@@ -18,29 +18,29 @@ from genrec_jax.models.code_genrec.model import CodeGenRecShape, EncoderPrior
 from genrec_jax.models.contract import Family, ItemVectors, Objective, Params, init_params
 from genrec_jax.models.tables import Tables, put_on_device
 
-FRAME = 2  # positions of the user and of the mask
-# Where states are vectors, and short codes share beginnings, small blocks do the least work.
+FRAME = 2  # encoder positions of the user and of the mask
+# Small blocks are the fastest, since states are vectors and short codes share prefixes.
 BLOCK_NODES = 128
 
 
 class CodeGenRecFamily(Family):
-    """From scratch, over the trie of `identifiers.trie.decided`: paths end at the last branch."""
+    """The family over item codes: trained from scratch, with paths that end at the last branch."""
 
     name = "code_genrec"
     title = "GenRec over codes"
     shape = CodeGenRecShape
 
     def check_data(self, config: Config, sequences: UserSequences) -> None:
-        again = repeats(sequences, config.finetune.holdout)
-        if config.model.encoder_prior == "new_items" and again:
+        n_repeats = repeats(sequences, config.finetune.n_excluded)
+        if config.model.encoder_prior == "new_items" and n_repeats:
             raise InputError(
                 f"config.model.encoder_prior: found 'new_items' with {sequences.name}, where "
-                f"{again} interactions to learn from are with an item that the user had before, "
+                f"{n_repeats} training interactions repeat an item of the user's history, "
                 "expected 'copying'"
             )
 
     def objective(self, config: Config) -> Objective:
-        """At a mask for `last_only`, as in the paper; else at the last item, or at every item."""
+        """Return the objective: at a mask for `last_only`, as in the paper, else without a mask."""
         objectives: dict[str, Objective] = {
             "last_only": "next_item",
             "prefix_augmentation": "following_item",
@@ -48,7 +48,7 @@ class CodeGenRecFamily(Family):
         }
         return objectives[config.finetune.targets]
 
-    def knows_strangers(self, config: Config) -> bool:
+    def supports_unknown_users(self, config: Config) -> bool:
         return config.model.user_dropout > 0
 
     def input_lengths(self, config: Config, catalogue: Catalogue) -> InputLengths:
@@ -96,17 +96,17 @@ class CodeGenRecFamily(Family):
         pretrained: Path | None,
         item_vectors: ItemVectors,
     ) -> Params:
-        """Random parameters, the item embeddings from `item_vectors` if the config says so.
+        """Return random parameters; with item_init=collaborative, item embeddings from vectors.
 
-        Those are as long as random ones are on average. Columns that they have not, and items of
-        which they say nothing, stay random.
+        The vectors are scaled to the average length of random ones. Columns beyond those of the
+        vectors, and items without a vector, stay random.
         """
         params = init_params(shape, catalogue.n_users, catalogue.n_items, config.seed)
         if config.model.item_init == "random":
             return params
         codes = config.codes
-        most = min(codes.dims, config.model.d_model)
-        vectors = item_vectors(most, codes.window, config.indexing_seed)
+        columns = min(codes.dims, config.model.d_model)
+        vectors = item_vectors(columns, codes.window, config.indexing_seed)
         dims = vectors.shape[1]
         table = np.array(params["item_embedding"])
         known = vectors.any(axis=1)
@@ -126,14 +126,14 @@ class CodeGenRecFamily(Family):
     def sequence_flops(
         self, shape: CodeGenRecShape, catalogue: Catalogue, length: int, objective: Objective
     ) -> float:
-        """The layers, and the products of a query with the nodes and the items that are scored."""
+        """Return the operations of the layers and of scoring the trie's nodes and the items."""
         trie, d = self.search_trie(catalogue), shape.d_model
-        names = length if objective == "every_item" else 1
+        targets = length if objective == "every_item" else 1
         scored = sum(trie.widths)
         scored += catalogue.n_items if shape.encoder_prior in SCORING_PRIORS else 0
         encoder = encoder_flops(shape.blocks, shape.encoder_layers, length)
-        decoder = decoder_flops(shape.blocks, shape.decoder_layers, trie.depth, length, names)
-        return TRAINING * float(encoder + decoder + 2 * names * d * scored)
+        decoder = decoder_flops(shape.blocks, shape.decoder_layers, trie.depth, length, targets)
+        return TRAINING * float(encoder + decoder + 2 * targets * d * scored)
 
 
 FAMILY = CodeGenRecFamily()

@@ -1,61 +1,67 @@
-"""An output that scores the children of a trie node, in place of the whole vocabulary.
+"""A hierarchical (trie) softmax: a softmax over the children of a trie node at each step.
 
     log p(child | node) = log softmax over the node's children of  h · v(child)
 
-h is the decoder's vector behind the node, v the vector of a node of the trie: the item's row of the
-item id table for a leaf; for the others the mean of the items below, so that an item which is
-learned draws those that lead to it along, and a row of `node_embedding`. An item's probability is
-the product down its path, so that the probabilities of all items add up to 1. What the decoder
-reads at a node is its token's embedding and the same vector v.
+h is the decoder's vector at the node, and v(child) the vector of a trie node. That of a leaf is the
+item's embedding. That of an inner node is a row of `node_embedding` plus the mean of the item
+embeddings in its subtree, so that training an item also moves the vectors of the nodes on its path.
+The probability of an item is the product along its path, and the probabilities of all items add up
+to 1. The decoder's input at a node is the sum of its token's embedding and v.
 
-With `residual=vector` the encoder's vector q at the question is added to that, and to h. With
-`residual=items` and `unseen` it is added to what is read alone, and h corrects what q says of the
-items:
+With `encoder_prior=state` the encoder's state q at the query position is added to the decoder's
+inputs and to h. With `copying` and `new_items` q is added to the inputs only, and the decoder
+corrects a prior over items:
 
     log p(child | node) = log softmax over the node's children of  h · v(child) + s(child)
 
-where s(child) is what q says of the sum of the items below (node_masses.py).
+where s(child) is the log-sum-exp of the prior's item scores in the child's subtree
+(encoder_prior.py).
 
-Paths end where one item alone is left (`identifiers.trie.decided`): what would follow is certain.
+Paths end where only one item remains (`identifiers.trie.decided`), since later steps are certain.
 
-Axes: B users, G questions a user, S steps of the longest path, Q = G * S or K beams, M nodes,
-W children of the widest node of a level, D width.
+Axes: B users, G targets of a user, S steps of the longest path, Q = G * S nodes or K beams,
+M nodes of the trie, W children of the widest node of a level, C columns of scores, D width.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from genrec_jax.layers.linear import with_rows
-from genrec_jax.models.code_genrec.node_masses import NodeMasses, mass_scores, products
+from genrec_jax.layers.linear import row_products
+from genrec_jax.models.code_genrec.encoder_prior import SubtreeScores, inner_products, prior_scores
 from genrec_jax.models.device_trie import DeviceTrie
 
-# A level of so few nodes is scored as a whole, one matrix product, and masked: cheaper than a
-# window for each question.
+# A level with at most this many nodes is scored as a whole, by one matrix product and a mask, which
+# is cheaper than a window of node vectors per query.
 SMALL_LEVEL = 1024
 
 
 def node_vectors(
     trie: DeviceTrie, inner: Float[Array, "inner D"], items: Float[Array, "N D"]
 ) -> Float[Array, "M_padded D"]:
-    """v of every node in the order of the nodes, and rows of zeros that fill the last window.
+    """Return the vector v of every node, followed by rows of zeros that fill the last window.
 
-    Searches round a window's width up to a power of two. The sums are of float32 whatever comes in:
-    in bfloat16 a node with many items below would leave most of them out.
+    Searches round a window's width up to a power of two. The sums are float32 in any case: in
+    bfloat16 the sum of a node with many items would lose most of them to rounding.
+
+    Args:
+        trie: the trie.
+        inner: the rows of `node_embedding`, one per inner node in the order of the nodes.
+        items: the item embeddings.
     """
     items, inner = items.astype(jnp.float32), inner.astype(jnp.float32)
     is_leaf = trie.items >= 0
     sums = jnp.where(is_leaf[:, None], items[trie.items], 0.0)
-    for level in range(trie.depth, 1, -1):  # not into the root, which all items lie below
+    for level in range(trie.depth, 1, -1):  # the root's sum is not needed
         start, stop = trie.level_starts[level : level + 2]
         sums = sums.at[trie.parents[start:stop]].add(sums[start:stop])
     means = sums / trie.n_items_below[:, None]
-    vectors = means + own_vectors(trie, inner)
+    vectors = means + inner_vectors(trie, inner)
     return jnp.pad(vectors, ((0, 2 * max(trie.widths)), (0, 0)))
 
 
-def own_vectors(trie: DeviceTrie, inner: Float[Array, "inner D"]) -> Float[Array, "M D"]:
-    """What each inner node's vector has beside the items below; 0 for leaves."""
+def inner_vectors(trie: DeviceTrie, inner: Float[Array, "inner D"]) -> Float[Array, "M D"]:
+    """Return the row of `node_embedding` of every inner node, and zeros for leaves."""
     is_leaf = trie.items >= 0
     return jnp.where(is_leaf[:, None], 0.0, inner[jnp.cumsum(~is_leaf) - 1])
 
@@ -66,21 +72,30 @@ def child_scores(
     trie: DeviceTrie,
     vectors: Float[Array, "M_padded D"],
     width: int,
-    masses: NodeMasses | None = None,
+    prior: SubtreeScores | None = None,
 ) -> Float[Array, "B Q W"]:
-    """Logits of the children of `nodes`, of which the widest has W = `width`.
+    """Return the logits of the children of trie nodes.
 
-    Where there is no child they are the lowest number and not -inf, so that the gradient of a row
-    without children is no NaN. The nodes may be the same for all users: one row.
+    Args:
+        states: the decoder's vectors at the nodes.
+        nodes: the trie nodes; one row if they are the same for all users.
+        trie: the trie.
+        vectors: the vectors of the trie's nodes, from `node_vectors`.
+        width: W, at least the number of children of every node.
+        prior: the encoder prior over items; None: without one.
+
+    Returns:
+        The logits. Where a node has fewer children they are the lowest float32 and not -inf, so
+        that the gradient of a row without children is not NaN.
     """
-    # The children of a node stand one behind the other: a window of the vectors, and no row-by-row
-    # gather, whose gradient would be a scatter of as many rows.
-    window = jax.vmap(jax.vmap(lambda at: jax.lax.dynamic_slice_in_dim(vectors, at, width)))
-    found = window(trie.first_child[nodes])  # [#B, Q, W, D]
-    scores = products(states, found)
-    if masses is not None:
-        place = trie.first_child[nodes][..., None] + jnp.arange(width)
-        scores += mass_scores(masses, place, found)
+    # The children of a node are consecutive, so their vectors are a window. A gather of rows would
+    # have a scatter of as many rows as its gradient.
+    window = jax.vmap(jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(vectors, start, width)))
+    child_vectors = window(trie.first_child[nodes])  # [#B, Q, W, D]
+    scores = inner_products(states, child_vectors)
+    if prior is not None:
+        children = trie.first_child[nodes][..., None] + jnp.arange(width)
+        scores += prior_scores(prior, children, child_vectors)
     exist = jnp.arange(width) < trie.n_children[nodes][..., None]
     return jnp.where(exist, scores, jnp.finfo(jnp.float32).min)
 
@@ -91,20 +106,30 @@ def level_scores(
     trie: DeviceTrie,
     vectors: Float[Array, "M_padded D"],
     level: int,
-    masses: NodeMasses | None = None,
+    prior: SubtreeScores | None = None,
 ) -> tuple[Float[Array, "B G C"], Int[Array, "#B #G"]]:
-    """As `child_scores`, of nodes that all stand at `level`.
+    """Return the logits of the children of trie nodes of one level.
 
-    Returns the scores and, for each question, the node that stands in the first of the C columns.
+    Args:
+        states: the decoder's vectors at the nodes.
+        nodes: the trie nodes, all at `level`.
+        trie: the trie.
+        vectors: the vectors of the trie's nodes, from `node_vectors`.
+        level: the number of steps from the root to the nodes.
+        prior: the encoder prior over items; None: without one.
+
+    Returns:
+        The logits in C columns, the lowest float32 in columns that are no child, and the trie node
+        of the first column.
     """
     start, stop = trie.level_starts[level + 1 : level + 3]
     if stop - start > SMALL_LEVEL:
-        scores = child_scores(states, nodes, trie, vectors, trie.widths[level], masses)
+        scores = child_scores(states, nodes, trie, vectors, trie.widths[level], prior)
         return scores, trie.first_child[nodes]
-    scores = with_rows(states, vectors[start:stop])
-    if masses is not None:
-        scores += mass_scores(
-            masses, jnp.arange(start, stop)[None, None], vectors[start:stop][None, None]
+    scores = row_products(states, vectors[start:stop])
+    if prior is not None:
+        scores += prior_scores(
+            prior, jnp.arange(start, stop)[None, None], vectors[start:stop][None, None]
         )
     is_child = trie.parents[start:stop] == nodes[..., None]
     return jnp.where(is_child, scores, jnp.finfo(jnp.float32).min), jnp.full((1, 1), start)

@@ -1,1 +1,1 @@
-"""The model of the paper: BART with user and item id tables."""
+"""The genrec family, the model of the paper: BART with user and item id tables."""

@@ -1,4 +1,4 @@
-"""The config of a run of the paper's model. The defaults are its recipe (section 7.1)."""
+"""The config of a run of the genrec family; its defaults are the paper's recipe (section 7.1)."""
 
 from dataclasses import dataclass, field
 
@@ -21,16 +21,16 @@ from genrec_jax.models.run_config import (
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """BART with user and item id tables."""
+    """The settings of the model: BART with user and item id tables."""
 
     family: str = one_of(("genrec",), "genrec")
     pretrained: str = ""  # folder or hub id of a BART checkpoint; "": from scratch
-    # From scratch: tokens of the tokenizer trained on the identifiers. The symbols of codes are
-    # added to them.
+    # From scratch: the size of the tokenizer trained on the identifiers, to which the symbols of
+    # codes are added.
     vocab_size: int = at_least(32, 512)
-    # The shape of a model from scratch. With `pretrained` it is the checkpoint's, whatever that is
-    # (bart-large, a distilled one with fewer decoder layers): a key at its default then has no
-    # effect, and one that was changed must agree with the checkpoint.
+    # The shape of a model from scratch. With `pretrained` the checkpoint determines the shape
+    # (bart-large, or a distilled one with fewer decoder layers): keys at their defaults then have
+    # no effect, and other values must agree with the checkpoint.
     d_model: int = at_least(1, 768)
     encoder_layers: int = at_least(1, 6)
     decoder_layers: int = at_least(1, 6)
@@ -39,15 +39,15 @@ class ModelConfig:
     dropout: float = share(0.1)
     attention_dropout: float = share(0.1)
     activation_dropout: float = share(0.1)
-    # Share of training examples without the user's name and id. 0 in the paper; a model from
-    # scratch otherwise memorises which items each user has, and learns little else.
+    # Share of training examples without the user's identifier and embedding. The paper uses 0. A
+    # model from scratch then memorises the items of each user and learns little else.
     user_dropout: float = share(0.0)
-    init_std: float = positive(0.02)  # of everything that no checkpoint gives
-    max_tokens: int = at_least(16, 512)  # of the encoder; longer histories lose their oldest items
+    init_std: float = positive(0.02)  # of parameters that are not in a checkpoint
+    max_tokens: int = at_least(16, 512)  # encoder tokens; longer histories lose their oldest items
     dtype: str = one_of(("auto", "float32", "bfloat16"), "auto")  # auto: bfloat16 on GPU and TPU
-    # Count the encoder's positions from the end, for models from scratch: the most recent item has
-    # the same position however long the history is. False: as in BART. With `pretrained` it is as
-    # in the checkpoint, like the shape.
+    # Count the encoder's positions from the end, for models from scratch, so that the most recent
+    # item has the same position in every history. False: as in BART. With `pretrained` the
+    # checkpoint determines it, like the shape.
     reversed_positions: bool = False
 
     def __post_init__(self) -> None:
@@ -58,11 +58,12 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class GenRecEvaluateConfig(BeamConfig):
-    """Ranking, with free search too."""
+    """The settings of ranking; unlike other families, genrec also has a free search."""
 
-    # free: beams over the vocabulary, token for token what `transformers` writes.
+    # constrained: beam search over the catalogue's trie. free: beam search over the vocabulary,
+    # token for token as in `transformers`. exhaustive: the exact scores of all items.
     search: str = one_of(("constrained", "free", "exhaustive"), "constrained")
-    length_penalty: float = at_least(0, 0.0)  # scores are divided by (tokens of the name) ** this
+    length_penalty: float = at_least(0, 0.0)  # scores are divided by (number of tokens) ** this
 
     def search_settings(self) -> SearchSettings:
         return super().search_settings()._replace(length_penalty=self.length_penalty)
@@ -72,21 +73,21 @@ class GenRecEvaluateConfig(BeamConfig):
         if self.search == "free" and self.exclude_history:
             raise InputError(
                 "config.evaluate.exclude_history: found True with evaluate.search = free, expected "
-                "constrained or exhaustive, which know the catalogue"
+                "evaluate.search = constrained or exhaustive, which only find catalogue items"
             )
 
 
 @dataclass(frozen=True)
 class Config(WithIdentifiers, WithPretraining):
-    """The keys of a run; finetuning predicts one item of each sequence, at a mask."""
+    """The config of a run of the genrec family, which finetunes on one masked item per user."""
 
     file = "configs/beauty.py"
 
     model: ModelConfig = field(default_factory=ModelConfig)
     evaluate: GenRecEvaluateConfig = field(default_factory=GenRecEvaluateConfig)
-    # Devices that share one copy of the two id tables and of their optimizer moments, each with its
-    # part of the width, for tables that do not fit into the memory of one device. Divides the width
-    # and the number of devices. Every device computes its share of each batch, whatever this is.
+    # Devices that share one copy of the two id tables and of their optimizer moments, each with a
+    # part of the width, for tables that do not fit into the memory of one device. Must divide the
+    # width and the number of devices. Every device computes its share of each batch in any case.
     model_parallel: int = at_least(1, 1)
 
     def table_parts(self) -> int:

@@ -1,10 +1,10 @@
-"""Our parameters → a Hugging Face folder that PyTorch's BART loads, and that we read back.
+"""Export our parameters as a Hugging Face folder that PyTorch's BART and this package can load.
 
-config.json, generation_config.json   what transformers needs to know
-model.safetensors                     BART: the names and shapes of BartForConditionalGeneration
-tokenizer.json, tokenizer_config.json  the run's tokenizer: AutoTokenizer writes our tokens with it
-genrec_ids.safetensors                the id tables, which BART has no place for (id_tables.py)
-README.md                             how they are used (model_card.py)
+config.json, generation_config.json    the model's config for transformers
+model.safetensors                      BART, with the names of BartForConditionalGeneration
+tokenizer.json, tokenizer_config.json  the run's tokenizer, for AutoTokenizer
+genrec_ids.safetensors                 the id tables, which a BART does not have (id_tables.py)
+README.md                              the model card, with an example (model_card.py)
 """
 
 import contextlib
@@ -45,47 +45,49 @@ from genrec_jax.models.genrec.id_tables import (
 )
 from genrec_jax.models.genrec.model import GenRecShape
 from genrec_jax.models.genrec.model_card import model_card
-from genrec_jax.models.genrec.names import leaf, name_table
+from genrec_jax.models.genrec.tensor_names import leaf, name_table
 
 log = logging.getLogger(__name__)
 
 CLASS = "BartForConditionalGeneration"
-DRAFT = ".unfinished"  # marks a folder as ours to start over
+DRAFT = ".unfinished"  # a file that marks an unfinished export, which may be deleted
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the parameters come from, for the model card."""
+    """The origin of the parameters, for the model card."""
 
-    run: str
-    step: int
-    dataset: str
+    run: str  # name of the run's directory
+    step: int  # step of the checkpoint
+    dataset: str  # config.data.name
 
 
 def write_folder(
     output: Path, catalogue: Catalogue, shape: GenRecShape, params: Params, origin: Origin
 ) -> None:
-    """Write everything, read it back, compare bit for bit, and only then give it its name.
+    """Export a model as a Hugging Face folder.
+
+    The folder is written under a temporary name, read back and compared bit for bit, and then
+    renamed to `output`.
 
     Args:
         output: a folder that is new or empty.
-        catalogue: of the run.
-        shape: of its model.
-        params: its parameters.
-        origin: what the model card says of them.
+        catalogue: the run's users and items.
+        shape: the model's shape.
+        params: the model's parameters.
+        origin: the origin of the parameters, for the model card.
 
     Raises:
-        InputError: `output` holds something or reads back differently; or the items are written
-            by titles or codes, which the exported files have no place for.
+        InputError: `output` is not empty, what was written reads back differently, or the items'
+            identifiers are titles or codes, which the exported id tables cannot represent.
         DiskError: `output` cannot be written.
     """
     indexing = catalogue.indexing
     if indexing.item_texts is not None or indexing.codes is not None:
         what = "titles" if indexing.codes is None else "codes"
         raise InputError(
-            f"{origin.run}: its items are written by {what} (config.indexing={indexing.kind}), "
-            "expected a run whose items are written by numbers: the exported id tables tell items "
-            "by these"
+            f"config.indexing: found {indexing.kind!r} in {origin.run}, whose items have {what}, "
+            "expected numbers as identifiers, since an export stores no others"
         )
     with writing(f"--output={output}", SafetensorError), _draft_of(output) as draft:
         _write_config(draft, catalogue, shape)
@@ -95,34 +97,38 @@ def write_folder(
         _write_tokenizer(draft, catalogue.vocabulary, shape)
         text = model_card(catalogue, shape, origin.run, origin.step, origin.dataset)
         (draft / "README.md").write_text(text, encoding="utf-8")
-        for path in draft.iterdir():  # safetensors lets nobody else read what it writes
+        for path in draft.iterdir():  # safetensors makes files readable by their owner only
             shutil.copymode(draft / "config.json", path)
         _check_reads_back(draft, catalogue, shape, params)
         (draft / DRAFT).unlink()
         os.replace(draft, output)
     log.info(
-        "wrote %s: %d tensors, the id tables of %d users and %d items, and the tokenizer, from "
-        "step %d; read back, every bit is the same",
-        output,
-        len(name_table(shape)),
-        *(len(users), len(items), origin.step),
+        "exported step %d to %s: %d tensors, the id tables of %d users and %d items, and the "
+        "tokenizer; verified bit for bit",
+        *(origin.step, output, len(name_table(shape)), len(users), len(items)),
     )
 
 
 @contextlib.contextmanager
 def _draft_of(output: Path) -> Iterator[Path]:
-    """An empty folder beside `output`, so that a killed command leaves none of that name."""
+    """Make a temporary folder beside `output`, so that a killed command leaves no partial output.
+
+    The folder is deleted on exit, unless it was renamed.
+    """
     if output.is_dir():
         if any(output.iterdir()):
-            raise InputError(f"--output={output}: the folder is not empty, expected a new one")
+            raise InputError(f"--output={output}: found a folder with files, expected a new folder")
     elif output.exists():
-        raise InputError(f"--output={output}: found a file, expected a folder to write")
+        raise InputError(f"--output={output}: found a file, expected a new folder")
     output = output.absolute()
     draft = output.with_name(f"{output.name}.part")
     if (draft / DRAFT).is_file():
-        shutil.rmtree(draft)  # left of a command that was cut short
+        shutil.rmtree(draft)  # left by an interrupted command
     if draft.exists():
-        raise InputError(f"--output: {draft} is needed for the work, but is there already")
+        raise InputError(
+            f"--output={output}: found {draft}, expected that name to be free for temporary files; "
+            "move it away"
+        )
     draft.mkdir(parents=True)
     try:
         (draft / DRAFT).touch()
@@ -132,14 +138,18 @@ def _draft_of(output: Path) -> Iterator[Path]:
 
 
 def _transformers() -> Any:
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it misses PyTorch; we do not
-    import transformers  # here: its import is slow
+    """Import transformers, without its warning that PyTorch is missing."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    import transformers  # imported here because it is slow
 
     return transformers
 
 
 def _write_config(folder: Path, catalogue: Catalogue, shape: GenRecShape) -> None:
-    """The decoder starts with `</s>`, and nothing is forced: our model writes what it writes."""
+    """Write config.json and generation_config.json.
+
+    Decoding starts from `</s>`, and no first or last token is forced.
+    """
     transformers = _transformers()
     vocabulary = catalogue.vocabulary
     special: dict[str, Any] = {
@@ -165,12 +175,13 @@ def _write_config(folder: Path, catalogue: Catalogue, shape: GenRecShape) -> Non
         architectures=[CLASS],
         dtype="float32",
     ).save_pretrained(folder)
-    # The longest item name and </s>.
+    # The tokens of the longest item and </s>.
     length = int(catalogue.table.item_lengths.max()) + 1
     transformers.GenerationConfig(**special, max_new_tokens=length).save_pretrained(folder)
 
 
 def _write_weights(folder: Path, shape: GenRecShape, params: Params) -> None:
+    """Write model.safetensors."""
     tensors = {
         entry.full_name: entry.to_torch(np.asarray(leaf(params, entry.path)))
         for entry in name_table(shape)
@@ -179,14 +190,13 @@ def _write_weights(folder: Path, shape: GenRecShape, params: Params) -> None:
 
 
 def _write_tokenizer(folder: Path, vocabulary: Vocabulary, shape: GenRecShape) -> None:
-    """The run's tokenizer, made to write whole sentences as the encoder sees them.
+    """Write the run's tokenizer, extended to encode whole input sequences.
 
-    The run writes names, and puts the special tokens around them itself (inputs.py). A tokenizer
-    for text must put `<s>` and `</s>` around a sentence, and take the space before `<mask>` for a
-    part of it.
+    In the run, the tokenizer encodes identifiers only, and inputs.py adds the special tokens. For
+    text, it must add `<s>` and `</s>` itself, and absorb the space before `<mask>`.
     """
     mask = AddedToken("<mask>", lstrip=True, normalized=False, special=True)
-    tokenizer = Tokenizer.from_str(vocabulary.tokenizer.to_str())  # a copy: both of these change it
+    tokenizer = Tokenizer.from_str(vocabulary.tokenizer.to_str())  # a copy, which is changed below
     tokenizer.add_special_tokens([mask])
     ends = ("</s>", vocabulary.eos), ("<s>", vocabulary.bos)
     tokenizer.post_processor = RobertaProcessing(*ends, add_prefix_space=True)
@@ -208,32 +218,32 @@ def _write_tokenizer(folder: Path, vocabulary: Vocabulary, shape: GenRecShape) -
 def _check_reads_back(
     folder: Path, catalogue: Catalogue, shape: GenRecShape, params: Params
 ) -> None:
-    """Raises InputError if what stands on the disk is not what should."""
-    found_shape = {**vars(read_shape(folder)), **vars(read_positions(folder))}
+    """Raise InputError if the written folder does not read back as the same model."""
+    written_shape = {**vars(read_shape(folder)), **vars(read_positions(folder))}
     for name in (*SHAPE_KEYS, *POSITION_KEYS):
-        if found_shape[name] != getattr(shape, name):
+        if written_shape[name] != getattr(shape, name):
             raise InputError(f"{folder}: {name} reads back differently")
     tables = read_id_tables(folder, shape.d_model)
     if tables is None or not _same_rows(tables, catalogue):
         raise InputError(f"{folder}: the id tables read back differently")
     vectors = {f"{table.kind}_embedding": table.vectors for table in tables.tables}
-    found = {**load_params(folder, shape, params), **vectors}
+    written = {**load_params(folder, shape, params), **vectors}
     for path, ours in jax.tree_util.tree_leaves_with_path(params):
-        theirs = leaf(found, tuple(key.key for key in path))
+        theirs = leaf(written, tuple(key.key for key in path))
         if np.asarray(ours).tobytes() != np.asarray(theirs).tobytes():
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise InputError(f"{folder}: {name} reads back differently")
-    names = catalogue.indexing.item_names(), catalogue.indexing.user_names()
-    table = build_token_table(read_tokenizer(folder / TOKENIZER), *names)
+    identifiers = catalogue.indexing.item_identifiers(), catalogue.indexing.user_identifiers()
+    table = build_token_table(read_tokenizer(folder / TOKENIZER), *identifiers)
     if not np.array_equal(table.tokens, catalogue.table.tokens):
         raise InputError(f"{folder}: the tokenizer reads back differently")
 
 
-def _same_rows(found: IdTables, catalogue: Catalogue) -> bool:
-    """Whether the tables say of every row whose it is as the catalogue does."""
-    users, items = (np.zeros((len(table.ids), 0), np.float32) for table in found.tables)
+def _same_rows(written: IdTables, catalogue: Catalogue) -> bool:
+    """Return whether the tables have the ids, numbers and dataset of the catalogue."""
+    users, items = (np.zeros((len(table.ids), 0), np.float32) for table in written.tables)
     expected = id_tables_of(catalogue, users, items)
-    return (found.ids_are, found.dataset) == (expected.ids_are, expected.dataset) and all(
-        ours.ids == theirs.ids and np.array_equal(ours.numbers, theirs.numbers)
-        for ours, theirs in zip(found.tables, expected.tables, strict=True)
+    return (written.ids_are, written.dataset) == (expected.ids_are, expected.dataset) and all(
+        theirs.ids == ours.ids and np.array_equal(theirs.numbers, ours.numbers)
+        for theirs, ours in zip(written.tables, expected.tables, strict=True)
     )

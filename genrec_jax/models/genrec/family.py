@@ -1,4 +1,4 @@
-"""The record of the paper's family: how GenRec is built, started and searched."""
+"""The genrec family: the checkpoint, inputs, shape and export of the paper's model."""
 
 import dataclasses
 import logging
@@ -10,7 +10,7 @@ import numpy as np
 from genrec_jax.core.devices import resolve_dtype
 from genrec_jax.core.errors import InputError
 from genrec_jax.identifiers.catalogue import TOKENIZER, Catalogue
-from genrec_jax.identifiers.sentences import InputLengths, token_lengths
+from genrec_jax.identifiers.input_lengths import InputLengths, token_lengths
 from genrec_jax.identifiers.tokenizer import Vocabulary, load_bart_tokenizer, read_tokenizer
 from genrec_jax.identifiers.trie import Trie
 from genrec_jax.layers.flops import TRAINING, decoder_flops, encoder_flops
@@ -32,7 +32,7 @@ from genrec_jax.models.genrec.convert import (
     read_shape,
     with_tokens,
 )
-from genrec_jax.models.genrec.hub import checkpoint_folder, folder_at_hand
+from genrec_jax.models.genrec.hub import checkpoint_folder, local_folder
 from genrec_jax.models.genrec.id_tables import FILE as ID_TABLES
 from genrec_jax.models.genrec.id_tables import TABLES
 from genrec_jax.models.genrec.model import GenRecShape
@@ -40,11 +40,14 @@ from genrec_jax.models.tables import Tables, put_on_device
 
 log = logging.getLogger(__name__)
 
-LOGITS_BYTES = 2**28  # of one block of trie nodes
+LOGITS_BYTES = 2**28  # memory for the logits of one block of trie nodes
 
 
 class GenRecFamily(Family):
-    """BART's weights or random ones, a tokenizer, the whole vocabulary as output."""
+    """The model of the paper: BART, pretrained or from scratch, with user and item id tables.
+
+    It generates the next item's identifier token by token, with a softmax over the vocabulary.
+    """
 
     name = "genrec"
     title = "GenRec"
@@ -54,37 +57,41 @@ class GenRecFamily(Family):
         pretrained = config.model.pretrained
         return checkpoint_folder(pretrained) if pretrained else None
 
-    def tokenizer_at_hand(self, config: Config) -> tuple[Path | None, str]:
-        """The checkpoint's if its files are on this machine, else one trained on the names.
+    def local_tokenizer(self, config: Config) -> tuple[Path | None, str]:
+        """Return the checkpoint's folder if its tokenizer is on this machine, and a description.
 
-        The name pieces are others then, the numbers are the same.
+        Otherwise the folder is None, and a tokenizer is trained on the identifiers. It splits them
+        into other tokens, but the numbers in them are the same.
         """
         pretrained = config.model.pretrained
         if not pretrained:
-            return super().tokenizer_at_hand(config)
-        if folder := folder_at_hand(pretrained):
+            return super().local_tokenizer(config)
+        if folder := local_folder(pretrained):
             return folder, pretrained
-        return None, f"trained on the names, since {pretrained} is not on this machine"
+        return None, f"trained on the identifiers, since {pretrained} is not on this machine"
 
     def vocabulary(self, pretrained: Path) -> Vocabulary:
-        """BART's tokenizer, or that of the run which a folder was exported from.
+        """Load BART's tokenizer, or the tokenizer of an exported run.
 
-        The latter is taken as it is: BartTokenizer would build it anew from its merges, and split
-        names before it merges.
+        The latter is not read with BartTokenizer, which would rebuild it from its merges and split
+        identifiers before merging.
+
+        Raises:
+            InputError: there is no tokenizer, or an exported folder is incomplete.
         """
         if (pretrained / ID_TABLES).is_file():
             return read_tokenizer(pretrained / TOKENIZER)
         if (pretrained / "config.json").is_file() and is_export(pretrained):
             raise InputError(
-                f"{pretrained}: was exported by genrec_jax, but lacks {ID_TABLES}, expected the "
-                "whole folder"
+                f"{pretrained}: found an export of genrec_jax without {ID_TABLES}, expected all "
+                "files of the export"
             )
         return load_bart_tokenizer(pretrained)
 
     def objective(self, config: Config) -> Objective:
         return "next_item"
 
-    def knows_strangers(self, config: Config) -> bool:
+    def supports_unknown_users(self, config: Config) -> bool:
         return config.model.user_dropout > 0
 
     def input_lengths(self, config: Config, catalogue: Catalogue) -> InputLengths:
@@ -93,11 +100,17 @@ class GenRecFamily(Family):
     def make_shape(
         self, config: Config, catalogue: Catalogue, pretrained: Path | None, longest: int
     ) -> GenRecShape:
-        """The checkpoint's shape, or from the settings alone where there is none.
+        """Return the shape of the checkpoint or, for a model from scratch, of the config.
+
+        Args:
+            config: the run's config.
+            catalogue: the run's users and items.
+            pretrained: the folder of the checkpoint; None for a model from scratch.
+            longest: the encoder positions of the longest training input.
 
         Raises:
-            InputError: a key that was changed asks for another shape than the checkpoint's, or the
-                checkpoint cannot hold the tokenizer or `max_tokens`.
+            InputError: a config key contradicts the checkpoint's shape, or the checkpoint is too
+                small for the tokenizer or for `max_tokens`.
         """
         settings = config.model
         ours = GenRecShape(
@@ -123,15 +136,17 @@ class GenRecFamily(Family):
         pretrained: Path | None,
         item_vectors: ItemVectors,
     ) -> Params:
-        """The checkpoint's weights with fresh id tables and symbols of codes, or everything fresh.
+        """Return the checkpoint's weights or, for a model from scratch, random parameters.
 
-        A checkpoint that was exported from a run gives the rows of users and items that it knows.
+        The id tables and the embeddings of code symbols are random in both cases, except for the
+        rows of users and items that an exported run has (id_tables.py).
         """
         users, items = catalogue.n_users, catalogue.n_items
         params = init_params(shape, users, items, config.seed)
         if pretrained is None:
             return params
-        # Of the rest the shapes are enough: the random weights go before the checkpoint's come.
+        # Only id tables and symbols are kept, so that the other random weights are freed before the
+        # checkpoint is read.
         theirs = dataclasses.replace(shape, vocab_size=read_shape(pretrained).vocab_size)
         _, like = abstract_model(theirs, users, items)
         n_words = catalogue.vocabulary.n_words
@@ -147,12 +162,17 @@ class GenRecFamily(Family):
         return catalogue.trie
 
     def block_nodes(self, shape: GenRecShape, users: int) -> int:
-        """Nodes of a block whose logits, for so many users, stay within LOGITS_BYTES."""
+        """Return the number of trie nodes per block whose logits fit into LOGITS_BYTES.
+
+        Args:
+            shape: the model's shape.
+            users: the number of users in a batch.
+        """
         return int(np.clip(LOGITS_BYTES // (4 * users * shape.vocab_size), 32, 1024))
 
     def export(self, run: StoredRun, output: Path) -> None:
-        """Write a Hugging Face folder that PyTorch's BART loads (export.py)."""
-        from genrec_jax.models.genrec.export import Origin, write_folder  # nothing else needs it
+        """Export a run as a Hugging Face folder that PyTorch's BART can load (export.py)."""
+        from genrec_jax.models.genrec.export import Origin, write_folder  # only needed here
 
         origin = Origin(run.name, run.step, run.dataset)
         write_folder(output, run.catalogue, run.shape, run.params, origin)
@@ -164,9 +184,15 @@ class GenRecFamily(Family):
 
 
 def bart_flops(shape: GenRecShape, n_tokens: int, n_decoder_tokens: int) -> float:
-    """Operations of a training sequence of T encoder and S decoder tokens (layers/flops.py).
+    """Return the floating-point operations of training on one example (layers/flops.py).
 
-    The output adds 2 S D V to the layers. BART-base at T = 64, S = 8 comes to 23.5 GFLOP.
+    The output's matrix multiplication adds 2 S D V to the layers. BART-base with T = 64 and S = 8
+    takes 23.5 GFLOP.
+
+    Args:
+        shape: the model's shape, with the width D and V tokens in the vocabulary.
+        n_tokens: T, the number of encoder tokens.
+        n_decoder_tokens: S, the number of decoder tokens.
     """
     output = 2 * n_decoder_tokens * shape.d_model * shape.vocab_size
     encoder = encoder_flops(shape.encoder, shape.encoder_layers, n_tokens)
@@ -177,11 +203,12 @@ def bart_flops(shape: GenRecShape, n_tokens: int, n_decoder_tokens: int) -> floa
 def _of_checkpoint(
     ours: GenRecShape, settings: ModelConfig, catalogue: Catalogue, pretrained: Path
 ) -> GenRecShape:
+    """Return `ours` with the checkpoint's sizes and positions, and check it against the config."""
     vocabulary = catalogue.vocabulary
     theirs, positions = read_shape(pretrained), read_positions(pretrained)
     if vocabulary.n_words > theirs.vocab_size:
         raise InputError(
-            f"{pretrained}: its tokenizer has {vocabulary.n_words} tokens, expected at most "
+            f"{pretrained}: found a tokenizer of {vocabulary.n_words} tokens, expected at most "
             f"vocab_size = {theirs.vocab_size} of its config.json"
         )
     if settings.max_tokens > theirs.max_positions:
@@ -189,33 +216,34 @@ def _of_checkpoint(
             f"config.model.max_tokens: found {settings.max_tokens}, expected at most the "
             f"{theirs.max_positions} positions of {pretrained}"
         )
-    # A key at its default says nothing, so that bart-large or a distilled BART needs no flags.
+    # Keys at their defaults are ignored, so that bart-large or a distilled BART needs no flags.
     defaults = _sizes(ModelConfig())
     wrong = [
-        f"{name} is {getattr(theirs, name)} there and {size} here"
+        f"{name}: found {size}, expected {getattr(theirs, name)}"
         for name, size in _sizes(settings).items()
         if size not in (defaults[name], getattr(theirs, name))
     ]
     if settings.reversed_positions and not positions.reversed_positions:
-        wrong.append("reversed_positions is False there and True here")
+        wrong.append("reversed_positions: found True, expected False")
     if positions.reversed_positions and not settings.reversed_positions:
-        log.info("positions are counted from the end, as in %s", pretrained)
+        log.info("using reversed positions, as %s was trained with them", pretrained)
     if wrong:
         raise InputError(
-            f"config.model: {pretrained} is a checkpoint of another shape: {'; '.join(wrong)}"
+            f"config.model: found values that contradict the checkpoint {pretrained}: "
+            f"{'; '.join(wrong)}"
         )
     shape = dataclasses.replace(
         ours,
         **{name: getattr(theirs, name) for name in SHAPE_KEYS},
         reversed_positions=positions.reversed_positions,
-        # Of a checkpoint that was trained from scratch; 0 for BART, whose positions all are.
+        # 0 for BART, whose positions are all trained.
         longest_input=positions.longest_input and max(positions.longest_input, ours.longest_input),
     )
     return dataclasses.replace(shape, vocab_size=max(theirs.vocab_size, vocabulary.size))
 
 
 def _sizes(settings: ModelConfig) -> dict[str, int]:
-    """Those of a GenRecShape that the settings have keys for."""
+    """Return the fields of GenRecShape that hold the config's sizes."""
     return {
         "d_model": settings.d_model,
         "encoder_layers": settings.encoder_layers,

@@ -1,4 +1,4 @@
-"""Where a pretrained checkpoint lies: a local folder, or the Hugging Face hub."""
+"""Pretrained checkpoints in a local folder or on the Hugging Face Hub."""
 
 import hashlib
 import logging
@@ -14,7 +14,7 @@ from genrec_jax.models.genrec.id_tables import FILE as ID_TABLES
 BART_BASE = "facebook/bart-base"
 log = logging.getLogger(__name__)
 FILES = ("config.json", "vocab.json", "merges.txt", "tokenizer.json", ID_TABLES)
-# Weights in the forms that tensor_files.py reads; whatever else a repository holds stays there.
+# Weights in the formats that tensor_files.py reads. No other files are downloaded.
 SAFETENSORS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -28,38 +28,51 @@ ZIPS = (
 
 
 def checkpoint_folder(pretrained: str) -> Path:
-    """The folder of a checkpoint given as a folder or as a hub id (`owner/name`).
+    """Return the folder of a checkpoint, which is downloaded if necessary.
 
-    GENREC_BART_DIR stands in for `facebook/bart-base` where it is set. Hub ids that
-    `third_party/assets.toml` knows are fetched at the revision it pins.
+    GENREC_BART_DIR, if set, replaces `facebook/bart-base`. Repositories in
+    `third_party/assets.toml` are downloaded at their pinned revision and verified.
+
+    Args:
+        pretrained: config.model.pretrained, a folder or a hub id (`owner/name`).
 
     Raises:
-        InputError: no such folder, or the hub cannot be reached.
+        InputError: the folder does not exist, the repository cannot be downloaded, or a file has
+            another sha256 than the pinned one.
         DiskError: the hub's cache cannot be written.
     """
     if pretrained == BART_BASE and (local := os.environ.get("GENREC_BART_DIR")):
         folder = Path(local)
         if not folder.is_dir():
-            raise InputError(f"GENREC_BART_DIR: found no folder {local}, expected BART's files")
+            raise InputError(
+                f"GENREC_BART_DIR: found {local!r}, expected an existing folder with BART's files"
+            )
         return folder
     folder = Path(pretrained).expanduser()
     if folder.is_dir():
         return folder
     if pretrained.startswith((".", "/", "~")) or pretrained.count("/") != 1:
         raise InputError(
-            f"config.model.pretrained: found {pretrained!r}, expected a folder that exists, or a "
-            "hub id like facebook/bart-base"
+            f"config.model.pretrained: found {pretrained!r}, expected an existing folder, or a hub "
+            "id such as facebook/bart-base"
         )
     return _from_hub(pretrained)
 
 
-def folder_at_hand(pretrained: str) -> Path | None:
-    """As `checkpoint_folder`, but None for a hub id whose tokenizer is not in the hub's cache."""
-    given = pretrained == BART_BASE and os.environ.get("GENREC_BART_DIR")
+def local_folder(pretrained: str) -> Path | None:
+    """Return the folder of a checkpoint that is on this machine; never download.
+
+    Returns:
+        The folder; None for a hub id whose tokenizer is not in the hub's cache.
+
+    Raises:
+        InputError: the folder does not exist.
+    """
+    is_set = pretrained == BART_BASE and os.environ.get("GENREC_BART_DIR")
     is_hub_id = pretrained.count("/") == 1 and not pretrained.startswith((".", "/", "~"))
-    if given or not is_hub_id or Path(pretrained).is_dir():
+    if is_set or not is_hub_id or Path(pretrained).is_dir():
         return checkpoint_folder(pretrained)
-    # Here, since runs from scratch never need it.
+    # Imported here, since runs from scratch never need it.
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(pretrained, "vocab.json")
@@ -67,9 +80,10 @@ def folder_at_hand(pretrained: str) -> Path | None:
 
 
 def _from_hub(repository: str) -> Path:
+    """Download a repository, with safetensors if it has them, and verify pinned files."""
     pinned = read_assets()["bart"].get(repository, {})
-    log.info("looking for %s in the hub's cache, then on the hub", repository)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of every retry
+    log.info("loading %s from the hub or its cache", repository)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # no warning about every retry
     revision = pinned.get("revision")
     folder = _download(repository, revision, (*FILES, *SAFETENSORS))
     if not any((folder / name).is_file() for name in SAFETENSORS[:2]):
@@ -84,8 +98,8 @@ def _from_hub(repository: str) -> Path:
 
 
 def _download(repository: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
-    """The snapshot's folder with at least the files of these patterns that the repository has."""
-    # Here, since runs from scratch never need it.
+    """Download the files of a repository that match some patterns; return the snapshot's folder."""
+    # Imported here, since runs from scratch never need it.
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -95,12 +109,12 @@ def _download(repository: str, revision: str | None, patterns: tuple[str, ...]) 
                 repository, revision=revision, allow_patterns=list(patterns), etag_timeout=10
             )
         )
-    except Exception as error:  # the hub's client raises many kinds, all meaning the same here
+    except Exception as error:  # the hub's client raises many types of exceptions
         if (fault := disk_fault(error)) is not None:
             raise DiskError(f"{HF_HUB_CACHE} cannot be written: {fault}") from None
         reason = textwrap.shorten(str(error), 160)
         raise InputError(
-            f"config.model.pretrained: {repository} cannot be fetched from the hub ({reason}); "
-            "give a local folder with its config.json, model.safetensors, vocab.json and "
+            f"config.model.pretrained: {repository} cannot be downloaded from the hub ({reason}); "
+            "set it to a local folder with config.json, model.safetensors, vocab.json and "
             "merges.txt, or train from scratch with --config.model.pretrained="
         ) from None

@@ -1,29 +1,30 @@
-"""The id tables of an exported run, in a file beside a BART that knows nothing of them.
+"""The id tables of an exported run, stored in a separate file, since a BART has no id tables.
 
-`genrec_ids.safetensors` has eight tensors. For users (U rows; the same for items, with N rows):
+`genrec_ids.safetensors` has eight tensors. For the U users (and likewise for the N items):
 
     user_embedding   [U, D]    float32  row r is the vector of user r
-    user_id_bytes    [bytes]   uint8    the ids of all users in UTF-8, one after the other
+    user_id_bytes    [bytes]   uint8    the concatenated ids of all users in UTF-8
     user_id_offsets  [U + 1]   int64    id r is bytes[offsets[r] : offsets[r + 1]]
-    user_numbers     [U]       int64    the text calls user r `user_` + str(user_numbers[r])
+    user_numbers     [U]       int64    the identifier of user r is `user_` + str(user_numbers[r])
 
 and this metadata:
 
-    ids             "log": texts that a prepared log itself calls its users and items by;
-                    "numbers": the whole numbers of a sequence file or of a named dataset
-    dataset_name    of the dataset that the run was trained on; "" where unknown (a run of an
-    dataset_sha256  older version)
+    ids             "log": the ids are strings of a prepared log;
+                    "numbers": they are whole numbers of a sequence file or a named dataset
+    dataset_name    the name and sha256 of the dataset that the run was trained on, or "" for a run
+    dataset_sha256  of an older version, which did not store them
 
-Another run takes row r for the user or item with the same id, in whatever row it has it and
-whatever number its text uses. All others start anew. Two rules keep rows from strangers:
+Another run takes row r for the user or item with the same id, whatever its row and number in that
+run. Its remaining rows are initialised randomly. Two rules prevent a row from being given to
+another user or item:
 
-- An id with a letter in it, as B000052YAN, means the same in every prepared log.
-- An id without any letter, as 7 or 00017, is a number that many datasets count: 7 is an item of
-  Beauty and another one of Sports. It means the same only in the same dataset (`dataset_sha256`),
-  or in two prepared logs of the same name (`--config.name` of the preparation); the latter is
-  logged as a warning. Otherwise its row starts anew, with a warning.
+- An id with a letter, such as B000052YAN, denotes the same user or item in every prepared log.
+- An id without a letter, such as 7 or 00017, is a number that many datasets use: item 7 of Beauty
+  and item 7 of Sports differ. It denotes the same user or item only in the same dataset
+  (`dataset_sha256`) or, with a warning, in two prepared logs of the same name (`--config.name` of
+  the preparation). Otherwise its row is initialised randomly, with a warning.
 
-Texts of a log never equal numbers of a sequence file.
+A string of a log never equals a number of a sequence file.
 """
 
 import logging
@@ -47,33 +48,39 @@ log = logging.getLogger(__name__)
 FILE = "genrec_ids.safetensors"
 KINDS = ("user", "item")
 TABLES = ("user_embedding", "item_embedding")
-LOG, NUMBERS = "log", "numbers"  # what the ids are
-IDS_IN_WORDS = {LOG: "texts of a prepared log", NUMBERS: "numbers of a dataset"}
+LOG, NUMBERS = "log", "numbers"  # values of `ids` in the metadata
+IDS_IN_WORDS = {LOG: "strings of a prepared log", NUMBERS: "numbers of a dataset"}
 
 
 @dataclass(frozen=True)
 class IdTable:
-    """The vectors of all users, or of all items: row r is that of ids[r]."""
+    """The id table of all users, or of all items; row r belongs to ids[r]."""
 
-    kind: str  # user or item
+    kind: str  # "user" or "item"
     vectors: Float[np.ndarray, "rows D"]
-    ids: list[str]
-    numbers: Int[np.ndarray, " rows"]  # what the text calls each, after `user_` or `item_`
+    ids: list[str]  # unique
+    numbers: Int[np.ndarray, " rows"]  # the number in each identifier
 
 
 @dataclass(frozen=True)
 class IdTables:
-    """Both tables of an exported folder, and whose ids they have."""
+    """Both id tables of an exported folder, with the kind and the dataset of their ids."""
 
     ids_are: str  # LOG or NUMBERS
-    dataset: DatasetId | None
+    dataset: DatasetId | None  # None if unknown
     tables: tuple[IdTable, IdTable]  # users, items
 
 
 def id_tables_of(
     catalogue: Catalogue, users: Float[np.ndarray, "U D"], items: Float[np.ndarray, "N D"]
 ) -> IdTables:
-    """The tables of a run whose rows are those of the catalogue."""
+    """Combine the id tables of a run with the ids and numbers of their rows.
+
+    Args:
+        catalogue: the run's users and items, whose rows are the rows of the tables.
+        users: the user table.
+        items: the item table.
+    """
     indexing = catalogue.indexing
     numbers = (indexing.user_numbers, indexing.item_numbers)
     rows = zip(KINDS, (users, items), id_texts(catalogue), numbers, strict=True)
@@ -82,41 +89,41 @@ def id_tables_of(
 
 
 def write_id_tables(folder: Path, saved: IdTables) -> None:
-    """Write the file into a folder that is there.
+    """Write FILE to an existing folder.
 
     Raises:
-        OSError, SafetensorError: it cannot be written.
+        OSError, SafetensorError: the file cannot be written.
     """
     tensors = {}
     for table in saved.tables:
-        encoded = [one.encode() for one in table.ids]
-        lengths = [len(one) for one in encoded]
+        encoded = [id_text.encode() for id_text in table.ids]
+        lengths = [len(id_bytes) for id_bytes in encoded]
         tensors |= {
             f"{table.kind}_embedding": np.ascontiguousarray(table.vectors),
             f"{table.kind}_id_bytes": np.frombuffer(b"".join(encoded), np.uint8),
             f"{table.kind}_id_offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             f"{table.kind}_numbers": np.ascontiguousarray(table.numbers),
         }
-    known_by = saved.dataset or DatasetId("", "")
+    dataset = saved.dataset or DatasetId("", "")
     metadata = {
         "format": "pt",
         "ids": saved.ids_are,
-        "dataset_name": known_by.name,
-        "dataset_sha256": known_by.sha256,
+        "dataset_name": dataset.name,
+        "dataset_sha256": dataset.sha256,
     }
     save_file(tensors, folder / FILE, metadata=metadata)
 
 
 def read_id_tables(folder: Path, width: int) -> IdTables | None:
-    """The tables of an exported folder.
+    """Read the id tables of an exported folder.
 
     Args:
-        folder: a checkpoint, perhaps one that export.py wrote.
-        width: D.
+        folder: the folder of a checkpoint, which need not be an export.
+        width: D, the width of the model.
 
     Returns:
-        None for a folder without the file, and, with a warning, for a file of an older version,
-        which does not say whose its rows are.
+        The tables; None if the folder does not have FILE or, with a warning, if an older version
+        wrote it, which did not store ids.
 
     Raises:
         InputError: the file is damaged, or its tables have another width.
@@ -129,57 +136,58 @@ def read_id_tables(folder: Path, width: int) -> IdTables | None:
         metadata = file.metadata()
         if "ids" not in metadata:
             log.warning(
-                "WARNING: %s is of an older version, which does not store the ids of the log that "
-                "its rows belong to: both id tables start anew; export the run again to keep them",
+                "WARNING: %s was written by an older version, which did not store the ids of its "
+                "rows: both id tables are initialised randomly; export the run again to use them",
                 path,
             )
             return None
         if metadata["ids"] not in (LOG, NUMBERS):
             raise InputError(
-                f"{path}: its metadata has ids={metadata['ids']!r}, expected {LOG} or {NUMBERS}"
+                f"{path}: metadata.ids: found {metadata['ids']!r}, expected {LOG!r} or {NUMBERS!r}"
             )
-        known_by = DatasetId(metadata.get("dataset_name", ""), metadata.get("dataset_sha256", ""))
+        dataset = DatasetId(metadata.get("dataset_name", ""), metadata.get("dataset_sha256", ""))
         users, items = (_read_table(file, path, kind, width) for kind in KINDS)
     finally:
         file.close()
-    return IdTables(metadata["ids"], known_by if known_by.sha256 else None, (users, items))
+    return IdTables(metadata["ids"], dataset if dataset.sha256 else None, (users, items))
 
 
 def take_id_rows(
     folder: Path, catalogue: Catalogue, fresh: Mapping[str, Float[np.ndarray | Array, "_ D"]]
 ) -> dict[str, Float[np.ndarray, "_ D"]]:
-    """The id tables to start from: the folder's row of every id that it has, else the fresh one.
+    """Return the initial id tables of a run, with the rows that a checkpoint has for its ids.
 
     Args:
-        folder: a checkpoint, perhaps one that export.py wrote.
-        catalogue: of the run that starts.
-        fresh: TABLES at their start, with the rows of the catalogue.
+        folder: the folder of a checkpoint, which need not be an export.
+        catalogue: the users and items of the new run.
+        fresh: the randomly initialised TABLES of the new run, by name; they are not changed.
 
     Returns:
-        TABLES; nothing where the folder has no tables that can be used.
+        The TABLES by name; empty if the folder has no usable tables.
 
     Raises:
-        InputError: see `read_id_tables`.
+        InputError: the file is damaged, or its tables have another width.
     """
     saved = read_id_tables(folder, fresh[TABLES[0]].shape[1])
     if saved is None:
         return {}
-    names = catalogue.indexing.user_names(), catalogue.indexing.item_names()
+    identifiers = catalogue.indexing.user_identifiers(), catalogue.indexing.item_identifiers()
     result = {}
-    renamed: list[tuple[str, str]] = []  # of the rows taken: the name here, the name there
-    for table, ids, name_of in zip(saved.tables, id_texts(catalogue), names, strict=True):
+    # The (new, exported) identifiers of users and items with another identifier in this run.
+    renamed: list[tuple[str, str]] = []
+    for table, ids, new in zip(saved.tables, id_texts(catalogue), identifiers, strict=True):
         theirs = _matching_rows(table, ids, saved, catalogue, folder)
         ours = np.flatnonzero(theirs >= 0)
         vectors = np.array(fresh[f"{table.kind}_embedding"])  # a copy
         vectors[ours] = table.vectors[theirs[ours]]
         result[f"{table.kind}_embedding"] = vectors
         _log_counts(table.kind, len(ours), len(ids), folder, saved.dataset, catalogue.dataset)
-        pairs = ((name_of[row], f"{table.kind}_{table.numbers[theirs[row]]}") for row in ours)
-        renamed += [(here, there) for here, there in pairs if here != there]
+        pairs = ((new[row], f"{table.kind}_{table.numbers[theirs[row]]}") for row in ours)
+        renamed += [pair for pair in pairs if pair[0] != pair[1]]
     if renamed:
         log.info(
-            "%d of these users and items are written differently in this run's text than in %s "
-            "(such as %s, there %s): an id row belongs to the user or item, however it is written",
+            "%d of these users and items have another identifier in this run than in %s, such as "
+            "%s instead of %s; rows are matched by id, not by identifier",
             *(len(renamed), folder, *renamed[-1]),
         )
     return result
@@ -189,9 +197,9 @@ def take_id_rows(
 
 
 def id_texts(catalogue: Catalogue) -> tuple[list[str], list[str]]:
-    """The ids of users and of items as texts, by row."""
+    """Return the ids of users and of items as strings, by row."""
     users, items = (
-        [str(one) for one in (ids.known if isinstance(ids.known, list) else ids.known.tolist())]
+        list(map(str, ids.known if isinstance(ids.known, list) else ids.known.tolist()))
         for ids in (catalogue.users, catalogue.items)
     )
     return users, items
@@ -204,46 +212,53 @@ def _ids_are(catalogue: Catalogue) -> str:
 def _matching_rows(
     table: IdTable, ids: Sequence[str], saved: IdTables, catalogue: Catalogue, folder: Path
 ) -> Int[np.ndarray, " rows"]:
-    """The folder's row of every id of the catalogue, by the module's rules; -1: it starts anew."""
+    """Match ids by the rules of the module's docstring.
+
+    Returns:
+        The exported row of each of the run's ids, -1 for none.
+    """
     if saved.ids_are != _ids_are(catalogue):
         log.warning(
-            "WARNING: the %s ids of %s are %s, and here they are %s, which never mean the same",
+            "WARNING: the %s ids in %s are %s, but in this run they are %s: no rows are taken",
             *(table.kind, folder, IDS_IN_WORDS[saved.ids_are], IDS_IN_WORDS[_ids_are(catalogue)]),
         )
         return np.full(len(ids), -1)
-    row_of = {one: row for row, one in enumerate(table.ids)}
-    rows = np.fromiter((row_of.get(one, -1) for one in ids), np.int64, len(ids))
+    row_of = {id_text: row for row, id_text in enumerate(table.ids)}
+    rows = np.fromiter((row_of.get(id_text, -1) for id_text in ids), np.int64, len(ids))
     theirs, ours = saved.dataset, catalogue.dataset
     if theirs and ours and theirs.sha256 == ours.sha256:
         return rows
-    letters = np.fromiter((any(map(str.isalpha, one)) for one in ids), bool, len(ids))
-    doubtful = np.flatnonzero((rows >= 0) & ~letters)
-    if not len(doubtful):
+    has_letter = np.fromiter((any(map(str.isalpha, text)) for text in ids), bool, len(ids))
+    ambiguous = np.flatnonzero((rows >= 0) & ~has_letter)
+    if not len(ambiguous):
         return rows
     same_log = saved.ids_are == LOG and theirs and ours and theirs.name == ours.name
     if same_log:
         why = (
-            "their rows are taken, since both logs have this name; if these are not the same "
-            f"{table.kind}s, prepare one log under another name (--config.name)"
+            "their rows are taken because both logs have the same name; if they are different "
+            f"{table.kind}s, prepare one of the logs with another --config.name"
         )
     else:
-        rows[doubtful] = -1
-        why = "they start anew, since a number means another user or item in every dataset"
+        rows[ambiguous] = -1
+        why = (
+            "their rows are initialised randomly, since the same number may denote different "
+            f"{table.kind}s in different datasets"
+        )
         if saved.ids_are == LOG:
             why += (
-                f"; if these are the same {table.kind}s, prepare both logs under one name "
-                "(--config.name)"
+                f"; if they are the same {table.kind}s, prepare both logs with the same "
+                "--config.name"
             )
     log.warning(
-        "WARNING: %d %s ids without a letter, such as %r, are in dataset %s of %s and in dataset "
-        "%s here: %s",
-        *(len(doubtful), table.kind, ids[doubtful[0]], _name(theirs), folder, _name(ours), why),
+        "WARNING: %d %s ids without a letter, such as %r, are both in dataset %s of %s and in "
+        "dataset %s of this run: %s",
+        *(len(ambiguous), table.kind, ids[ambiguous[0]], _name(theirs), folder, _name(ours), why),
     )
     return rows
 
 
 def _name(dataset: DatasetId | None) -> str:
-    return repr(dataset.name) if dataset else "(unknown)"
+    return repr(dataset.name) if dataset else "(name unknown)"
 
 
 def _log_counts(
@@ -254,9 +269,13 @@ def _log_counts(
     theirs: DatasetId | None,
     ours: DatasetId | None,
 ) -> None:
-    line = f"{kind} table: {taken} of {rows} rows from {folder}, {rows - taken} start anew"
+    """Log how many rows of a table are taken from the folder; warn if none are."""
+    line = (
+        f"{kind} table: {taken} of {rows} rows taken from {folder}, {rows - taken} initialised "
+        "randomly"
+    )
     if theirs is None or ours is None or theirs.sha256 != ours.sha256:
-        line += f" (of dataset {_name(theirs)} there, {_name(ours)} here)"
+        line += f" (exported from dataset {_name(theirs)}, this run is on {_name(ours)})"
     if taken:
         log.info("%s", line)
     else:
@@ -267,11 +286,16 @@ def _log_counts(
 
 
 def _read_table(file: SafetensorsFile, path: Path, kind: str, width: int) -> IdTable:
-    """One table once everything about it is checked."""
+    """Read one table.
+
+    Raises:
+        InputError: a tensor is missing or has another type, shape or content than the module's
+            docstring states.
+    """
     names = [f"{kind}_{part}" for part in ("embedding", "id_bytes", "id_offsets", "numbers")]
     missing = sorted(set(names) - set(file.names()))
     if missing:
-        raise InputError(f"{path}: lacks {', '.join(missing)}")
+        raise InputError(f"{path}: missing tensors: {', '.join(missing)}, expected an export's")
     rows = next(iter(file.shape(names[0])), 0)
     length = next(iter(file.shape(names[1])), 0)
     expected = (
@@ -284,27 +308,27 @@ def _read_table(file: SafetensorsFile, path: Path, kind: str, width: int) -> IdT
         found = file.dtype(name), file.shape(name)
         if found != (dtype, shape):
             raise InputError(
-                f"{path}: {name} is {found[0]} of shape {found[1]}, expected {dtype} of shape "
+                f"{path}: {name}: found {found[0]} of shape {found[1]}, expected {dtype} of shape "
                 f"{shape}"
             )
     vectors, encoded, offsets, numbers = (file.read(name) for name in names)
     if offsets[0] != 0 or offsets[-1] != length or (offsets[1:] < offsets[:-1]).any():
         raise InputError(
-            f"{path}: {kind}_id_offsets do not cut the {length} bytes of {kind}_id_bytes, expected "
-            f"numbers that rise from 0 to {length}"
+            f"{path}: {kind}_id_offsets: found {offsets[:3].tolist()} … {offsets[-1]}, expected "
+            f"ascending numbers from 0 to {length}, the number of {kind}_id_bytes"
         )
     content, bounds = encoded.tobytes(), offsets.tolist()
     try:
         ids = [content[start:stop].decode() for start, stop in pairwise(bounds)]
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: {kind}_id_bytes are not ids in UTF-8: {error}") from None
+        raise InputError(f"{path}: {kind}_id_bytes: expected ids in UTF-8: {error}") from None
     if len(set(ids)) < rows:
-        twice = Counter(ids).most_common(1)[0][0]
-        raise InputError(f"{path}: found the {kind} {twice!r} twice, expected one row an id")
+        repeated = Counter(ids).most_common(1)[0][0]
+        raise InputError(f"{path}: found {kind} {repeated!r} twice, expected one row per id")
     not_finite = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(not_finite):
         raise InputError(
-            f"{path}: {kind}_embedding has {len(not_finite)} rows with numbers that are not "
-            f"finite, the first of {kind} {ids[not_finite[0]]!r}"
+            f"{path}: {kind}_embedding: found {len(not_finite)} rows with values that are not "
+            f"finite, the first for {kind} {ids[not_finite[0]]!r}, expected finite values"
         )
     return IdTable(kind, vectors, ids, numbers)

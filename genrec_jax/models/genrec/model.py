@@ -2,9 +2,9 @@
 
     X_j = EMB(S_j) + PosEMB(j) + IDEMB(ID(j))
 
-where IDEMB is the user table for tokens of a user's name, the item table for tokens of an item's
-name, and zero for `<s>`, `</s>`, `<pad>` and `<mask>`. The two tables are separate and as large as
-the data. The decoder has no ids. The token embedding is tied to the output.
+IDEMB is the user's vector for tokens of a user's identifier, the item's vector for tokens of an
+item's identifier, and zero for `<s>`, `</s>`, `<pad>` and `<mask>`. Users and items have separate
+tables. The decoder has no ids. The token embedding is tied to the output.
 
 Axes: B users, T encoder tokens, S decoder tokens, V vocabulary, D width, U users, N items.
 """
@@ -21,7 +21,7 @@ from genrec_jax.layers.blocks import BlockShape
 from genrec_jax.layers.decoder import CrossMemory, Decoder
 from genrec_jax.layers.dropout import Key, split
 from genrec_jax.layers.encoder import Encoder
-from genrec_jax.layers.linear import with_rows
+from genrec_jax.layers.linear import row_products
 from genrec_jax.layers.lookup import table_lookup
 from genrec_jax.layers.losses import cross_entropy
 from genrec_jax.models.contract import (
@@ -42,12 +42,15 @@ from genrec_jax.models.genrec.writer import VocabularyWriter
 from genrec_jax.models.masking import drop_users, mask_items
 from genrec_jax.models.tables import Tables
 
-POSITION_OFFSET = 2  # the first two rows of BART's position tables are never used
+POSITION_OFFSET = 2  # the first two rows of BART's position tables are unused
 
 
 @dataclass(frozen=True)
 class GenRecShape(ModelShape):
-    """Sizes and rates of a BART model, and how its positions are used; BART-base by default."""
+    """The sizes and dropout rates of the model, and the direction of its positions.
+
+    The defaults are those of BART-base.
+    """
 
     vocab_size: int = 50265
     d_model: int = 768
@@ -61,8 +64,8 @@ class GenRecShape(ModelShape):
     dropout: float = 0.1
     attention_dropout: float = 0.1
     activation_dropout: float = 0.1
-    user_dropout: float = 0.0  # share of training examples that lose their user's name and id
-    reversed_positions: bool = False  # of the encoder: the last token has position 0
+    user_dropout: float = 0.0  # share of training examples whose user is dropped
+    reversed_positions: bool = False  # whether the encoder's last token has position 0
 
     @property
     def width(self) -> int:
@@ -87,7 +90,7 @@ class GenRecShape(ModelShape):
 
 
 class GenRec(GenerativeModel):
-    """Embedding tables, encoder, decoder, and the tied output."""
+    """The model: embedding tables, encoder, decoder, and an output tied to the token embedding."""
 
     def __init__(self, shape: GenRecShape, n_users: int, n_items: int, rngs: nnx.Rngs):
         self.shape = shape
@@ -114,26 +117,32 @@ class GenRec(GenerativeModel):
         length: int,
         keys: InputKeys | None = None,
     ) -> Inputs:
-        """Integers → `EncoderInput` and `DecoderInput` (inputs.py)."""
-        assert tables.names is not None
+        """Build the `EncoderInput` and the `DecoderInput` of a batch (inputs.py)."""
+        assert tables.identifiers is not None
         items, targets = mask_items(
-            objective, keys and keys.mask, batch.histories, batch.targets, tables.names.mask_row
+            objective,
+            keys and keys.mask,
+            batch.histories,
+            batch.targets,
+            tables.identifiers.mask_row,
         )
         users = drop_users(keys and keys.users, batch.users, self.shape.user_dropout)
-        answer = decoder_input(tables.names, targets)
+        decoder = decoder_input(tables.identifiers, targets)
         return Inputs(
-            encoder_input(tables.names, users, items, length), answer, answer.weights[:, None]
+            encoder_input(tables.identifiers, users, items, length),
+            decoder,
+            decoder.weights[:, None],
         )
 
     def loss(self, tables: Tables, inputs: Inputs, key: Key, rematerialise: bool) -> LossTerms:
-        """Cross-entropy of every token of the target's name and `</s>` over the vocabulary."""
-        answer: DecoderInput = inputs.answer
-        logits = self(inputs.read, answer.tokens, key, rematerialise)
-        losses = cross_entropy(logits, answer.labels, answer.weights)
+        """Compute the cross-entropy of the target's tokens and `</s>`, over the vocabulary."""
+        decoder: DecoderInput = inputs.targets
+        logits = self(inputs.encoder_input, decoder.tokens, key, rematerialise)
+        losses = cross_entropy(logits, decoder.labels, decoder.weights)
         return LossTerms(losses.loss[:, None], losses.correct[:, None])
 
-    def encode(self, tables: Tables, read: EncoderInput) -> CrossMemory:
-        return self.read(read)
+    def encode(self, tables: Tables, encoder_input: EncoderInput) -> CrossMemory:
+        return self.cross_memory(encoder_input)
 
     def writer(self, tables: Tables, memory: CrossMemory) -> VocabularyWriter:
         return VocabularyWriter(self.decoder, self.shape.decoder, memory, self.embed, self.logits)
@@ -145,14 +154,21 @@ class GenRec(GenerativeModel):
 
     def __call__(
         self,
-        sentence: EncoderInput,
+        inputs: EncoderInput,
         decoder_tokens: Int[Array, "B S"],
         key: Key = None,
         rematerialise: bool = False,
     ) -> Float[Array, "B S V"]:
-        """Logits of every decoder position; dropout is on if a key is given."""
+        """Compute the logits of all decoder positions, with teacher forcing.
+
+        Args:
+            inputs: the encoder's input.
+            decoder_tokens: the decoder's input.
+            key: the random key of dropout; no dropout if None.
+            rematerialise: whether to recompute activations in the backward pass to save memory.
+        """
         encoder_key, decoder_key = split(key, 2)
-        memory = self.read(sentence, encoder_key, rematerialise)
+        memory = self.cross_memory(inputs, encoder_key, rematerialise)
         positions = jnp.arange(decoder_tokens.shape[1])
         causal = jnp.tril(jnp.ones((1, len(positions), len(positions)), dtype=bool))
         x, _ = self.decoder(
@@ -165,38 +181,44 @@ class GenRec(GenerativeModel):
         )
         return self.logits(x)
 
-    def read(
-        self, sentence: EncoderInput, key: Key = None, rematerialise: bool = False
+    def cross_memory(
+        self, inputs: EncoderInput, key: Key = None, rematerialise: bool = False
     ) -> CrossMemory:
-        """Encode sentences, and project what every layer of the decoder will look up."""
+        """Encode input sequences, and compute the keys and values of the decoder's cross-attention.
+
+        Args:
+            inputs: the encoder's input.
+            key: the random key of dropout; no dropout if None.
+            rematerialise: whether to recompute activations in the backward pass to save memory.
+        """
         positions = None
         if self.shape.reversed_positions:
-            positions = self.reversed_positions(sentence)
-        x = self.vectors(sentence)
-        encoded = self.encoder(x, sentence.look, key, rematerialise, positions)
-        return CrossMemory(self.decoder.memory(encoded), sentence.look)
+            positions = self.reversed_positions(inputs)
+        x = self.vectors(inputs)
+        encoded = self.encoder(x, inputs.attention_mask, key, rematerialise, positions)
+        return CrossMemory(self.decoder.memory(encoded), inputs.attention_mask)
 
     @staticmethod
-    def reversed_positions(sentence: EncoderInput) -> Int[Array, "B T"]:
-        """Positions that count from the end: `</s>` has position 0."""
-        return jnp.maximum(sentence.last - jnp.arange(sentence.tokens.shape[1]), 0)
+    def reversed_positions(inputs: EncoderInput) -> Int[Array, "B T"]:
+        """Return positions that are counted from the end: 0 for `</s>` and for padding."""
+        return jnp.maximum(inputs.last - jnp.arange(inputs.tokens.shape[1]), 0)
 
-    def vectors(self, sentence: EncoderInput) -> Float[Array, "B T D"]:
-        """What the encoder reads, without the positions."""
-        return self.embed(sentence.tokens) + self.id_vectors(sentence).astype(self.shape.dtype)
+    def vectors(self, inputs: EncoderInput) -> Float[Array, "B T D"]:
+        """Return the encoder's input embeddings, without positions: EMB(S_j) + IDEMB(ID(j))."""
+        return self.embed(inputs.tokens) + self.id_vectors(inputs).astype(self.shape.dtype)
 
     def embed(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S D"]:
-        """Token embeddings in the compute dtype."""
+        """Look up token embeddings, cast to the compute dtype."""
         return self.token_embedding[...][tokens].astype(self.shape.dtype)
 
-    def id_vectors(self, sentence: EncoderInput) -> Float[Array, "B T D"]:
-        """IDEMB(ID(j)). Looked up once a name, then spread over the tokens of the name."""
-        user = table_lookup(self.user_embedding[...], sentence.users)[:, None]  # [B, 1, D]
-        items = table_lookup(self.item_embedding[...], sentence.items)  # [B, H, D]
-        by_slot = jnp.concatenate([user, items, jnp.zeros_like(user)], axis=1)  # [B, 1+H+1, D]
-        return jnp.take_along_axis(by_slot, sentence.slots[..., None], axis=1)
+    def id_vectors(self, inputs: EncoderInput) -> Float[Array, "B T D"]:
+        """Return IDEMB(ID(j)) of every token, looked up once per identifier."""
+        user = table_lookup(self.user_embedding[...], inputs.users)[:, None]  # [B, 1, D]
+        items = table_lookup(self.item_embedding[...], inputs.items)  # [B, H, D]
+        by_segment = jnp.concatenate([user, items, jnp.zeros_like(user)], axis=1)  # [B, 1+H+1, D]
+        return jnp.take_along_axis(by_segment, inputs.segments[..., None], axis=1)
 
     def logits(self, x: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
-        """Float32. BART's bias is a constant of the checkpoint, not trained, as in PyTorch."""
-        scores = with_rows(x, self.token_embedding[...].astype(x.dtype))
+        """Compute logits over the vocabulary in float32; as in PyTorch, the bias is not trained."""
+        scores = row_products(x, self.token_embedding[...].astype(x.dtype))
         return scores + jax.lax.stop_gradient(self.final_logits_bias[...])

@@ -1,12 +1,12 @@
-"""PyTorch's `.bin` files without PyTorch: a zip of storages, and a pickle that says what is what.
+"""Read PyTorch's `.bin` files without PyTorch: a zip of storages, described by a pickle.
 
     NAME/data.pkl      a pickled dict: tensor name → storage, offset, shape, strides
-    NAME/data/KEY      the numbers of a storage, one after the other
-    NAME/byteorder     "little"; older files have none
+    NAME/data/KEY      the values of a storage
+    NAME/byteorder     "little"; missing in older files
 
-A pickle is a program. This one is run by an unpickler that knows the three functions and the
-storage types that a state dict needs, and refuses everything else before it is looked up. The
-functions only take notes: numbers are read a tensor at a time, when they are asked for.
+A pickle can run any function. This unpickler allows only the three functions and the storage types
+of a state dict, and refuses other names without importing them. The functions only record their
+arguments. Values are read later, tensor by tensor.
 """
 
 import io
@@ -41,15 +41,15 @@ RESAVE = (
 
 
 class Storage(NamedTuple):
-    """A run of numbers in the zip."""
+    """A contiguous array of values in the zip."""
 
-    key: str
-    dtype: str
-    size: int
+    key: str  # name of its file in NAME/data
+    dtype: str  # a NumPy type, such as float32
+    size: int  # number of values
 
 
 class View(NamedTuple):
-    """A tensor: some numbers of a storage. Offset and strides count numbers, not bytes."""
+    """A tensor as a view of a storage; the offset and the strides count values, not bytes."""
 
     storage: Storage
     offset: int
@@ -58,14 +58,14 @@ class View(NamedTuple):
 
 
 class TorchZip:
-    """The tensors of one `.bin` file."""
+    """The tensors of one `.bin` file, with the interface of SafetensorsFile."""
 
     def __init__(self, path: Path):
-        """Read what the file holds, but no numbers.
+        """Open a file and read the names and shapes of its tensors, but no values.
 
         Raises:
-            InputError: the file is of the format before PyTorch 1.6, damaged, big-endian, or its
-                pickle asks for more than a state dict needs.
+            InputError: the file is missing or damaged, is big-endian, has the format from before
+                PyTorch 1.6, or contains other objects than tensors.
         """
         self.path = path
         self._last: tuple[Storage, bytes] | None = None
@@ -77,57 +77,68 @@ class TorchZip:
             self._prefix = self._find_prefix()
             order = self._optional("byteorder")
             if order not in ("", "little"):
-                raise InputError(f"{path}: its numbers are {order}-endian, expected little-endian")
+                raise InputError(f"{path}: found {order}-endian values, expected little-endian")
             self._views = _unpickle(path, self._read("data.pkl"))
         except BaseException:
             self._zip.close()
             raise
 
     def names(self) -> list[str]:
+        """Return the names of the tensors."""
         return list(self._views)
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
         return self._views[name].shape
 
     def dtype(self, name: str) -> str:
+        """Return the type of a tensor, such as float32."""
         return self._views[name].storage.dtype
 
     def read(self, name: str) -> Shaped[np.ndarray, "..."]:
-        """One tensor, contiguous.
+        """Read the values of a tensor as a contiguous array.
 
         Raises:
-            InputError: its storage is missing, damaged, or too small for it.
+            InputError: the tensor's storage is missing, damaged, or of another size.
         """
         storage, offset, shape, strides = self._views[name]
-        dtype = jnp.dtype(storage.dtype)  # of jax: numpy has no bfloat16
-        numbers = self._numbers(storage)
+        dtype = jnp.dtype(storage.dtype)  # JAX's, since NumPy has no bfloat16
+        data = self._storage_bytes(storage)
         try:
-            if len(numbers) != storage.size * dtype.itemsize:
-                raise ValueError(f"{len(numbers)} bytes for {storage.size} {storage.dtype}")
+            if len(data) != storage.size * dtype.itemsize:
+                raise ValueError(
+                    f"found {len(data)} bytes, expected {storage.size} values of {storage.dtype}"
+                )
             in_bytes = tuple(stride * dtype.itemsize for stride in strides)
-            # numpy refuses a view that would reach beyond the buffer
-            view = np.ndarray(shape, dtype, numbers, offset * dtype.itemsize, in_bytes)
+            # NumPy refuses a view beyond the buffer.
+            view = np.ndarray(shape, dtype, data, offset * dtype.itemsize, in_bytes)
         except ValueError as error:
             raise InputError(f"{self.path}: {name} does not fit its storage: {error}") from None
         return np.array(view, order="C")
 
     def close(self) -> None:
+        """Close the file."""
         self._zip.close()
 
-    def _numbers(self, storage: Storage) -> bytes:
-        """The bytes of a storage. The last is kept: tensors that share one stand together."""
+    def _storage_bytes(self, storage: Storage) -> bytes:
+        """Read the bytes of a storage; the last one is cached for tensors that share it."""
         if self._last is None or self._last[0] != storage:
             self._last = None
             self._last = storage, self._read(f"data/{storage.key}")
         return self._last[1]
 
     def _find_prefix(self) -> str:
+        """Return `NAME/`, with which the names of all parts start."""
         found = [name for name in self._zip.namelist() if name.endswith("/data.pkl")]
         if len(found) != 1:
-            raise InputError(f"{self.path}: a zip without data.pkl, expected PyTorch's tensors")
+            raise InputError(
+                f"{self.path}: found a zip with {len(found)} data.pkl, expected PyTorch's zip of "
+                "tensors, which has one"
+            )
         return found[0].removesuffix("data.pkl")
 
     def _optional(self, name: str) -> str:
+        """Read a part as text; "" if it is missing."""
         if self._prefix + name not in self._zip.namelist():
             return ""
         return self._read(name).decode("ascii", "replace").strip()
@@ -136,16 +147,16 @@ class TorchZip:
         try:
             return self._zip.read(self._prefix + name)
         except KeyError:
-            raise InputError(f"{self.path}: its part {name} is missing") from None
-        except Exception as error:  # zipfile raises several kinds on a damaged file
-            raise InputError(f"{self.path}: its part {name} cannot be read: {error}") from None
+            raise InputError(f"{self.path}: {name} is missing in the zip") from None
+        except Exception as error:  # zipfile raises several types of exceptions for a damaged file
+            raise InputError(f"{self.path}: {name} in the zip cannot be read: {error}") from None
 
 
 class _StateDictUnpickler(pickle.Unpickler):
-    """Runs the pickle of a state dict and nothing else.
+    """An unpickler that reads a state dict and refuses all other objects.
 
-    A pickle can set attributes of what it gets. What it gets here are bound methods, strings and
-    tuples, which have none to set, and OrderedDicts, where PyTorch does so too (`_metadata`).
+    A pickle can set attributes of the objects that it gets. Here these are bound methods, strings
+    and tuples, whose attributes cannot be set, and OrderedDicts, as in PyTorch (`_metadata`).
     """
 
     def __init__(self, path: Path, data: bytes):
@@ -163,7 +174,7 @@ class _StateDictUnpickler(pickle.Unpickler):
         name = f"{module_name}.{global_name}"
         if name not in allowed:
             raise InputError(
-                f"{self._path}: its pickle asks for {name}, which no dict of tensors needs; refused"
+                f"{self._path}: found {name} in data.pkl, expected only tensors; it was not run"
             )
         return allowed[name]
 
@@ -174,39 +185,48 @@ class _StateDictUnpickler(pickle.Unpickler):
         return Storage(key, dtype, _count(size))
 
     def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> View:
-        """The rest is whether a gradient is wanted, and hooks."""
+        """Record a tensor; further arguments, such as gradient hooks, are ignored."""
         if not isinstance(storage, Storage) or len(shape) != len(strides):
-            raise ValueError(f"found a tensor of {storage!r}, {shape!r}, {strides!r}")
+            raise ValueError(
+                f"found a tensor with the storage {storage!r}, shape {shape!r} and strides "
+                f"{strides!r}"
+            )
         return View(storage, _count(offset), tuple(map(_count, shape)), tuple(map(_count, strides)))
 
     def _parameter(self, view: Any, *_: Any) -> View:
+        """Record a parameter as its tensor; further arguments are ignored."""
         if not isinstance(view, View):
-            raise ValueError(f"found a parameter of {view!r}")
+            raise ValueError(f"found a parameter with the value {view!r}, expected a tensor")
         return view
 
 
 def _unpickle(path: Path, data: bytes) -> dict[str, View]:
+    """Unpickle a state dict: the name of each tensor → its view."""
     try:
-        found = _StateDictUnpickler(path, data).load()
+        state = _StateDictUnpickler(path, data).load()
     except InputError:
         raise
-    except Exception as error:  # a damaged pickle raises anything
-        raise InputError(f"{path}: its pickle cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: holds a {type(found).__name__}, expected a dict of tensors")
-    for name, view in found.items():
+    except Exception as error:  # a damaged pickle raises many types of exceptions
+        raise InputError(f"{path}: data.pkl cannot be read: {error}") from None
+    if not isinstance(state, dict):
+        kind = type(state).__name__
+        raise InputError(f"{path}: found an object of type {kind}, expected a dict of tensors")
+    for name, view in state.items():
         if not isinstance(name, str) or not isinstance(view, View):
-            raise InputError(f"{path}: its entry {name!r} is no tensor, expected a dict of tensors")
-    return dict(found)
+            raise InputError(
+                f"{path}: found {name!r}, which is not a tensor, expected only tensors"
+            )
+    return dict(state)
 
 
 def _count(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"found {value!r}, expected a whole number from 0")
+        raise ValueError(f"found {value!r}, expected a whole number of at least 0")
     return value
 
 
 def _why_not_a_zip(path: Path, error: Exception) -> str:
+    """Return the error message for a file that is not a zip."""
     try:
         with path.open("rb") as file:
             start = file.read(2)
@@ -214,7 +234,7 @@ def _why_not_a_zip(path: Path, error: Exception) -> str:
         start = b""
     if start[:1] == b"\x80":
         return (
-            f"{path}: is in PyTorch's format from before 1.6, which only PyTorch reads; save it "
-            f"anew as safetensors: {RESAVE}"
+            f"{path}: found PyTorch's format from before 1.6, expected its zip format; save the "
+            f"model as safetensors: {RESAVE}"
         )
     return f"{path}: cannot be read as PyTorch's zip of tensors: {error}"

@@ -1,1 +1,1 @@
-"""Recommenders that only count: popularity, own history, next number, item-transition kNN."""
+"""Recommenders without training: popularity, own history, next number, item-transition kNN."""

@@ -1,8 +1,8 @@
-"""Lines to beat: recommenders that learn nothing. A model's figure says something beside them.
+"""Baselines: recommenders that learn nothing, which put a model's metrics into perspective.
 
-The training part of a user is all but the last two items. Every function returns ranked lists,
-[n, top_k] item rows, -1 for an empty place. Where a model is ranked without the items of the
-history, so are they all; the rules that recommend the history itself are left out.
+The training part of a user is all but the last two items. Every function returns rankings, [n,
+top_k] item rows, padded with -1. If a model is ranked without the items of the history, so are all
+baselines, and the rules that recommend the history itself are omitted.
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ from genrec_jax.models.heuristics.transitions import (
     TransitionSettings,
     chunks,
     seen_items,
-    transition_lists,
+    transition_rankings,
 )
 
 POPULARITY = "popularity"
@@ -35,7 +35,7 @@ IN_TURN = "own history and number + 1 in turn"
 TRANSITIONS = "item-transition kNN"
 
 
-def reference_lists(
+def baseline_rankings(
     sequences: UserSequences,
     examples: Examples,
     numbers: Int[np.ndarray, " N"] | None,
@@ -43,43 +43,48 @@ def reference_lists(
     top_k: int,
     exclude_history: bool,
 ) -> dict[str, Int[np.ndarray, "n top_k"]]:
-    """All of them by name; seconds on the datasets of the paper.
+    """Rank by every baseline; takes seconds on the paper's datasets.
 
     Args:
-        sequences: what is counted; only the training part is.
+        sequences: the dataset, of which only the training part is counted.
         examples: the histories to rank for.
-        numbers: the number that each item is written with; None for a model that reads none, whose
-            results say nothing of NEXT_NUMBER and IN_TURN.
-        settings: of the item-transition kNN; `choose_settings` finds them.
-        top_k: length of a list.
-        exclude_history: leave out the items of each history; NEWEST, MOST_FREQUENT and IN_TURN,
-            which recommend them, are then not among the lists.
+        numbers: the number in each item's identifier; None for a model without identifiers, which
+            omits NEXT_NUMBER and IN_TURN.
+        settings: the kNN's settings, from `choose_settings`.
+        top_k: the length of a ranking.
+        exclude_history: exclude the items of each history; NEWEST, MOST_FREQUENT and IN_TURN, which
+            recommend them, are then omitted.
+
+    Returns:
+        The rankings of each baseline by its name.
     """
-    lists = {POPULARITY: popularity_lists(sequences, examples, top_k, exclude_history)}
+    rankings = {POPULARITY: popularity_rankings(sequences, examples, top_k, exclude_history)}
     if exclude_history:
         settings = replace(settings, repeats=False)
     else:
-        lists[NEWEST] = own_history_lists(examples, sequences.n_items, top_k, by="recency")
-        lists[MOST_FREQUENT] = own_history_lists(examples, sequences.n_items, top_k, by="count")
+        rankings[NEWEST] = own_history_rankings(examples, sequences.n_items, top_k, by="recency")
+        rankings[MOST_FREQUENT] = own_history_rankings(
+            examples, sequences.n_items, top_k, by="count"
+        )
     if numbers is not None:
-        lists[NEXT_NUMBER] = next_number_lists(numbers, examples, top_k)
+        rankings[NEXT_NUMBER] = next_number_rankings(numbers, examples, top_k)
         if not exclude_history:
-            lists[IN_TURN] = in_turn(lists[NEWEST], lists[NEXT_NUMBER])
-    lists[TRANSITIONS] = transition_lists(sequences, examples, settings, top_k)
-    return lists
+            rankings[IN_TURN] = interleaved(rankings[NEWEST], rankings[NEXT_NUMBER])
+    rankings[TRANSITIONS] = transition_rankings(sequences, examples, settings, top_k)
+    return rankings
 
 
-def popularity_lists(
+def popularity_rankings(
     sequences: UserSequences, examples: Examples, top_k: int, exclude_history: bool = False
 ) -> Int[np.ndarray, "n top_k"]:
-    """The items with the most interactions in the training part, the same list for everybody.
+    """Rank by the number of training interactions; ties go to the smaller item row.
 
-    Ties go to the smaller row. The last two items of every user are not counted. With
-    `exclude_history` each user's list is the most popular items that their history lacks.
+    All users get the same ranking, except that `exclude_history` removes the items of each user's
+    history.
     """
     order = by_popularity(training_counts(sequences))
     if exclude_history:
-        lists = [
+        rankings = [
             fill_up(
                 np.full((len(chunk), top_k), -1, np.int32),
                 order,
@@ -87,22 +92,22 @@ def popularity_lists(
             )
             for chunk in chunks(examples)
         ]
-        return np.concatenate(lists)
-    best = np.full(top_k, -1, dtype=np.int32)  # -1 where the catalogue has fewer items
+        return np.concatenate(rankings)
+    best = np.full(top_k, -1, dtype=np.int32)  # -1 if the catalogue has fewer items
     best[: len(order)] = order[:top_k]
     return np.broadcast_to(best, (len(examples), top_k))
 
 
-def own_history_lists(
+def own_history_rankings(
     examples: Examples, n_items: int, top_k: int, by: str
 ) -> Int[np.ndarray, "n top_k"]:
-    """The items of the history itself.
+    """Rank the items of the user's own history.
 
     Args:
         examples: the histories.
-        n_items: of the catalogue.
-        top_k: length of a list.
-        by: `recency`, the newest first; or `count`, the most frequent first, then the newest.
+        n_items: the number of items of the catalogue.
+        top_k: the length of a ranking.
+        by: "recency" for the newest first, "count" for the most frequent first, then the newest.
     """
     rows, items, recency = history_entries(examples)  # the newest of a row first
     _, newest, counts = np.unique(
@@ -116,34 +121,36 @@ def own_history_lists(
     return top_items(table, np.arange(n_items), top_k)
 
 
-def next_number_lists(
+def next_number_rankings(
     numbers: Int[np.ndarray, " N"], examples: Examples, top_k: int
 ) -> Int[np.ndarray, "n top_k"]:
-    """The items whose numbers follow the largest number of the history: + 1, + 2, ….
+    """Rank the items whose numbers follow the largest number of the history: + 1, + 2, ….
 
-    What this reaches is what the numbering gives away. Numbers that no item has leave -1.
+    Its metrics measure how much the numbering leaks. A number that no item has leaves -1.
 
     Args:
-        numbers: the number that each item is written with.
+        numbers: the number in each item's identifier.
         examples: the histories.
-        top_k: length of a list.
+        top_k: the length of a ranking.
     """
     largest = largest_numbers(numbers, examples)
-    asked = largest[:, None].astype(np.int64) + np.arange(1, top_k + 1)
-    order = np.argsort(numbers)  # numbers may be far apart: no table of all that could be
-    place = np.minimum(np.searchsorted(numbers, asked, sorter=order), len(numbers) - 1)
-    rows = order[place]
-    return np.where(numbers[rows] == asked, rows, -1).astype(np.int32)
+    following = largest[:, None].astype(np.int64) + np.arange(1, top_k + 1)
+    order = np.argsort(numbers)  # a search, since numbers may be too sparse for a table
+    index = np.minimum(np.searchsorted(numbers, following, sorter=order), len(numbers) - 1)
+    rows = order[index]
+    return np.where(numbers[rows] == following, rows, -1).astype(np.int32)
 
 
 def largest_numbers(numbers: Int[np.ndarray, " N"], examples: Examples) -> Int[np.ndarray, " n"]:
-    """The largest number of every history; 0 where it is empty."""
+    """Return the largest number of every history; 0 if it is empty."""
     rows, items, _ = history_entries(examples)
     largest = np.zeros(len(examples), dtype=numbers.dtype)
     np.maximum.at(largest, rows, numbers[items])
     return largest
 
 
-def in_turn(one: Int[np.ndarray, "n k"], other: Int[np.ndarray, "n k"]) -> Int[np.ndarray, "n k"]:
-    """The first of one, the first of the other, the second of one, …, each item once."""
+def interleaved(
+    one: Int[np.ndarray, "n k"], other: Int[np.ndarray, "n k"]
+) -> Int[np.ndarray, "n k"]:
+    """Interleave two rankings, the first item of `one` first; each item appears once."""
     return first_different(np.stack([one, other], axis=2).reshape(len(one), -1), one.shape[1])

@@ -1,4 +1,4 @@
-"""Ranked lists from scores: [n, k] item rows, best first, each item once, -1 for an empty place."""
+"""Rankings from scores: [n, k] item rows, best first, each item once, padded with -1."""
 
 import numpy as np
 from jaxtyping import Int
@@ -6,36 +6,39 @@ from scipy.sparse import csr_array
 
 from genrec_jax.data.sequences import Examples, UserSequences
 
-ENTRIES = 4_000_000  # scores that are laid out at once
-TIE = 1e-9  # scores whose relative difference is smaller count as equal
+ENTRIES = 4_000_000  # scores in a dense array at the same time
+TIE = 1e-9  # relative difference below which scores count as equal
 
 
-def training_counts(sequences: UserSequences, holdout: int = 2) -> Int[np.ndarray, " N"]:
-    """Interactions of each item in all but the last `holdout` items of every user."""
+def training_counts(sequences: UserSequences, n_excluded: int = 2) -> Int[np.ndarray, " N"]:
+    """Count each item's interactions, without the last `n_excluded` items of every user."""
     return np.bincount(
-        sequences.items[training_part(sequences, holdout)], minlength=sequences.n_items
+        sequences.items[training_part(sequences, n_excluded)], minlength=sequences.n_items
     )
 
 
-def training_part(sequences: UserSequences, holdout: int = 2) -> Int[np.ndarray, " kept"]:
-    """The places of sequences.items that are not among the last `holdout` items of their user."""
-    to_come = np.repeat(sequences.offsets[1:], sequences.lengths) - np.arange(len(sequences.items))
-    return np.flatnonzero(to_come > holdout)
+def training_part(sequences: UserSequences, n_excluded: int = 2) -> Int[np.ndarray, " kept"]:
+    """Return indices into `sequences.items` of all but the last `n_excluded` items of each user."""
+    ends = np.repeat(sequences.offsets[1:], sequences.lengths)
+    return np.flatnonzero(ends - np.arange(len(sequences.items)) > n_excluded)
 
 
 def by_popularity(counts: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
-    """All items, the most frequent first; ties go to the smaller row."""
+    """Return all items, the most frequent first; ties go to the smaller row."""
     return np.argsort(-counts, kind="stable")
 
 
 def history_entries(
     examples: Examples, newest: int | None = None
 ) -> tuple[Int[np.ndarray, " E"], Int[np.ndarray, " E"], Int[np.ndarray, " E"]]:
-    """Every item of every history as (example, item, how many items came after it).
+    """Return every item of every history, the newest of a history first.
 
     Args:
         examples: n histories.
-        newest: how many items of a history count, from its end; None: all.
+        newest: the number of most recent items of each history to return; None: all.
+
+    Returns:
+        For each of the E entries its example, its item, and the number of later items.
     """
     lengths = examples.stops - examples.starts
     if newest is not None:
@@ -46,28 +49,28 @@ def history_entries(
 
 
 def top_items(scores: csr_array, order: Int[np.ndarray, " N"], k: int) -> Int[np.ndarray, "n k"]:
-    """The k items with the highest score above 0 of every row.
+    """Return the k items with the highest positive scores of every row.
 
     Args:
-        scores: [n, N], no entry twice.
-        order: all items; of those with equal scores the one that stands here first is preferred.
-        k: length of a list.
+        scores: sparse scores [n, N], without duplicate entries.
+        order: all items; of items with equal scores, the first in this order is preferred.
+        k: the length of a ranking.
     """
     n, n_items = len(scores.indptr) - 1, len(order)
-    place = np.empty(n_items)
-    place[order] = np.arange(n_items) / n_items
-    keys = scores.data * (1.0 - TIE * place[scores.indices])
-    lists = np.full((n, k), -1, dtype=np.int32)
-    # Rows of like lengths are laid out together, so that the layout has little padding.
+    position = np.empty(n_items)
+    position[order] = np.arange(n_items) / n_items
+    keys = scores.data * (1.0 - TIE * position[scores.indices])
+    rankings = np.full((n, k), -1, dtype=np.int32)
+    # Rows of similar lengths share a dense array, so that it has little padding.
     lengths = np.diff(scores.indptr)
     rows_by_length = np.argsort(lengths, kind="stable")
     start = 0
     while start < n:
         width = max(int(lengths[rows_by_length[min(start + 1024, n) - 1]]), k)
         rows = rows_by_length[start : min(start + 1024, n)][: max(ENTRIES // width, 1)]
-        lists[rows] = _best_of_rows(scores, keys, rows, width, k)
+        rankings[rows] = _best_of_rows(scores, keys, rows, width, k)
         start += len(rows)
-    return lists
+    return rankings
 
 
 def _best_of_rows(
@@ -76,20 +79,20 @@ def _best_of_rows(
     lengths = np.diff(scores.indptr)[rows]
     filled = np.arange(width) < lengths[:, None]  # [m, width]
     entries = np.concatenate([np.arange(*scores.indptr[row : row + 2]) for row in rows])
-    laid_out = np.zeros(filled.shape)
-    laid_out[filled] = keys[entries]
+    dense = np.zeros(filled.shape)
+    dense[filled] = keys[entries]
     items = np.full(filled.shape, -1, dtype=np.int32)
     items[filled] = scores.indices[entries]
     if width > k:
-        best = np.argpartition(-laid_out, k - 1, axis=1)[:, :k]
-        laid_out, items = (np.take_along_axis(a, best, axis=1) for a in (laid_out, items))
-    ranked = np.argsort(-laid_out, axis=1, kind="stable")
-    items = np.where(laid_out > 0, items, -1)
+        best = np.argpartition(-dense, k - 1, axis=1)[:, :k]
+        dense, items = (np.take_along_axis(a, best, axis=1) for a in (dense, items))
+    ranked = np.argsort(-dense, axis=1, kind="stable")
+    items = np.where(dense > 0, items, -1)
     return np.take_along_axis(items, ranked, axis=1)
 
 
 def first_different(candidates: Int[np.ndarray, "n w"], k: int) -> Int[np.ndarray, "n k"]:
-    """The first k different items of every row; -1 among the candidates is nothing."""
+    """Return the first k distinct items of every row; -1 among the candidates is skipped."""
     width = candidates.shape[1]
     order = np.argsort(candidates, axis=1, kind="stable")
     ordered = np.take_along_axis(candidates, order, axis=1)
@@ -101,24 +104,24 @@ def first_different(candidates: Int[np.ndarray, "n w"], k: int) -> Int[np.ndarra
 
 
 def fill_up(
-    lists: Int[np.ndarray, "n k"], order: Int[np.ndarray, " N"], left_out: csr_array | None
+    rankings: Int[np.ndarray, "n k"], order: Int[np.ndarray, " N"], excluded: csr_array | None
 ) -> Int[np.ndarray, "n k"]:
-    """The empty places taken by the first items of `order` that the list does not hold yet.
+    """Replace the padding of rankings by the first items of `order` that they do not contain.
 
     Args:
-        lists: ranked lists.
+        rankings: item rows, best first, padded with -1.
         order: all items, best first.
-        left_out: [n, N]; items with an entry in a row are not for that row's list.
+        excluded: [n, N], an entry for every item that must not be added to a row's ranking.
     """
-    short = np.flatnonzero((lists < 0).any(axis=1))
+    short = np.flatnonzero((rankings < 0).any(axis=1))
     if not len(short):
-        return lists
-    k = lists.shape[1]
-    barred = 0 if left_out is None else int(np.diff(left_out.indptr)[short].max())
-    filling = order[: 2 * k + barred]
+        return rankings
+    k = rankings.shape[1]
+    n_excluded = 0 if excluded is None else int(np.diff(excluded.indptr)[short].max())
+    filling = order[: 2 * k + n_excluded]
     candidates = np.tile(filling, (len(short), 1))
-    if left_out is not None:
-        candidates[left_out[short][:, filling].toarray() != 0] = -1
-    filled = lists.copy()
-    filled[short] = first_different(np.hstack([lists[short], candidates]), k)
+    if excluded is not None:
+        candidates[excluded[short][:, filling].toarray() != 0] = -1
+    filled = rankings.copy()
+    filled[short] = first_different(np.hstack([rankings[short], candidates]), k)
     return filled

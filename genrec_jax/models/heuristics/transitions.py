@@ -1,11 +1,11 @@
-"""The item-transition kNN: what usually follows the items of the history, counted and not learned.
+"""The item-transition kNN, which counts the items that usually follow those of the history.
 
-    T[i, j]      how often j came up to `window` items after i in the training part, each time
-                 weighted 1 / distance; plus `backward` times how often it came before i
-    score of j   Σ over the history's newest items i of decay^r / (1 + r)^power · T[i, j],
-                 r items having come after i; divided by (training count of j)^popularity
+    T[i, j]      how often j occurs up to `window` items after i in the training part, each weighted
+                 by 1 / distance; plus `backward` times how often it occurs before i
+    score of j   Σ over the history's newest items i, with r later items, of
+                 decay^r / (1 + r)^power · T[i, j], divided by (training count of j)^popularity
 
-Popularity fills up what T leaves empty.
+Rankings with too few items are filled up by popularity.
 """
 
 from collections.abc import Iterator
@@ -25,19 +25,19 @@ from genrec_jax.models.heuristics.rankings import (
     training_part,
 )
 
-CHUNK = 2048  # users whose scores are held at once
+CHUNK = 2048  # users whose scores are in memory at the same time
 
 
 @dataclass(frozen=True)
 class TransitionSettings:
-    """The defaults are a plain item-transition kNN; see the formulas above."""
+    """The parameters of the formulas in the module's docstring."""
 
-    window: int = 5
-    backward: float = 0.5
-    newest: int = 20  # items of the history that vote
+    window: int = 5  # largest distance of two items that count as a transition
+    backward: float = 0.5  # weight of transitions in reverse order
+    newest: int = 20  # most recent items of the history that count
     decay: float = 1.0
     power: float = 1.0
-    popularity: float = 0.5
+    popularity: float = 0.5  # exponent of the discount
     repeats: bool = False  # whether items of the history may be recommended
 
     def __str__(self) -> str:
@@ -48,12 +48,12 @@ class TransitionSettings:
 
 
 def transition_counts(
-    sequences: UserSequences, window: int, backward: float, holdout: int = 2
+    sequences: UserSequences, window: int, backward: float, n_excluded: int = 2
 ) -> csr_array:
-    """T, [N, N], from all but the last `holdout` items of every user."""
-    places = training_part(sequences, holdout)
-    items = sequences.items[places]
-    users = np.repeat(np.arange(sequences.n_users), sequences.lengths)[places]
+    """Return T [N, N], counted without the last `n_excluded` items of every user."""
+    index = training_part(sequences, n_excluded)
+    items = sequences.items[index]
+    users = np.repeat(np.arange(sequences.n_users), sequences.lengths)[index]
     shape = (sequences.n_items, sequences.n_items)
     total = csr_array(shape, dtype=np.float64)
     for distance in range(1, window + 1):
@@ -65,20 +65,23 @@ def transition_counts(
 
 
 class TransitionKNN:
-    """T and the counts of a training part, ready to score histories.
+    """The item-transition kNN of a dataset, which scores histories.
 
     Attributes:
-        counts: of each item, [N].
+        counts: the training interactions of each item, [N].
     """
 
-    def __init__(self, sequences: UserSequences, settings: TransitionSettings, holdout: int = 2):
-        """T and the counts are from all but the last `holdout` items of every user."""
+    def __init__(self, sequences: UserSequences, settings: TransitionSettings, n_excluded: int = 2):
+        """Count transitions and items without the last `n_excluded` items of every user."""
         self.settings = settings
-        self.counts = training_counts(sequences, holdout)
-        self._table = transition_counts(sequences, settings.window, settings.backward, holdout)
+        self.counts = training_counts(sequences, n_excluded)
+        self._table = transition_counts(sequences, settings.window, settings.backward, n_excluded)
 
     def scores(self, examples: Examples) -> csr_array:
-        """[n, N], above 0 for the items that T leads to; without those seen if `repeats` is off."""
+        """Return sparse scores [n, N], positive for items with a transition from the history.
+
+        Without `repeats`, items of the history have no score.
+        """
         scores = votes(self._table, examples, self.settings)
         scores = discounted(scores, self.counts, self.settings.popularity)
         if self.settings.repeats:
@@ -86,41 +89,41 @@ class TransitionKNN:
         return without(scores, seen_items(examples, len(self.counts)))
 
 
-def transition_lists(
+def transition_rankings(
     sequences: UserSequences,
     examples: Examples,
     settings: TransitionSettings,
     top_k: int,
-    holdout: int = 2,
+    n_excluded: int = 2,
 ) -> Int[np.ndarray, "n top_k"]:
-    """Ranked lists for some examples.
+    """Rank by the item-transition kNN.
 
     Args:
-        sequences: what T and the counts are taken from.
+        sequences: the dataset whose transitions are counted.
         examples: the histories.
-        settings: of the kNN; `evaluation.transition_settings` chooses them.
-        top_k: length of a list.
-        holdout: T and the counts are from all but the last so many items of every user: 2, what
-            training may see; 1 counts the validation items too (for the test split only).
+        settings: the kNN's settings, chosen by `evaluation.transition_settings`.
+        top_k: the length of a ranking.
+        n_excluded: the number of last items of every user that are not counted: 2 counts the
+            training items; 1 also counts the validation items (for the test split only).
     """
-    knn = TransitionKNN(sequences, settings, holdout)
+    knn = TransitionKNN(sequences, settings, n_excluded)
     order = by_popularity(knn.counts)
-    lists = []
+    rankings = []
     for chunk in chunks(examples):
         seen = None if settings.repeats else seen_items(chunk, sequences.n_items)
         ranked = top_items(knn.scores(chunk), order, top_k)
-        lists.append(fill_up(ranked, order, seen))
-    return np.concatenate(lists)
+        rankings.append(fill_up(ranked, order, seen))
+    return np.concatenate(rankings)
 
 
 def chunks(examples: Examples) -> Iterator[Examples]:
-    """The examples in order, at most CHUNK at a time."""
+    """Yield the examples in order, at most CHUNK at a time."""
     for start in range(0, len(examples), CHUNK):
         yield examples.take(np.arange(start, min(start + CHUNK, len(examples))))
 
 
 def votes(table: csr_array, examples: Examples, settings: TransitionSettings) -> csr_array:
-    """[n, N] before the division by popularity."""
+    """Return sparse scores [n, N] before the division by popularity."""
     rows, items, recency = history_entries(examples, settings.newest)
     weights = settings.decay**recency / (1.0 + recency) ** settings.power
     by_item = csr_array((weights, (rows, items)), shape=(len(examples), len(table.indptr) - 1))
@@ -128,18 +131,19 @@ def votes(table: csr_array, examples: Examples, settings: TransitionSettings) ->
 
 
 def discounted(scores: csr_array, counts: Int[np.ndarray, " N"], exponent: float) -> csr_array:
-    # An item with a score has been counted.
+    """Divide sparse scores [n, N] by each item's training count to the power `exponent`."""
+    # An item with a score has a count of at least 1.
     factors = np.maximum(counts, 1.0) ** -exponent
     data = scores.data * factors[scores.indices]
     return csr_array((data, scores.indices, scores.indptr), shape=scores.shape)
 
 
 def seen_items(examples: Examples, n_items: int) -> csr_array:
-    """[n, N], an entry for every item of a history."""
+    """Return a sparse array [n, N] with an entry for every item of each history."""
     rows, items, _ = history_entries(examples)
     return csr_array((np.ones(len(rows)), (rows, items)), shape=(len(examples), n_items))
 
 
 def without(scores: csr_array, seen: csr_array) -> csr_array:
-    """The scores of items that were not seen; those of the others are 0."""
+    """Set the scores of the seen items to 0."""
     return csr_array(scores - scores.multiply(seen != 0))

@@ -1,1 +1,1 @@
-"""SASRec, the baseline of causal self-attention over items."""
+"""SASRec, the learned baseline: causal self-attention over items."""

@@ -1,4 +1,4 @@
-"""The config of a run of SASRec. The defaults are the recipe that `configs/sasrec.py` is."""
+"""The config of a SASRec run. The defaults are the recipe of `configs/sasrec.py`."""
 
 from dataclasses import dataclass, field
 
@@ -22,7 +22,7 @@ from genrec_jax.models.run_config import (
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Causal self-attention over items."""
+    """The keys of `config.model` for SASRec."""
 
     family: str = one_of(("sasrec",), "sasrec")
     d_model: int = at_least(1, 64)
@@ -35,8 +35,8 @@ class ModelConfig:
     init_std: float = positive(0.02)
     max_items: int = at_least(8, 56)  # longer histories lose their oldest items
     dtype: str = one_of(("auto", "float32", "bfloat16"), "auto")  # auto: bfloat16 on GPU and TPU
-    # Count positions from the end: the most recent item has the same position however long the
-    # history is. Not with targets=all_positions.
+    # Count positions from the end, so that the most recent item has position 0 in every history.
+    # Not allowed with targets=all_positions.
     reversed_positions: bool = True
 
     def __post_init__(self) -> None:
@@ -46,7 +46,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class SASRecFinetuneConfig(TargetsConfig):
-    """Training; there is no mask token for `last_only`."""
+    """The keys of training. `last_only` needs a mask token, which SASRec does not have."""
 
     targets: str = one_of(
         ("prefix_augmentation", "all_positions"), "prefix_augmentation", RENAMED_TARGETS
@@ -61,7 +61,7 @@ def _finetune() -> SASRecFinetuneConfig:
 
 @dataclass(frozen=True)
 class Config(RunConfig):
-    """The keys of a run; every item is scored."""
+    """The config of a SASRec run."""
 
     file = "configs/sasrec.py"
 
@@ -75,6 +75,6 @@ class Config(RunConfig):
         if self.model.reversed_positions and self.finetune.targets == "all_positions":
             raise InputError(
                 "config.model.reversed_positions: found True with finetune.targets=all_positions, "
-                "where every position of a sequence is the end of another history, expected False, "
-                "or targets=prefix_augmentation"
+                "which predicts from every position, not only the last, expected False, or "
+                "finetune.targets=prefix_augmentation"
             )

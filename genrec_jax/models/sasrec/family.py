@@ -1,4 +1,4 @@
-"""The record of SASRec: how it is built and what it reads."""
+"""The family record of SASRec."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from genrec_jax.core.devices import resolve_dtype
 from genrec_jax.identifiers.catalogue import Catalogue
-from genrec_jax.identifiers.sentences import InputLengths
+from genrec_jax.identifiers.input_lengths import InputLengths
 from genrec_jax.layers.flops import TRAINING, encoder_flops
 from genrec_jax.models.contract import Family, Objective
 from genrec_jax.models.sasrec.config import Config
@@ -14,7 +14,7 @@ from genrec_jax.models.sasrec.model import SASRecShape
 
 
 class SASRecFamily(Family):
-    """Items alone: no users, no tokenizer, no trie."""
+    """A family that reads item ids only, without users, tokenizer or trie."""
 
     name = "sasrec"
     title = "SASRec"
@@ -54,7 +54,7 @@ class SASRecFamily(Family):
     def sequence_flops(
         self, shape: SASRecShape, catalogue: Catalogue, length: int, objective: Objective
     ) -> float:
-        """The layers, and the products of a query with all items."""
+        """Return the operations of the layers and of scoring all items for each query."""
         queries = length if objective == "every_item" else 1
         output = 2 * queries * shape.d_model * catalogue.n_items
         return TRAINING * float(encoder_flops(shape.blocks, shape.layers, length) + output)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from genrec_jax.data.prepared import read_names, read_prepared
+from genrec_jax.data.prepared import read_log_metadata, read_prepared
 
 Sequences = dict[str, list[str]]  # user's id → items' ids, oldest first
 CORE = 5
@@ -109,7 +109,7 @@ def write_yelp(events: Iterable[Event], path: Path) -> None:
 
 def by_ids(folder: Path) -> Sequences:
     """A prepared folder as the log's own ids."""
-    sequences, names = read_prepared(folder), read_names(folder)
+    sequences, names = read_prepared(folder), read_log_metadata(folder)
     return {
         names.user_ids[user]: [names.item_ids[item] for item in sequences.of(user)]
         for user in range(sequences.n_users)

@@ -19,7 +19,7 @@ from genrec_jax.data.prepare import core_filter, csv_files, log_chunks
 from genrec_jax.data.prepare.config import PrepareConfig
 from genrec_jax.data.prepare.core_filter import order_ties
 from genrec_jax.data.prepare.prepare import prepare
-from genrec_jax.data.prepared import RECORD, read_names, read_prepared
+from genrec_jax.data.prepared import RECORD, read_log_metadata, read_prepared
 from genrec_jax.models.run_config import DataConfig
 from genrec_jax.runs.dataset import load_sequences
 
@@ -189,7 +189,7 @@ def test_training_reads_the_folder(tmp_path: Path) -> None:
     sequences = load_sequences(DataConfig(name="file", file=str(tmp_path / "out")))
     assert sequences.name == "log"
     times = pq.read_table(tmp_path / "out" / "sequences.parquet")["times"].to_pylist()
-    names = read_names(tmp_path / "out")
+    names = read_log_metadata(tmp_path / "out")
     found = {
         names.user_ids[u]: {
             (time, names.item_ids[item])
@@ -209,7 +209,7 @@ def test_the_order_within_an_instant_is_seeded_and_apart_from_the_numbers(tmp_pa
     for seed in (0, 1):
         out = tmp_path / f"seed{seed}"
         run("", out, log_file=tmp_path / "log.csv", seed=seed)
-        sequences, names = read_prepared(out), read_names(out)
+        sequences, names = read_prepared(out), read_log_metadata(out)
         numbers = np.stack([sequences.of(user) for user in range(200)])
         orders.append(by_ids(out))
         # Neither by number nor by id: every item's mean place is in the middle, for every user
@@ -321,7 +321,7 @@ def test_titles_and_attributes_from_the_metadata_file(tmp_path: Path) -> None:
         path.write_bytes(gzip.compress("".join(repr(item) + "\n" for item in order).encode()))
         files = {"log_file": tmp_path / "reviews.json", "metadata_file": path}
         run("amazon2014", tmp_path / "out", **files)  # the second time: this very dataset
-    names = read_names(tmp_path / "out")
+    names = read_log_metadata(tmp_path / "out")
     known = dict(zip(names.item_ids, zip(names.titles, names.attributes, strict=True), strict=True))
     assert known == {
         "i0": ("A side", ["Ö"]),
@@ -336,7 +336,7 @@ def test_titles_from_the_log_itself_and_movielens(tmp_path: Path) -> None:
     lines = [f'u{u},i{i},{i},"Film, {i}"\n' for u in range(5) for i in range(5)]
     (tmp_path / "log.csv").write_text("user,item,time,name\n" + "".join(lines))
     run("", tmp_path / "out", log_file=tmp_path / "log.csv", log_title="name")
-    names = read_names(tmp_path / "out")
+    names = read_log_metadata(tmp_path / "out")
     assert names.titles == [f"Film, {item[1:]}" for item in names.item_ids]
 
     ratings = [f"{u}::{i}::5::{978300760 + i}\n" for u in range(1, 6) for i in range(1, 6)]
@@ -345,7 +345,7 @@ def test_titles_from_the_log_itself_and_movielens(tmp_path: Path) -> None:
     (tmp_path / "movies.dat").write_bytes(movies.encode("latin-1"))
     files = {"log_file": tmp_path / "ratings.dat", "metadata_file": tmp_path / "movies.dat"}
     run("movielens_dat", tmp_path / "ml", **files)
-    names = read_names(tmp_path / "ml")
+    names = read_log_metadata(tmp_path / "ml")
     assert names.titles == [f"Misérables: {item} (1995)" for item in names.item_ids]
     assert names.attributes[0] == ["Drama", "War"]
 
@@ -358,11 +358,11 @@ def test_lines_that_hold_no_row_are_counted_if_the_config_says_so(tmp_path: Path
     steps = {step["step"]: step["interactions"] for step in record(tmp_path / "out")["steps"]}
     assert steps == {
         "rows read": 31,
-        "left out: another number of columns": 30,
-        "left out: no item": 29,
-        "left out: no time": 28,
-        "left out: no user": 26,
-        "left out: the file ends in mid-line": 25,
+        "dropped: another number of columns": 30,
+        "dropped: no item": 29,
+        "dropped: no time": 28,
+        "dropped: no user": 26,
+        "dropped: the file ends in mid-line": 25,
         "in the log": 25,
         "without duplicates (exact)": 25,
     }
@@ -375,7 +375,7 @@ def test_another_dataset_is_never_written_over(tmp_path: Path) -> None:
     prepare(PrepareConfig.from_dict(values), tmp_path / "out")
     before = (tmp_path / "out" / RECORD).read_bytes()
     prepare(PrepareConfig.from_dict(values), tmp_path / "out")
-    with pytest.raises(InputError, match="holds another dataset"):
+    with pytest.raises(InputError, match="another dataset"):
         prepare(PrepareConfig.from_dict({**values, "seed": 3}), tmp_path / "out")
     assert (tmp_path / "out" / RECORD).read_bytes() == before
     (tmp_path / "mine").mkdir()

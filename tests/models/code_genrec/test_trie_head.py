@@ -1,6 +1,6 @@
-"""Beyond the paper: one vector an item, and an output that scores the children of a trie node.
+"""The family over item codes: one encoder position per item, and a hierarchical (trie) softmax.
 
-Whatever the model says of an item's steps in training, the searches must say of it too; and its
+Training, exhaustive search and beam search must give an item the same probability, and the
 probabilities must be one distribution over the catalogue.
 """
 
@@ -19,9 +19,9 @@ from genrec_jax.decoding.exhaustive import best_items, make_blocks, score_items
 from genrec_jax.identifiers.token_table import TokenTable
 from genrec_jax.identifiers.trie import Trie, build_trie, decided
 from genrec_jax.models.code_genrec import trie_head
+from genrec_jax.models.code_genrec.encoder_prior import LOG_ZERO
 from genrec_jax.models.code_genrec.inputs import ItemInput
 from genrec_jax.models.code_genrec.model import CodeGenRec, CodeGenRecShape
-from genrec_jax.models.code_genrec.node_masses import NOTHING
 from genrec_jax.models.contract import Inputs, Objective, abstract_model, init_params, merge
 from genrec_jax.models.device_trie import paths
 from genrec_jax.models.device_trie import put_on_device as put_trie_on_device
@@ -35,16 +35,18 @@ TARGETS = np.array([5, 22, 0, 11])
 
 
 def token_table(codes: bool) -> TokenTable:
-    """Names of three symbols, or numbers of unequal length after a word that all share."""
+    """Identifiers of three code symbols, or numbers of unequal length after a shared word."""
     if codes:
-        names = [(WORDS + i // 9, WORDS + 3 + i // 3 % 3, WORDS + 6 + i % 3) for i in range(N)]
+        identifiers = [
+            (WORDS + i // 9, WORDS + 3 + i // 3 % 3, WORDS + 6 + i % 3) for i in range(N)
+        ]
     else:
-        names = [(WORDS, *(WORDS + 1 + int(digit) for digit in str(i))) for i in range(N)]
-    rows = [*names, (MASK,), *[(WORDS + 11, WORDS + 12)[: 1 + u % 2] for u in range(U)]]
-    lengths = np.array([len(name) for name in rows], np.int32)
+        identifiers = [(WORDS, *(WORDS + 1 + int(digit) for digit in str(i))) for i in range(N)]
+    rows = [*identifiers, (MASK,), *[(WORDS + 11, WORDS + 12)[: 1 + u % 2] for u in range(U)]]
+    lengths = np.array([len(identifier) for identifier in rows], np.int32)
     tokens = np.full((len(rows), lengths.max()), PAD, np.int32)
-    for row, name in enumerate(rows):
-        tokens[row, : len(name)] = name
+    for row, identifier in enumerate(rows):
+        tokens[row, : len(identifier)] = identifier
     return TokenTable(tokens, lengths, N, BOS, PAD, EOS)
 
 
@@ -103,19 +105,19 @@ def inputs_of(model: CodeGenRec, tables: Tables, causal: bool, targets: Any = -1
 
 
 def read_of(model: CodeGenRec, tables: Tables, causal: bool) -> ItemInput:
-    return inputs_of(model, tables, causal).read
+    return inputs_of(model, tables, causal).encoder_input
 
 
 def encoded_by(model: CodeGenRec, read: ItemInput) -> jax.Array:
-    """The encoder's vector at every position."""
+    """Return the encoder's vectors at all positions."""
     positions = None
     if model.shape.reversed_positions:
         positions = jnp.maximum(read.last - jnp.arange(T), 0)
-    return model.encoder(model.vectors(read), read.look, None, positions=positions)
+    return model.encoder(model.vectors(read), read.attention_mask, None, positions=positions)
 
 
 def losses_of_all(model: CodeGenRec, tables: Tables, causal: bool) -> np.ndarray:
-    """[B, N]: what training would lose on each item as the target."""
+    """Return the training loss with each item as the target, [B, N]."""
 
     @compiled
     def losses(item: jax.Array) -> jax.Array:
@@ -129,24 +131,25 @@ def losses_of_all(model: CodeGenRec, tables: Tables, causal: bool) -> np.ndarray
 
 
 @pytest.mark.parametrize("codes", [True, False])
-def test_paths_end_where_one_item_is_left(codes: bool) -> None:
+def test_paths_end_where_one_item_remains(codes: bool) -> None:
     table, trie = token_table(codes), decided(whole_trie(codes))
     rows = zip(table.item_tokens, table.item_lengths, strict=True)
-    names = [(*tuple(row[:n]), EOS) for row, n in rows]
+    identifiers = [(*tuple(row[:n]), EOS) for row, n in rows]
     on_device = put_trie_on_device(trie)
     nodes = np.asarray(paths(on_device, jnp.arange(-1, N)[None]))[0]
     assert (nodes[0] == -1).all()
     for item, path in enumerate(nodes[1:]):
         path = path[path >= 0]
-        written = tuple(trie.tokens[path[1:]])
+        generated = tuple(trie.tokens[path[1:]])
+        own = identifiers[item]
         shortest = next(
-            names[item][:n]
-            for n in range(1, len(names[item]) + 1)
-            if sum(name[:n] == names[item][:n] for name in names) == 1
+            own[:n]
+            for n in range(1, len(own) + 1)
+            if sum(other[:n] == own[:n] for other in identifiers) == 1
         )
-        assert written == shortest
+        assert generated == shortest
         assert path[-1] == trie.leaves[item]
-        assert len(written) == trie.leaf_levels[item]
+        assert len(generated) == trie.leaf_levels[item]
         assert trie.items[path[-1]] == item
     assert sorted(trie.items[trie.items >= 0]) == list(range(N))
     inner = np.flatnonzero(trie.items < 0)
@@ -171,7 +174,7 @@ def test_training_exhaustive_search_and_beams_agree(
     temperature: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if prior == "none" or not codes:  # as in catalogues with many nodes a level
+    if prior == "none" or not codes:  # as for catalogues with large levels
         monkeypatch.setattr(trie_head, "SMALL_LEVEL", 0)
     model, tables, trie = small(codes, prior, temperature)
     losses = losses_of_all(model, tables, causal)
@@ -187,21 +190,21 @@ def test_training_exhaustive_search_and_beams_agree(
     decoder = Decoder(writer.start, writer.extend, writer.reorder, writer.child_log_probs)
     spec = SearchSpec(beams=N, eos=EOS, pad=PAD)
     search = compiled(lambda seen: beam_search(decoder, tables.trie, spec, seen))
-    for left_out in (None, jnp.asarray(HISTORIES)) if causal else (None,):
-        found = search(left_out)
-        items, best = map(np.asarray, best_items(scores, N, left_out))
-        never = np.isfinite(best) & (best < NOTHING / 2)  # seen items: last, in any order
-        assert never.any() == (prior == "new_items" and left_out is None)
-        np.testing.assert_array_equal(np.where(never, -1, found.items), np.where(never, -1, items))
-        there = (items >= 0) & ~never
-        np.testing.assert_allclose(np.asarray(found.scores)[there], best[there], atol=2e-5)
+    for excluded in (None, jnp.asarray(HISTORIES)) if causal else (None,):
+        found = search(excluded)
+        items, best = map(np.asarray, best_items(scores, N, excluded))
+        zero = np.isfinite(best) & (best < LOG_ZERO / 2)  # items of the history, in any order
+        assert zero.any() == (prior == "new_items" and excluded is None)
+        np.testing.assert_array_equal(np.where(zero, -1, found.items), np.where(zero, -1, items))
+        possible = (items >= 0) & ~zero
+        np.testing.assert_allclose(np.asarray(found.scores)[possible], best[possible], atol=2e-5)
 
 
 @pytest.mark.parametrize("codes", [True, False])
-def test_a_nodes_vector_is_its_own_and_the_mean_of_the_items_below(codes: bool) -> None:
+def test_a_node_vector_is_its_embedding_plus_the_mean_of_its_items(codes: bool) -> None:
     model, tables, trie = small(codes, "state")
     found = np.asarray(model.node_vectors(tables.trie))
-    own = iter(np.asarray(model.node_embedding[...]))
+    embeddings = iter(np.asarray(model.node_embedding[...]))
     items = np.asarray(model.item_embedding[...])
     for node in range(trie.n_nodes):
         if trie.items[node] >= 0:
@@ -209,13 +212,13 @@ def test_a_nodes_vector_is_its_own_and_the_mean_of_the_items_below(codes: bool) 
             continue
         below = [item for item in range(N) if node in ancestors(trie, trie.leaves[item])]
         mean = items[below].mean(0) if node else 0.0  # the root is no child
-        np.testing.assert_allclose(found[node], next(own) + mean, atol=1e-6)
-    assert next(own, None) is None
+        np.testing.assert_allclose(found[node], next(embeddings) + mean, atol=1e-6)
+    assert next(embeddings, None) is None
     assert not found[trie.n_nodes :].any()
 
 
-def test_the_sum_of_many_items_is_one_of_bfloat16s_own_precision() -> None:
-    """What comes in has 8 bits; 600 items below a node must not wear them down further."""
+def test_the_mean_of_many_items_is_exact_in_bfloat16() -> None:
+    """The mean of 600 bfloat16 vectors has a relative error of one rounding (8 bits)."""
     n = 600
     tokens = np.stack([np.full(n, WORDS), WORDS + 1 + np.arange(n)], axis=1).astype(np.int32)
     tokens[0, 0] = WORDS + n + 1  # so that the root has two children
@@ -230,13 +233,12 @@ def test_the_sum_of_many_items_is_one_of_bfloat16s_own_precision() -> None:
 
 
 @pytest.mark.parametrize("reversed_positions", [False, True])
-def test_an_empty_history_is_read_the_same_in_any_bucket(reversed_positions: bool) -> None:
+def test_an_empty_history_has_the_same_state_in_any_bucket(reversed_positions: bool) -> None:
     model, tables, _ = small(True, "state", 0.0, reversed_positions)
     found = []
     for length in (8, 16):
-        nobody, nothing = jnp.array([-1]), jnp.full((1, 3), -1)
-        batch = Batch(nobody, nothing, jnp.array([-1]))
-        read = model.make_inputs(tables, batch, "following_item", length).read
+        batch = Batch(jnp.array([-1]), jnp.full((1, 3), -1), jnp.array([-1]))
+        read = model.make_inputs(tables, batch, "following_item", length).encoder_input
         memory = compiled(lambda read: model.encode(tables, read))(read)
         found.append(np.asarray(memory.states))
     np.testing.assert_allclose(*found, atol=1e-5)
@@ -247,34 +249,35 @@ def ancestors(trie: Trie, node: int) -> list[int]:
 
 
 def path(trie: Trie, item: int) -> list[int]:
-    """From the item's leaf to the root."""
+    """Return the trie nodes from the item's leaf to the root."""
     leaf = int(trie.leaves[item])
     return [leaf, *ancestors(trie, leaf)]
 
 
 def test_the_prior_state_is_the_encoders_vector_at_the_query() -> None:
-    """Beside cross-attention, the history reaches the decoder by that state alone."""
+    """Besides cross-attention, the decoder gets the history only through that state."""
     model, tables, _ = small(True, "state")
     lengths = (HISTORIES >= 0).sum(1)
-    for causal, slots in ((True, lengths), (False, 1 + lengths)):
+    for causal, queries in ((True, lengths), (False, 1 + lengths)):
         read = read_of(model, tables, causal)
         states = compiled(lambda read: model.encode(tables, read))(read).states
         encoded = compiled(partial(encoded_by, model))(read)
-        np.testing.assert_allclose(states[:, 0], encoded[np.arange(B), slots], atol=1e-6)
+        np.testing.assert_allclose(states[:, 0], encoded[np.arange(B), queries], atol=1e-6)
 
 
 @pytest.mark.parametrize("prior", ["copying", "new_items"])
-@pytest.mark.parametrize("nodes_have_their_own", [True, False])
+@pytest.mark.parametrize("node_embeddings", [True, False])
 @pytest.mark.parametrize(
     ("codes", "causal", "temperature"), [(True, True, 0.0), (False, False, 0.0), (True, True, 0.2)]
 )
-def test_what_a_silent_decoder_does_not_correct(
-    codes: bool, causal: bool, temperature: float, nodes_have_their_own: bool, prior: str
+def test_the_prior_with_a_decoder_whose_scores_are_zero(
+    codes: bool, causal: bool, temperature: float, node_embeddings: bool, prior: str
 ) -> None:
-    """A softmax over all items with a pointer to each place of the history, whatever the trie; or
-    one over the items that are not in the history. Of products, or of cosines over a temperature.
+    """Compare the prior with plain NumPy.
 
-    Where inner nodes have vectors of their own, those are asked too on the way down.
+    With `copying` it is a softmax over all items with a copy score for each position of the
+    history, whatever the trie; with `new_items` one over the items that are not in the history.
+    Scores are inner products, or cosines over a temperature. Embeddings of inner nodes add to them.
     """
     model, tables, trie = small(codes, prior, temperature)
     graph, params = abstract_model(model.shape, U, N)[0], init_params(model.shape, U, N, seed=1)
@@ -282,7 +285,7 @@ def test_what_a_silent_decoder_does_not_correct(
     if prior == "copying":
         params["pointer_recency"] = jnp.asarray(rng.normal(3.0, 2.0, 16), jnp.float32)
     params["decoder"]["layers"]["0"]["final_norm"]["scale"] *= 0.0
-    params["node_embedding"] *= nodes_have_their_own
+    params["node_embedding"] *= node_embeddings
     model = merge(graph, params)
     read = read_of(model, tables, causal)
     memory = compiled(lambda: model.encode(tables, read))()
@@ -291,32 +294,32 @@ def test_what_a_silent_decoder_does_not_correct(
     items = np.asarray(params["item_embedding"])
     assert memory.states is not None
     for user, history in enumerate(HISTORIES):
-        asked = question = np.asarray(memory.states)[user, 0]
+        state = query = np.asarray(memory.states)[user, 0]
         if temperature:
-            question = asked / np.linalg.norm(asked) / temperature
+            query = state / np.linalg.norm(state) / temperature
             items = items / np.linalg.norm(items, axis=1, keepdims=True)
-        masses = np.exp(items @ question)
+        weights = np.exp(items @ query)
         n = (history >= 0).sum()
-        for place in range(n):
+        for position in range(n):
             if prior == "new_items":
-                masses[history[place]] = 1e-37
+                weights[history[position]] = 1e-37
                 continue
             pointer = np.asarray(params["pointer"])
-            product = asked @ pointer @ encoded[user, 1 + place] / np.sqrt(len(asked))
-            since = n - 1 - place + (0 if causal else 1)  # the mask comes after the last
-            masses[history[place]] += np.exp(product + params["pointer_recency"][since])
-        never = np.isin(np.arange(N), history) & (prior == "new_items")
-        assert (found[user, never] < -60).all()
-        if not nodes_have_their_own:
-            expected = np.log(masses / masses.sum())
-            np.testing.assert_allclose(found[user, ~never], expected[~never], atol=2e-5)
+            product = state @ pointer @ encoded[user, 1 + position] / np.sqrt(len(state))
+            recency = n - 1 - position + (0 if causal else 1)  # the mask follows the last item
+            weights[history[position]] += np.exp(product + params["pointer_recency"][recency])
+        excluded = np.isin(np.arange(N), history) & (prior == "new_items")
+        assert (found[user, excluded] < -60).all()
+        if not node_embeddings:
+            expected = np.log(weights / weights.sum())
+            np.testing.assert_allclose(found[user, ~excluded], expected[~excluded], atol=2e-5)
         scores = np.zeros(trie.n_nodes)
-        own = iter(np.asarray(params["node_embedding"]) @ question)
+        inner = iter(np.asarray(params["node_embedding"]) @ query)
         for node in range(trie.n_nodes):
             below = [item for item in range(N) if node in path(trie, item)]
-            scores[node] = np.log(masses[below].sum())
-            scores[node] += next(own) if trie.items[node] < 0 else 0.0
-        for item in np.flatnonzero(~never):
+            scores[node] = np.log(weights[below].sum())
+            scores[node] += next(inner) if trie.items[node] < 0 else 0.0
+        for item in np.flatnonzero(~excluded):
             expected = 0.0
             for node in path(trie, item)[:-1]:
                 siblings = np.flatnonzero(trie.parents == trie.parents[node])
@@ -324,11 +327,11 @@ def test_what_a_silent_decoder_does_not_correct(
             np.testing.assert_allclose(found[user, item], expected, atol=2e-5)
 
 
-# ------------------------------------------------------------------ every item in one pass
+# ------------------------------------------------------------------ all positions
 
 
-def test_every_item_in_one_pass_is_one_pass_an_item() -> None:
-    """Causal targets at all positions lose what a history cut before each target loses."""
+def test_all_positions_in_one_pass_have_the_losses_of_the_prefixes() -> None:
+    """The loss at each position is that of the history truncated there."""
     model, tables, _ = small(True, "state")
     batch = Batch(*map(jnp.asarray, (USERS, HISTORIES, TARGETS)))
     inputs = model.make_inputs(tables, batch, "every_item", T)
@@ -342,8 +345,8 @@ def test_every_item_in_one_pass_is_one_pass_an_item() -> None:
     loss = np.asarray(every.sum(-1))
     for user, history in enumerate(HISTORIES):
         whole = [*history[history >= 0], TARGETS[user]]
-        asked_for = paths(tables.trie, jnp.array([whole]))[0]
-        np.testing.assert_array_equal(inputs.answer[user, : len(whole)], asked_for)
+        expected = paths(tables.trie, jnp.array([whole]))[0]
+        np.testing.assert_array_equal(inputs.targets[user, : len(whole)], expected)
         assert (loss[user, len(whole) :] == 0).all()
         assert not inputs.weights[user, len(whole) :].any()
         for n in range(len(whole)):
@@ -354,41 +357,41 @@ def test_every_item_in_one_pass_is_one_pass_an_item() -> None:
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_positions_counted_from_the_end(causal: bool) -> None:
-    """As counted from the start, in a table turned round at the length of each history."""
+def test_reversed_positions(causal: bool) -> None:
+    """They equal positions from the start with the position table reversed for each history."""
     model, tables, _ = small(True, "state")
     shape = dataclasses.replace(model.shape, reversed_positions=True)
     graph, params = abstract_model(shape, U, N)[0], init_params(shape, U, N, seed=2)
     read = read_of(model, tables, causal)
     found = compiled(partial(encoded_by, merge(graph, params)))(read)
     from_start = abstract_model(model.shape, U, N)[0]
-    slots = jnp.arange(T)
+    index = jnp.arange(T)
     for user, n in enumerate((HISTORIES >= 0).sum(1) + (0 if causal else 1)):
-        turned = jax.tree.map(lambda x: x, params)
-        embedding = turned["encoder"]["embedding"]
-        rows = embedding["positions"][np.maximum(n - slots, 0)]
-        embedding["positions"] = embedding["positions"].at[slots].set(rows)
-        expected = compiled(partial(encoded_by, merge(from_start, turned)))(read)
+        reversed_params = jax.tree.map(lambda x: x, params)
+        embedding = reversed_params["encoder"]["embedding"]
+        rows = embedding["positions"][np.maximum(n - index, 0)]
+        embedding["positions"] = embedding["positions"].at[index].set(rows)
+        expected = compiled(partial(encoded_by, merge(from_start, reversed_params)))(read)
         np.testing.assert_allclose(found[user, : n + 1], expected[user, : n + 1], atol=1e-6)
 
 
-def test_an_item_is_the_sum_of_its_tokens_and_its_id() -> None:
+def test_an_input_vector_is_the_sum_of_token_and_id_embeddings() -> None:
     model, tables, _ = small(False, "state")
     found = np.asarray(model.vectors(read_of(model, tables, False)))
     tokens, users, items = (
         np.asarray(one[...])
         for one in (model.token_embedding, model.user_embedding, model.item_embedding)
     )
-    names = token_table(False)
+    table = token_table(False)
     expected = np.zeros_like(found)
     for row, (user, history) in enumerate(zip(USERS, HISTORIES, strict=True)):
         expected[row, 0] = tokens[BOS]
         if user >= 0:
-            name = names.tokens[N + 1 + user, : names.lengths[N + 1 + user]]
-            expected[row, 0] += tokens[name].sum(0) + users[user]
-        there = history[history >= 0]
-        for slot, item in enumerate(there, start=1):
-            expected[row, slot] = tokens[names.tokens[item, : names.lengths[item]]].sum(0)
-            expected[row, slot] += items[item]
-        expected[row, 1 + len(there)] = tokens[MASK]
+            identifier = table.tokens[N + 1 + user, : table.lengths[N + 1 + user]]
+            expected[row, 0] += tokens[identifier].sum(0) + users[user]
+        history = history[history >= 0]
+        for position, item in enumerate(history, start=1):
+            expected[row, position] = tokens[table.tokens[item, : table.lengths[item]]].sum(0)
+            expected[row, position] += items[item]
+        expected[row, 1 + len(history)] = tokens[MASK]
     np.testing.assert_allclose(found, expected, atol=1e-6)

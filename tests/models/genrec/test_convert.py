@@ -1,4 +1,4 @@
-"""A Hugging Face BART checkpoint → our parameters: every form of file, and every fault of one."""
+"""Conversion of Hugging Face BART checkpoints, for every file format and every kind of fault."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ from genrec_jax.models.genrec.convert import SHAPE_KEYS, load_params, read_shape
 from genrec_jax.models.genrec.family import FAMILY
 from genrec_jax.models.genrec.hub import checkpoint_folder
 from genrec_jax.models.genrec.model import GenRecShape
-from genrec_jax.models.genrec.names import leaf, name_table
+from genrec_jax.models.genrec.tensor_names import leaf, name_table
 
 USERS, ITEMS = 5, 7
 SHARD = "model-00002-of-00003.safetensors"
@@ -46,7 +46,7 @@ def saved(bart, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(saved: Path, tmp_path: Path) -> Path:
-    """A folder with the config and, so far, no weights."""
+    """A folder with the config, to which tests add weights."""
     (tmp_path / "config.json").write_text((saved / "config.json").read_text())
     return tmp_path
 
@@ -80,7 +80,7 @@ def assert_same(found: Params, expected: Params) -> None:
 # ------------------------------------------------------------------------------------ the table
 
 
-def test_every_tensor_arrives_as_it_was(bart, saved: Path) -> None:
+def test_every_tensor_is_unchanged(bart, saved: Path) -> None:
     params = load(saved)
     state = bart.state_dict()
     for entry in name_table(read_shape(saved)):
@@ -90,7 +90,7 @@ def test_every_tensor_arrives_as_it_was(bart, saved: Path) -> None:
 
 
 def test_bare_bart_model_has_no_output_bias(bart, tmp_path: Path) -> None:
-    """facebook/bart-base is saved so: names without `model.`, no final_logits_bias."""
+    """As in facebook/bart-base, names have no `model.`, and final_logits_bias is missing."""
     params = load(save(bart.model, tmp_path))
     assert not params["final_logits_bias"].any()
     np.testing.assert_array_equal(params["token_embedding"], bart.model.shared.weight.detach())
@@ -102,7 +102,7 @@ def test_the_name_table_covers_bart_base(bart_dir: Path) -> None:
     _, like = abstract_model(shape, n_users=22_363, n_items=12_101)
     sizes = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in like.items()}
     bart = sum(sizes.values()) - sizes["user_embedding"] - sizes["item_embedding"]
-    assert bart == 139_420_416 + shape.vocab_size  # and the constant output bias
+    assert bart == 139_420_416 + shape.vocab_size  # with the output bias, which is not trained
 
 
 CONFIGS = {"bart-large": {}, "distilbart-12-3": {"decoder_layers": 3}}  # BartConfig is bart-large
@@ -110,7 +110,10 @@ CONFIGS = {"bart-large": {}, "distilbart-12-3": {"decoder_layers": 3}}  # BartCo
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_names_and_shapes_are_those_of_pytorch(name: str, tmp_path: Path) -> None:
-    """Of the state dict, but the copies of the tied embedding; nothing is allocated."""
+    """They match the state dict without the copies of the tied embedding.
+
+    The `meta` device allocates no weights.
+    """
     config = BartConfig(**CONFIGS[name], vocab_size=50265)
     config.save_pretrained(tmp_path)
     with torch.device("meta"):
@@ -121,7 +124,7 @@ def test_names_and_shapes_are_those_of_pytorch(name: str, tmp_path: Path) -> Non
         if not name.endswith(("embed_tokens.weight", "lm_head.weight"))
     }
     shape = read_shape(tmp_path)
-    # Every layer of ours is like its first: the trace of a deep model would take long.
+    # All our layers have the shapes of the first one, and tracing a deep model takes long.
     one_layer = dataclasses.replace(shape, encoder_layers=1, decoder_layers=1)
     _, like = abstract_model(one_layer, USERS, ITEMS)
 
@@ -142,7 +145,7 @@ def test_sharded_safetensors(bart, saved: Path, tmp_path: Path) -> None:
 
 
 def test_zip_and_sharded_zips(bart, saved: Path, folder: Path) -> None:
-    state = bart.state_dict()  # with its copies of the tied embedding
+    state = bart.state_dict()  # with the copies of the tied embedding
     torch.save(state, folder / "pytorch_model.bin")
     assert_same(load(folder), load(saved))
     (folder / "pytorch_model.bin").unlink()
@@ -163,11 +166,11 @@ def test_safetensors_are_preferred(
     save_file(tensors, folder / "model.safetensors")
     with caplog.at_level(logging.INFO):
         assert_same(load(folder), load(saved))
-    assert "reading model.safetensors, leaving pytorch_model.bin aside" in caplog.text
+    assert "reading model.safetensors, ignoring pytorch_model.bin" in caplog.text
 
 
 def test_views_of_a_zip(bart, saved: Path, folder: Path) -> None:
-    """Transposed, strided, offset and expanded tensors, and one storage under all of them."""
+    """Tensors may be transposed, strided, offset or expanded, and share a storage."""
     state = {name: tensor.clone() for name, tensor in bart.state_dict().items()}
     name = "model.encoder.layers.1.fc1.weight"
     state[name] = state[name].T.contiguous().T
@@ -178,11 +181,11 @@ def test_views_of_a_zip(bart, saved: Path, folder: Path) -> None:
     ones = "model.encoder.layernorm_embedding.weight"
     state[ones] = torch.tensor(1.5).expand(32)
     assert not any(state[name].is_contiguous() for name in (name, ones))
-    together = torch.cat([t.flatten() for n, t in state.items() if ".decoder.layers.2." in n])
+    shared = torch.cat([t.flatten() for n, t in state.items() if ".decoder.layers.2." in n])
     start = 0
     for name in [name for name in state if ".decoder.layers.2." in name]:
         size, shape = state[name].numel(), state[name].shape
-        state[name] = together[start : start + size].view(shape)
+        state[name] = shared[start : start + size].view(shape)
         start += size
     torch.save(state, folder / "pytorch_model.bin")
     expected = load(saved)
@@ -191,7 +194,7 @@ def test_views_of_a_zip(bart, saved: Path, folder: Path) -> None:
 
 
 def test_parameters_in_a_zip(bart, saved: Path, folder: Path) -> None:
-    """A dict of parameters instead of tensors, as some training scripts leave behind."""
+    """The zip has a dict of parameters instead of tensors, as some training scripts save it."""
     state = {name: torch.nn.Parameter(tensor) for name, tensor in bart.state_dict().items()}
     torch.save(state, folder / "pytorch_model.bin")
     assert_same(load(folder), load(saved))
@@ -199,7 +202,7 @@ def test_parameters_in_a_zip(bart, saved: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize("form", ["safetensors", "zip"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
-def test_other_floats_become_float32(
+def test_other_floats_are_cast_to_float32(
     bart, folder: Path, form: str, dtype: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     cast = small_bart().to(getattr(torch, dtype))
@@ -214,8 +217,8 @@ def test_other_floats_become_float32(
     assert kernel.dtype == np.float32
     np.testing.assert_array_equal(kernel, expected.T)
     n = len(name_table(read_shape(folder))) + 3 * (form == "zip")  # with the copies
-    assert f"{n} tensors of {dtype} became float32" in caplog.text
-    assert ("is rounded" in caplog.text) == (dtype == "float64")
+    assert f"cast {n} {dtype} tensors to float32" in caplog.text
+    assert ("rounds those of float64" in caplog.text) == (dtype == "float64")
 
 
 # ------------------------------------------------------------------------------------ tied copies
@@ -226,18 +229,18 @@ def test_tied_copies(saved: Path, folder: Path, tensors) -> None:
     shared = changed.pop("model.shared.weight")
     changed |= {"model.decoder.embed_tokens.weight": shared, "lm_head.weight": shared.copy()}
     save_file(changed, folder / "model.safetensors")
-    assert_same(load(folder), load(saved))  # one of the copies serves instead
+    assert_same(load(folder), load(saved))  # read from one of the copies
     changed["lm_head.weight"][3, 4] += 1
     save_file({**changed, "model.shared.weight": shared}, folder / "model.safetensors")
     line = fault(folder)
-    assert "1 tensor does not fit: " in line
-    assert "lm_head.weight differs from shared.weight: the model is not tied" in line
+    assert "found 1 faulty tensor: " in line
+    assert "lm_head.weight differs from shared.weight, expected tied embeddings" in line
 
 
 # ------------------------------------------------------------------------------------ faults
 
 
-def test_faults_of_a_checkpoint_are_told_together(folder: Path, tensors) -> None:
+def test_all_faults_of_a_checkpoint_are_in_one_message(folder: Path, tensors) -> None:
     changed = dict(tensors)
     del changed["model.encoder.layers.0.fc1.bias"]
     changed["model.surprise"] = np.zeros(3, np.float32)
@@ -245,25 +248,25 @@ def test_faults_of_a_checkpoint_are_told_together(folder: Path, tensors) -> None
     changed["model.decoder.layers.2.fc2.weight"] = np.zeros((2, 2), np.float32)
     changed["model.decoder.layers.1.fc1.bias"] = np.zeros(40, np.int32)
     changed["model.encoder.embed_positions.weight"] = np.zeros((64, 32), np.float32)
-    changed["model.encoder.version"] = np.zeros(1, np.float32)  # of BARTs of long ago
+    changed["model.encoder.version"] = np.zeros(1, np.float32)  # ignored: very old BARTs have it
     names = sorted(changed)
     shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
-    for shard, held in shards.items():
-        save_file({name: changed[name] for name in held}, folder / shard)
-    index = {name: shard for shard, held in shards.items() for name in held}
+    for shard, content in shards.items():
+        save_file({name: changed[name] for name in content}, folder / shard)
+    index = {name: shard for shard, content in shards.items() for name in content}
     path = folder / "model.safetensors.index.json"
     path.write_text(json.dumps({"weight_map": index}))
     line = fault(folder)
     for part in (
-        f"{path}: 6 tensors do not fit",
+        f"{path}: found 6 faulty tensors: ",
         "encoder.layers.0.fc1.bias is missing",
-        # as PyTorch has it: [out, in]
+        # in PyTorch's layout: [out, in]
         "decoder.layers.2.fc2.weight has shape (2, 2), expected (32, 40)",
-        "decoder.layers.1.fc1.bias is of type I32, expected one of float32, float16",
+        "decoder.layers.1.fc1.bias has type I32, expected one of float32, float16",
         # two more rows than positions
         "encoder.embed_positions.weight has shape (64, 32), expected (66, 32)",
         "surprise is unknown",
-        "surprise is there with and without 'model.' before it",
+        "surprise exists with and without the prefix 'model.'",
     ):
         assert part in line
 
@@ -273,16 +276,16 @@ def test_numbers_that_are_not_finite_in_float32(folder: Path, tensors, wrong) ->
     name = "model.encoder.layers.0.fc1.bias"
     changed = {**tensors, name: np.append(tensors[name][1:], wrong).astype(wrong.dtype)}
     save_file(changed, folder / "model.safetensors")
-    assert "encoder.layers.0.fc1.bias holds numbers that are not finite" in fault(folder)
+    assert "encoder.layers.0.fc1.bias has values that are not finite" in fault(folder)
 
 
 def test_no_weights(folder: Path) -> None:
     line = fault(folder)
-    assert f"{folder}: no weights here, expected model.safetensors, " in line
-    assert line.endswith("to train from scratch set --config.model.pretrained=")
+    assert f"{folder}: found no weights, expected model.safetensors, " in line
+    assert line.endswith("to train from scratch, set --config.model.pretrained=")
 
 
-def test_files_cut_short(bart, folder: Path, tensors) -> None:
+def test_truncated_files(bart, folder: Path, tensors) -> None:
     path = folder / "pytorch_model.bin"
     torch.save(bart.state_dict(), path)
     path.write_bytes(path.read_bytes()[:50_000])
@@ -294,7 +297,7 @@ def test_files_cut_short(bart, folder: Path, tensors) -> None:
 
 
 def rewrite_zip(path: Path, change: Callable[[str, bytes], bytes | None]) -> None:
-    """Every part as `change` gives it; None leaves it out."""
+    """Replace the content of every part by the result of `change`; None removes the part."""
     with zipfile.ZipFile(path) as old:
         parts = {name: change(name, old.read(name)) for name in old.namelist()}
     with zipfile.ZipFile(path, "w") as new:
@@ -306,13 +309,13 @@ def rewrite_zip(path: Path, change: Callable[[str, bytes], bytes | None]) -> Non
 @pytest.mark.parametrize(
     ("part", "data", "expected"),
     [
-        ("byteorder", b"big", "its numbers are big-endian, expected little-endian"),
-        ("data/0", None, "its part data/0 is missing"),
-        ("data/0", b"\0" * 100, "final_logits_bias does not fit its storage: 100 bytes for 60"),
-        ("data.pkl", b"\x80\x02garbage", "its pickle cannot be read"),
-        ("data.pkl", b"\x80\x02K\x01.", "holds a int, expected a dict of tensors"),
-        ("data.pkl", b"\x80\x02}X\x01\x00\x00\x00aK\x01s.", "its entry 'a' is no tensor"),
-        ("data.pkl", None, "a zip without data.pkl"),
+        ("byteorder", b"big", "found big-endian values, expected little-endian"),
+        ("data/0", None, "data/0 is missing"),
+        ("data/0", b"\0" * 100, "final_logits_bias does not fit its storage: found 100 bytes"),
+        ("data.pkl", b"\x80\x02garbage", "data.pkl cannot be read"),
+        ("data.pkl", b"\x80\x02K\x01.", "found an object of type int, expected a dict of tensors"),
+        ("data.pkl", b"\x80\x02}X\x01\x00\x00\x00aK\x01s.", "found 'a', which is not a tensor"),
+        ("data.pkl", None, "found a zip with 0 data.pkl"),
     ],
 )
 def test_damaged_zips(bart, folder: Path, part: str, data: bytes | None, expected: str) -> None:
@@ -337,8 +340,8 @@ def test_the_format_before_pytorch_1_6(bart, folder: Path) -> None:
     path = folder / "pytorch_model.bin"
     torch.save(bart.state_dict(), path, _use_new_zipfile_serialization=False)
     line = fault(folder)
-    assert f"{path}: is in PyTorch's format from before 1.6" in line
-    # The way out that the line shows works.
+    assert f"{path}: found PyTorch's format from before 1.6" in line
+    # The command in the message works.
     command = line.split("as safetensors: ")[1].replace("FOLDER", str(folder))
     code = command.removeprefix('python -c "').removesuffix('"')
     exec(code, {})
@@ -346,7 +349,7 @@ def test_the_format_before_pytorch_1_6(bart, folder: Path) -> None:
 
 
 class Evil:
-    """Unpickling it runs a command."""
+    """An object whose unpickling runs a command."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -355,19 +358,19 @@ class Evil:
         return os.system, (f"touch {self.path}",)
 
 
-def test_a_pickle_that_runs_code_is_refused_unrun(bart, folder: Path) -> None:
+def test_a_pickle_with_code_is_refused_and_not_run(bart, folder: Path) -> None:
     touched = folder / "touched"
     torch.save({**bart.state_dict(), "surprise": Evil(touched)}, folder / "pytorch_model.bin")
-    assert "its pickle asks for posix.system, which no dict of tensors needs" in fault(folder)
+    assert "found posix.system in data.pkl, expected only tensors" in fault(folder)
     assert not touched.exists()
-    # The name of what is allowed does not open a way to what hangs on it.
+    # Attributes of allowed modules and classes are refused, too.
     for module, name in (("torch", "os.system"), ("collections", "OrderedDict.__class__")):
         pickled = b"\x80\x04" + b"".join(
-            b"\x8c" + bytes([len(word)]) + word.encode() for word in (module, name)
+            b"\x8c" + bytes([len(part)]) + part.encode() for part in (module, name)
         )
         path = folder / "pytorch_model.bin"
         rewrite_zip(path, lambda n, old, p=pickled: p + b"\x93." if n.endswith(".pkl") else old)
-        assert f"its pickle asks for {module}.{name}" in fault(folder)
+        assert f"found {module}.{name} in data.pkl" in fault(folder)
 
 
 # ------------------------------------------------------------------------------------ the index
@@ -386,18 +389,18 @@ def sharded(folder: Path, tensors) -> Path:
     return folder
 
 
-def test_shards_that_do_not_fit_their_index(sharded: Path) -> None:
-    held = load_file(sharded / SHARD)
-    gone = sorted(held)[0]
-    del held[gone]
-    save_file({**held, "extra": np.zeros(2, np.float32)}, sharded / SHARD)
+def test_shards_that_do_not_match_their_index(sharded: Path) -> None:
+    content = load_file(sharded / SHARD)
+    removed = sorted(content)[0]
+    del content[removed]
+    save_file({**content, "extra": np.zeros(2, np.float32)}, sharded / SHARD)
     (sharded / "model-00003-of-00003.safetensors").unlink()
     line = fault(sharded)
     for part in (
-        f"{sharded / 'model.safetensors.index.json'}: does not fit its shards",
-        f"{gone} is missing in {SHARD}",
-        f"extra is in {SHARD}, but the index does not place it there",
-        "model-00003-of-00003.safetensors, with ",
+        f"{sharded / 'model.safetensors.index.json'}: does not match its shards",
+        f"{removed} is missing in {SHARD}",
+        f"extra is in {SHARD}, but the index does not list it there",
+        "model-00003-of-00003.safetensors is missing, expected ",
     ):
         assert part in line
 
@@ -416,15 +419,15 @@ def test_damaged_indices(sharded: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("model_type", "t5", "model_type is 't5', expected 'bart'"),
-        ("activation_function", "gelu_new", "activation_function is 'gelu_new', expected 'gelu'"),
-        ("scale_embedding", True, "scale_embedding is True, expected False"),
-        ("tie_word_embeddings", False, "tie_word_embeddings is False, expected True"),
-        ("static_position_embeddings", True, "static_position_embeddings is True"),
-        ("extra_pos_embeddings", 0, "extra_pos_embeddings is 0, expected 2"),
-        ("encoder_layers", None, "the keys encoder_layers are missing"),
-        ("d_model", "32", "d_model is '32', expected a whole number from 1"),
-        ("decoder_attention_heads", 5, "decoder_attention_heads is 5, expected a divisor of"),
+        ("model_type", "t5", "model_type: found 't5', expected 'bart'"),
+        ("activation_function", "gelu_new", "activation_function: found 'gelu_new', expected"),
+        ("scale_embedding", True, "scale_embedding: found True, expected False"),
+        ("tie_word_embeddings", False, "tie_word_embeddings: found False, expected True"),
+        ("static_position_embeddings", True, "static_position_embeddings: found True"),
+        ("extra_pos_embeddings", 0, "extra_pos_embeddings: found 0, expected 2"),
+        ("encoder_layers", None, "missing keys: encoder_layers, expected"),
+        ("d_model", "32", "d_model: found '32', expected a positive whole number"),
+        ("decoder_attention_heads", 5, "decoder_attention_heads: found 5, expected a divisor of"),
     ],
 )
 def test_configs_of_other_models(folder: Path, key: str, value: object, expected: str) -> None:
@@ -437,8 +440,8 @@ def test_configs_of_other_models(folder: Path, key: str, value: object, expected
     assert expected in str(error.value)
 
 
-def test_the_shape_is_the_checkpoints(saved: Path, catalogue: Catalogue) -> None:
-    """Unequal depths, heads and widths, without a flag; what the flags say must be true."""
+def test_the_checkpoint_determines_the_shape(saved: Path, catalogue: Catalogue) -> None:
+    """Unequal depths, heads and widths need no flags, and flags must not contradict them."""
     config = Config(model=ModelConfig(max_tokens=64, dropout=0.2, dtype="bfloat16"))
     shape = FAMILY.make_shape(config, catalogue, saved, 0)
     expected = read_shape(saved)
@@ -452,8 +455,8 @@ def test_the_shape_is_the_checkpoints(saved: Path, catalogue: Catalogue) -> None
     with pytest.raises(InputError) as error:
         FAMILY.make_shape(wrong, catalogue, saved, 0)
     assert str(error.value) == (
-        f"config.model: {saved} is a checkpoint of another shape: "
-        "decoder_layers is 3 there and 2 here; encoder_heads is 2 there and 4 here"
+        f"config.model: found values that contradict the checkpoint {saved}: "
+        "decoder_layers: found 2, expected 3; encoder_heads: found 4, expected 2"
     )
     scratch = FAMILY.make_shape(Config(), catalogue, None, 0)
     assert scratch == GenRecShape(vocab_size=catalogue.vocabulary.size, max_positions=512)
@@ -463,27 +466,28 @@ def test_the_shape_is_the_checkpoints(saved: Path, catalogue: Catalogue) -> None
 
 
 @pytest.mark.parametrize("form", ["safetensors", "zip"])
-def test_the_hub_is_asked_for_what_is_read(
+def test_only_files_that_are_read_are_downloaded(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PyTorch's zips only where there are no safetensors; nothing else at all."""
+    """PyTorch's zips are downloaded only if the repository has no safetensors."""
     weights = {"model.safetensors.index.json", "model-00001-of-00001.safetensors"}
     zips = {"pytorch_model.bin"}
     others = {"flax_model.msgpack", "rust_model.ot", "model.fp16.safetensors", "training_args.bin"}
-    there = {"config.json", "tokenizer.json", *zips, *others}
-    there |= weights if form == "safetensors" else set()
+    repository_files = {"config.json", "tokenizer.json", *zips, *others}
+    repository_files |= weights if form == "safetensors" else set()
 
     def snapshot_download(repository: str, allow_patterns: list[str], **_: object) -> str:
         assert repository == "owner/model"
-        for name in there:
+        for name in repository_files:
             if any(Path(name).match(pattern) for pattern in allow_patterns):
                 (tmp_path / name).touch()
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     assert checkpoint_folder("owner/model") == tmp_path
-    fetched = {path.name for path in tmp_path.iterdir()}
-    assert fetched == {"config.json", "tokenizer.json"} | (weights if weights <= there else zips)
+    downloaded = {path.name for path in tmp_path.iterdir()}
+    expected = weights if form == "safetensors" else zips
+    assert downloaded == {"config.json", "tokenizer.json"} | expected
 
 
 # ------------------------------------------------------------------------------------ no PyTorch

@@ -1,4 +1,4 @@
-"""Our parameters → a Hugging Face folder → PyTorch, and back: bit for bit, with every name."""
+"""Exports can be loaded by PyTorch and read back by us, with every name and every bit the same."""
 
 import dataclasses
 import json
@@ -67,13 +67,13 @@ SMALL_MODEL = [
 
 
 def started(shape: GenRecShape, catalogue: Catalogue, folder: Path) -> Params:
-    """The parameters that training starts from, of another seed than the folder's."""
+    """Return the initial parameters of a training from the folder, with another seed."""
     vectors = np.zeros((catalogue.n_items, 1))
     return FAMILY.start_params(Config(seed=9), shape, catalogue, folder, lambda *_: vectors)
 
 
 def params_of(folder: Path, catalogue: Catalogue, seed: int = 3) -> tuple[GenRecShape, Params]:
-    """A checkpoint's weights with random id tables of the catalogue."""
+    """Return a checkpoint's shape and weights, with random id tables for the catalogue."""
     shape = GenRecShape(**vars(read_shape(folder)))
     start = init_params(shape, catalogue.table.n_users, catalogue.table.n_items, seed)
     return shape, load_params(folder, shape, start)
@@ -98,7 +98,7 @@ def exported(ours, catalogue: Catalogue, tmp_path_factory) -> Path:
 
 
 def raw(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    """Name → type, shape and bytes of every tensor."""
+    """Read the type, shape and bytes of every tensor, by name."""
     with safe_open(path, "np") as file:
         assert file.metadata() == {"format": "pt"}
         return {
@@ -119,7 +119,7 @@ def same_bits(found: Params, expected: Params) -> bool:
 
 
 def test_the_round_trip_keeps_every_bit(bart, exported: Path, tmp_path: Path) -> None:
-    """torch → ours → torch: the whole file is the same, not just each tensor."""
+    """After PyTorch → ours → PyTorch, the whole file is the same, not only each tensor."""
     save(bart, tmp_path)
     assert raw(exported / "model.safetensors") == raw(tmp_path / "model.safetensors")
     whole = [(folder / "model.safetensors").read_bytes() for folder in (exported, tmp_path)]
@@ -141,7 +141,7 @@ def test_the_round_trip_at_the_shape_of_bart_base(catalogue: Catalogue, tmp_path
     folder = save(bart, tmp_path / "theirs")
     del bart
     shape, params = params_of(folder, catalogue)
-    export._write_weights(tmp_path, shape, params)  # write_folder would read it back once more
+    export._write_weights(tmp_path, shape, params)  # write_folder would also read it back
     with safe_open(folder / "model.safetensors", "np") as theirs:
         names = sorted(theirs.keys())
         with safe_open(tmp_path / "model.safetensors", "np") as found:
@@ -153,7 +153,7 @@ def test_the_round_trip_at_the_shape_of_bart_base(catalogue: Catalogue, tmp_path
                 assert one.tobytes() == other.tobytes(), name
 
 
-def test_pytorch_misses_nothing_and_finds_nothing_unknown(bart, exported: Path) -> None:
+def test_pytorch_finds_no_missing_and_no_unexpected_tensor(bart, exported: Path) -> None:
     model, report = BartForConditionalGeneration.from_pretrained(exported, output_loading_info=True)
     assert not any(report.values()), report
     state = model.state_dict()
@@ -162,7 +162,9 @@ def test_pytorch_misses_nothing_and_finds_nothing_unknown(bart, exported: Path) 
         assert torch.equal(state[name], expected), name
 
 
-def test_the_config_is_that_of_our_model(bart, ours, exported: Path, tmp_path: Path) -> None:
+def test_the_exported_config_describes_our_model(
+    bart, ours, exported: Path, tmp_path: Path
+) -> None:
     assert {path.name for path in exported.iterdir()} == {
         *("config.json", "generation_config.json", "model.safetensors", "README.md"),
         *("tokenizer.json", "tokenizer_config.json", FILE),
@@ -173,7 +175,7 @@ def test_the_config_is_that_of_our_model(bart, ours, exported: Path, tmp_path: P
     bart.config.save_pretrained(tmp_path)
     theirs = json.loads((tmp_path / "config.json").read_text())
     differing = {name for name in config if config[name] != theirs.get(name)}
-    # Of torch's models the rates and the scale are those of small_bart, and `</s>` is forced.
+    # small_bart has other dropout rates and another init_std, and forces `</s>` at the end.
     assert differing == {
         *("attention_dropout", "activation_dropout", "init_std", "forced_eos_token_id"),
         *POSITION_KEYS.values(),
@@ -188,14 +190,14 @@ def test_the_config_is_that_of_our_model(bart, ours, exported: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("reversed_positions", [False, True])
-def test_the_snippet_of_the_model_card(
+def test_the_example_of_the_model_card(
     reversed_positions: bool,
     ours,
     catalogue: Catalogue,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Run as it is written; what it feeds to PyTorch gives the logits of our model."""
+    """The example runs unchanged, and PyTorch has the logits of our model for its input."""
     shape = dataclasses.replace(ours[0], reversed_positions=reversed_positions, longest_input=48)
     params, folder = ours[1], tmp_path / "folder"
     write_folder(folder, catalogue, shape, params, ORIGIN)
@@ -206,93 +208,107 @@ def test_the_snippet_of_the_model_card(
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert code is not None
     monkeypatch.chdir(folder)
-    names: dict[str, object] = {}
-    exec(compile(code[1], "README.md", "exec"), names)
+    variables: dict[str, object] = {}
+    exec(compile(code[1], "README.md", "exec"), variables)
 
     table = catalogue.table
     graph, _ = abstract_model(shape, table.n_users, table.n_items)
-    assert (names["user"], names["history"]) == (
+    assert (variables["user"], variables["history"]) == (
         str(catalogue.user_ids[0]),
         list(map(str, catalogue.item_ids[:3])),
     )
     device_table = put_on_device(table)
     rows = append_mask(jnp.arange(3)[None], table.mask_row)
-    sentence = encoder_input(device_table, jnp.zeros(1, int), rows, len(names["tokens"]))
-    assert sentence.tokens[0].tolist() == names["tokens"]
+    sequence = encoder_input(device_table, jnp.zeros(1, int), rows, len(variables["tokens"]))
+    assert sequence.tokens[0].tolist() == variables["tokens"]
     decoder_tokens = np.array([[table.eos, *table.tokens[5][: table.lengths[5]]]])
-    run = jax.jit(lambda p: merge(graph, p)(sentence, jnp.asarray(decoder_tokens)))
-    found = np.asarray(run(params))
+    run = jax.jit(lambda p: merge(graph, p)(sequence, jnp.asarray(decoder_tokens)))
+    logits = np.asarray(run(params))
     with torch.no_grad():
-        expected = names["model"](
-            inputs_embeds=names["embedded"], decoder_input_ids=torch.tensor(decoder_tokens)
+        expected = variables["model"](
+            inputs_embeds=variables["embedded"], decoder_input_ids=torch.tensor(decoder_tokens)
         ).logits
-    np.testing.assert_allclose(found, expected, atol=2e-5)
-    bare = names["model"](
-        input_ids=torch.tensor([names["tokens"]]), decoder_input_ids=torch.tensor(decoder_tokens)
+    np.testing.assert_allclose(logits, expected, atol=2e-5)
+    without_ids = variables["model"](
+        input_ids=torch.tensor([variables["tokens"]]),
+        decoder_input_ids=torch.tensor(decoder_tokens),
     ).logits
-    assert np.abs(found - bare.detach().numpy()).max() > 0.1  # the id tables matter
+    assert np.abs(logits - without_ids.detach().numpy()).max() > 0.1  # the id tables matter
     other = dataclasses.replace(shape, reversed_positions=not reversed_positions)
     graph, _ = abstract_model(other, table.n_users, table.n_items)
-    assert np.abs(found - merge(graph, params)(sentence, jnp.asarray(decoder_tokens))).max() > 0.01
-    assert len(names["names"]) == 20
+    assert np.abs(logits - merge(graph, params)(sequence, jnp.asarray(decoder_tokens))).max() > 0.01
+    assert len(variables["identifiers"]) == 20
+
+
+def test_the_tables_of_the_model_card(exported: Path) -> None:
+    """The card is Markdown with one table, of one line per row."""
+    lines = (exported / "README.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) == 6
+    assert all(line.count("|") == 5 for line in rows)
+    assert not [line for line in lines if "|" in line and line not in rows]
+    assert "from step 7 of the run `test`" in "\n".join(lines)
 
 
 # ------------------------------------------------------------------------------------ tokenizer
 
 
-def assert_same_sentence(folder: Path, catalogue: Catalogue) -> None:
-    """The whole text against the tokens that the encoder sees."""
+def check_tokenizer(folder: Path, catalogue: Catalogue) -> None:
+    """Check that the exported tokenizer turns whole texts into the encoder's input tokens."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     table, indexing = catalogue.table, catalogue.indexing
     device_table = put_on_device(table)
-    users, items = indexing.user_names(), indexing.item_names()
+    users, items = indexing.user_identifiers(), indexing.item_identifiers()
     for user in range(0, table.n_users, 7):
         history = np.random.default_rng(user).integers(0, table.n_items, 4)
         rows = np.append(history, table.mask_row)
-        masked = jnp.asarray(np.roll(rows, user % 5))[None]  # the mask between items too
-        tokens = encoder_input(device_table, jnp.array([user]), masked, 48)
-        words = [items[row] if row < table.n_items else "<mask>" for row in masked[0].tolist()]
-        found = tokenizer(" ".join([users[user], *words]))["input_ids"]
-        assert found == tokens.tokens[0][tokens.mask[0]].tolist()
+        masked = jnp.asarray(np.roll(rows, user % 5))[None]  # also with the mask between items
+        expected = encoder_input(device_table, jnp.array([user]), masked, 48)
+        texts = [items[row] if row < table.n_items else "<mask>" for row in masked[0].tolist()]
+        tokens = tokenizer(" ".join([users[user], *texts]))["input_ids"]
+        assert tokens == expected.tokens[0][expected.mask[0]].tolist()
     special = (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id)
     assert special == (table.bos, table.pad, catalogue.vocabulary.mask)
     assert (tokenizer.eos_token_id, len(tokenizer)) == (table.eos, catalogue.vocabulary.size)
 
 
 def test_the_tokenizer_of_a_run_from_scratch(exported: Path, catalogue: Catalogue) -> None:
-    assert_same_sentence(exported, catalogue)
+    check_tokenizer(exported, catalogue)
 
 
 def test_the_tokenizer_of_bart(bart_dir: Path, sequences: UserSequences, tmp_path: Path) -> None:
     indexing = make_indexing("published", sequences, seed=0)
-    grown = Indexing("published", indexing.user_numbers * 367, indexing.item_numbers * 263)
-    catalogue = Catalogue.build(sequences, grown, load_bart_tokenizer(bart_dir))
+    large = Indexing("published", indexing.user_numbers * 367, indexing.item_numbers * 263)
+    catalogue = Catalogue.build(sequences, large, load_bart_tokenizer(bart_dir))
     shape = GenRecShape(50265, 8, 1, 1, 2, 2, 8, 8, 64)
     params = init_params(shape, catalogue.table.n_users, catalogue.table.n_items, seed=0)
     write_folder(tmp_path / "folder", catalogue, shape, params, ORIGIN)
-    assert_same_sentence(tmp_path / "folder", catalogue)
+    check_tokenizer(tmp_path / "folder", catalogue)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "folder")
-    words = tokenizer.convert_ids_to_tokens(tokenizer("user_22 item_1234 <mask>")["input_ids"])
-    assert words == ["<s>", "Ġuser", "_", "22", "Ġitem", "_", "12", "34", "<mask>", "</s>"]
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer("user_22 item_1234 <mask>")["input_ids"])
+    assert tokens == ["<s>", "Ġuser", "_", "22", "Ġitem", "_", "12", "34", "<mask>", "</s>"]
 
 
 # ------------------------------------------------------------------------------------ reading back
 
 
-def test_the_id_tables_come_back_for_the_same_catalogue(
+def test_the_same_catalogue_takes_all_rows_of_the_id_tables(
     ours, exported: Path, catalogue: Catalogue, caplog: pytest.LogCaptureFixture
 ) -> None:
     vocabulary = FAMILY.vocabulary(exported)
-    names = catalogue.indexing.item_names()
-    assert vocabulary.encode(names) == catalogue.vocabulary.encode(names)
+    identifiers = catalogue.indexing.item_identifiers()
+    assert vocabulary.encode(identifiers) == catalogue.vocabulary.encode(identifiers)
     with caplog.at_level(logging.INFO):
         params = started(ours[0], catalogue, exported)
     assert same_bits(params, ours[1])
     for kind, rows in (("user", 60), ("item", 40)):
-        assert f"{kind} table: {rows} of {rows} rows from {exported}, 0 start anew\n" in caplog.text
+        line = (
+            f"{kind} table: {rows} of {rows} rows taken from {exported}, 0 initialised randomly\n"
+        )
+        assert line in caplog.text
 
 
-def test_a_folder_is_whole_or_not_there(
+def test_a_failed_export_leaves_no_folder(
     ours, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "folder"
@@ -306,12 +322,12 @@ def test_a_folder_is_whole_or_not_there(
     with pytest.raises(InputError, match="final_logits_bias reads back differently"):
         write_folder(output, catalogue, *ours, ORIGIN)
     assert not list(tmp_path.iterdir())
-    # What a killed command left is started over; what somebody else put there is not touched.
+    # The files of a killed command are deleted, but no others.
     monkeypatch.undo()
     draft = tmp_path / "folder.part"
     draft.mkdir()
     (draft / "mine.txt").touch()
-    with pytest.raises(InputError, match=r"folder\.part is needed for the work"):
+    with pytest.raises(InputError, match=r"found .*folder\.part, expected that name to be free"):
         write_folder(output, catalogue, *ours, ORIGIN)
     (draft / export.DRAFT).touch()
     write_folder(output, catalogue, *ours, ORIGIN)
@@ -333,7 +349,7 @@ def command(*arguments: object) -> int:
     return main(["export", *map(str, arguments)])
 
 
-def test_a_run_becomes_a_folder_and_a_run_again(
+def test_export_a_run_and_train_from_the_folder(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     catalogue = Catalogue.load(RunFolder(run).identifiers)
@@ -349,24 +365,24 @@ def test_a_run_becomes_a_folder_and_a_run_again(
         capsys.readouterr()
         assert command(f"--workdir={run}", f"--output={output}", *flags) == 0
         printed = capsys.readouterr().out
-        assert (
-            f"the id tables of 30 users and 25 items, and the tokenizer, from step {step}"
-            in printed
-        )
-        assert "read back, every bit is the same" in printed
-        assert f"step {step} of the run\n`tiny`" in (output / "README.md").read_text()
+        assert f"exported step {step} to {output}: " in printed
+        assert "the id tables of 30 users and 25 items, and the tokenizer" in printed
+        assert "verified bit for bit" in printed
+        assert f"step {step} of the run `tiny`" in (output / "README.md").read_text()
         assert str(run) not in (output / "README.md").read_text()
         assert same_bits(started(shape, catalogue, output), saved[step])
 
-    # Another run goes on from it, with the same catalogue.
-    again = tmp_path / "again"
+    # Another run with the same catalogue starts from the folder.
+    new = tmp_path / "new"
     pretrained = f"--config.model.pretrained={tmp_path / str(best)}"
-    assert train_main(["main", CONFIG, f"--workdir={again}", pretrained, *SMALL_MODEL]) == 0
+    assert train_main(["main", CONFIG, f"--workdir={new}", pretrained, *SMALL_MODEL]) == 0
     printed = capsys.readouterr().out
     for kind, rows in (("user", 30), ("item", 25)):
-        line = f"{kind} table: {rows} of {rows} rows from {tmp_path / str(best)}, 0 start anew\n"
-        assert line in printed
-    assert RunFolder(again).read_shape() == shape
+        line = (
+            f"{kind} table: {rows} of {rows} rows taken from {tmp_path / str(best)}, 0 initialised"
+        )
+        assert f"{line} randomly\n" in printed
+    assert RunFolder(new).read_shape() == shape
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -389,9 +405,9 @@ def test_wrong_flags(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         ([workdir, new, "--stpe=1"], "--stpe: no such flag; did you mean --step?"),
         ([workdir, new, "--step=x"], "--step=x: expected a whole number"),
         ([workdir, new, "--step=99"], "no checkpoint of step 99, found: "),
-        ([f"--workdir={tmp_path / 'no'}", new], "found no run.json, expected a run's folder"),
-        ([workdir, f"--output={full}"], f"{full}: the folder is not empty, expected a new one"),
-        ([workdir, f"--output={full / 'thesis.tex'}"], "found a file, expected a folder to write"),
+        ([f"--workdir={tmp_path / 'no'}", new], "found no run.json, expected "),
+        ([workdir, f"--output={full}"], f"--output={full}: found a folder with files, expected"),
+        ([workdir, f"--output={full / 'thesis.tex'}"], "found a file, expected a new folder"),
     ):
         assert expected in fails(capsys, *arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["full"]

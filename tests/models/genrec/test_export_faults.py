@@ -1,4 +1,4 @@
-"""What somebody has taken out of an exported folder, or changed in it, is noticed."""
+"""Exported folders with missing files or edited values are refused."""
 
 import json
 import re
@@ -29,15 +29,15 @@ def exported(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"reversed_positions": "middle"}, "is 'middle', expected 'start' or 'end'"),
+        ({"reversed_positions": "middle"}, "found 'middle', expected 'start' or 'end'"),
         ({"reversed_positions": None}, "genrec_count_positions_from is missing"),
         ({"longest_input": None}, "genrec_longest_trained_input is missing"),
-        ({"longest_input": 10**30}, "up to max_position_embeddings = 64"),
-        ({"longest_input": True}, "is True, expected a whole number"),
-        ({"longest_input": -1}, "is -1, expected a whole number"),
+        ({"longest_input": 10**30}, "from 0 to max_position_embeddings = 64"),
+        ({"longest_input": True}, "found True, expected a whole number"),
+        ({"longest_input": -1}, "found -1, expected a whole number"),
     ],
 )
-def test_what_an_export_says_of_its_positions_is_checked(
+def test_the_positions_of_an_export_are_checked(
     changes: dict[str, object], expected: str, exported: Path, tmp_path: Path
 ) -> None:
     config = json.loads((exported / "config.json").read_text())
@@ -51,9 +51,9 @@ def test_what_an_export_says_of_its_positions_is_checked(
 
 
 def test_an_export_without_its_id_tables_is_refused(exported: Path, tmp_path: Path) -> None:
-    """Its tokenizer would be read as BART's own, which splits names otherwise."""
+    """Its tokenizer would be loaded as BART's, which splits identifiers into other tokens."""
     folder = Path(shutil.copytree(exported, tmp_path / "folder"))
     assert FAMILY.vocabulary(folder).size > 0
     (folder / FILE).unlink()
-    with pytest.raises(InputError, match=f"exported by genrec_jax, but lacks {FILE}"):
+    with pytest.raises(InputError, match=f"found an export of genrec_jax without {FILE}"):
         FAMILY.vocabulary(folder)

@@ -1,4 +1,4 @@
-"""A damaged file of exported id tables ends in one line that says what is wrong with it."""
+"""A damaged file of exported id tables is refused with a one-line message."""
 
 from pathlib import Path
 
@@ -25,41 +25,43 @@ NAN[1, 2] = np.nan
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"item_id_offsets": None}, "lacks item_id_offsets"),
+        ({"item_id_offsets": None}, "missing tensors: item_id_offsets, expected"),
         (
             {"user_embedding": np.zeros((3, 4), np.float32)},
-            "user_embedding is float32 of shape (3, 4), expected float32 of shape (3, 8)",
+            "user_embedding: found float32 of shape (3, 4), expected float32 of shape (3, 8)",
         ),
         (
             {"user_embedding": np.zeros((3, 8), np.float16)},
-            "user_embedding is float16 of shape (3, 8), expected float32",
+            "user_embedding: found float16 of shape (3, 8), expected float32",
         ),
         ({"user_embedding": np.zeros(3, np.float32)}, "of shape (3,), expected float32 of shape"),
         (
             {"user_embedding": np.zeros((2, 8), np.float32)},
-            "user_id_offsets is I64 of shape (4,), expected I64 of shape (3,)",
+            "user_id_offsets: found I64 of shape (4,), expected I64 of shape (3,)",
         ),
-        ({"user_numbers": offsets(1, 2)}, "user_numbers is I64 of shape (2,), expected I64"),
-        ({"user_numbers": np.zeros(3)}, "user_numbers is float64 of shape (3,), expected I64"),
-        ({"user_id_bytes": np.zeros(6, np.int8)}, "user_id_bytes is I8 of shape (6,), expected U8"),
+        ({"user_numbers": offsets(1, 2)}, "user_numbers: found I64 of shape (2,), expected I64"),
+        ({"user_numbers": np.zeros(3)}, "user_numbers: found float64 of shape (3,), expected I64"),
+        (
+            {"user_id_bytes": np.zeros(6, np.int8)},
+            "user_id_bytes: found I8 of shape (6,), expected U8",
+        ),
         (
             {"user_id_offsets": offsets(0, 2, 4, 5)},
-            "user_id_offsets do not cut the 6 bytes of user_id_bytes, expected numbers that rise "
-            "from 0 to 6",
+            "user_id_offsets: found [0, 2, 4] … 5, expected ascending numbers from 0 to 6",
         ),
-        ({"user_id_offsets": offsets(0, 4, 2, 6)}, "user_id_offsets do not cut"),
-        ({"user_id_offsets": offsets(-1, 2, 4, 6)}, "user_id_offsets do not cut"),
+        ({"user_id_offsets": offsets(0, 4, 2, 6)}, "user_id_offsets: found [0, 4, 2] … 6"),
+        ({"user_id_offsets": offsets(-1, 2, 4, 6)}, "user_id_offsets: found [-1, 2, 4] … 6"),
         (
             {"user_id_bytes": np.frombuffer(b"u0u1u\xff", np.uint8)},
-            "user_id_bytes are not ids in UTF-8",
+            "user_id_bytes: expected ids in UTF-8",
         ),
         (
             {"user_id_bytes": np.frombuffer(b"u0u1u0", np.uint8)},
-            "found the user 'u0' twice, expected one row an id",
+            "found user 'u0' twice, expected one row per id",
         ),
         (
             {"user_embedding": NAN},
-            "user_embedding has 1 rows with numbers that are not finite, the first of user 'u1'",
+            "user_embedding: found 1 rows with values that are not finite, the first for user 'u1'",
         ),
     ],
 )
@@ -82,11 +84,13 @@ def test_damaged_files(
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_is_not_whole(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_truncated_files_and_wrong_metadata(catalogue: Catalogue, tmp_path: Path) -> None:
     path = tmp_path / FILE
     path.write_bytes(b"short")
     with pytest.raises(InputError, match="cannot be read as safetensors"):
         read_id_tables(tmp_path, 8)
     save_file({"x": np.zeros(1)}, path, metadata={"ids": "letters"})
-    with pytest.raises(InputError, match="its metadata has ids='letters', expected log or numbers"):
+    with pytest.raises(
+        InputError, match=r"metadata\.ids: found 'letters', expected 'log' or 'numbers'"
+    ):
         read_id_tables(tmp_path, 8)

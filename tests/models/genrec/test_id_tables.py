@@ -1,4 +1,4 @@
-"""Exported id tables in other runs: a row goes to the user or item with its id, or to nobody."""
+"""Runs that start from exported id tables take a row only for the user or item with its id."""
 
 import dataclasses
 import logging
@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from genrec_jax.data.identity import DatasetId, identify
-from genrec_jax.data.prepared import Names, Prepared, write_prepared
+from genrec_jax.data.prepared import LogMetadata, Prepared, write_prepared
 from genrec_jax.identifiers.catalogue import Catalogue
 from genrec_jax.identifiers.indexing import Indexing
 from genrec_jax.models.contract import Params, init_params
@@ -40,13 +40,13 @@ ORIGIN = Origin("test", 7, "file")
 
 
 def started(shape: GenRecShape, catalogue: Catalogue, folder: Path) -> Params:
-    """The parameters that training starts from, of another seed than the folder's."""
+    """Return the initial parameters of a training from the folder, with another seed."""
     vectors = np.zeros((catalogue.n_items, 1))
     return FAMILY.start_params(Config(seed=9), shape, catalogue, folder, lambda *_: vectors)
 
 
 def write_log(folder: Path, users: Sequence[str], items: Sequence[str], name: str) -> Path:
-    """A prepared log in which every user has six items, and every item some users."""
+    """Write a prepared log in which every user has six items, and every item has users."""
     starts = np.arange(len(users))[:, None] * 5
     numbers = (starts + np.arange(6)) % len(items) + 1
     prepared = Prepared(
@@ -62,7 +62,7 @@ def write_log(folder: Path, users: Sequence[str], items: Sequence[str], name: st
 
 
 def write_lines(path: Path, items: int = ITEMS, shift: int = 0) -> Path:
-    """A sequence file of USERS users."""
+    """Write a sequence file of USERS users."""
     rows = [[(user * 5 + i + shift) % items + 1 for i in range(6)] for user in range(USERS)]
     lines = [f"{user} {' '.join(map(str, row))}\n" for user, row in enumerate(rows, start=1)]
     path.write_text("".join(lines))
@@ -74,7 +74,7 @@ def ids(letter: str, numbers: Sequence[int] | range) -> list[str]:
 
 
 def catalogue_of(data: Path | DataConfig, pretrained: Path | None = None, **keys: Any) -> Catalogue:
-    """That of a run on a prepared log, a sequence file, or what a config describes."""
+    """Build the catalogue of a run on a prepared log, a sequence file, or a config's dataset."""
     if isinstance(data, Path):
         data = DataConfig(name="file", file=str(data), drop_last=keys.pop("drop_last", 0))
     config = dataclasses.replace(Config(), data=data, **keys)
@@ -91,31 +91,31 @@ def fresh_params(catalogue: Catalogue, seed: int, shape: GenRecShape | None = No
 
 
 def export(catalogue: Catalogue, folder: Path) -> Params:
-    """Write a folder of random parameters, and give them back."""
+    """Export random parameters to a folder, and return them."""
     params = fresh_params(catalogue, seed=1)
     write_folder(folder, catalogue, shape_of(catalogue), params, ORIGIN)
     return params
 
 
 def rows_by_id(catalogue: Catalogue, params: Params) -> list[dict[str | int, bytes]]:
-    """Of the users and of the items: id → the bytes of its row."""
+    """Return, for users and for items, the bytes of the row of each id."""
     return [
-        {one: row.tobytes() for one, row in zip(known, np.asarray(params[name]), strict=True)}
+        {id_: row.tobytes() for id_, row in zip(known, np.asarray(params[name]), strict=True)}
         for known, name in zip((catalogue.users.known, catalogue.items.known), TABLES, strict=True)
     ]
 
 
 def check_start(catalogue: Catalogue, exported: Path, ours: Catalogue, params: Params) -> list[int]:
-    """Start from an exported folder, and check that every row is its own id's, or fresh.
+    """Start from an exported folder, and check that every row is that of its id, or random.
 
     Args:
-        catalogue: of the run that starts.
-        exported: the folder.
-        ours: the catalogue of the run that was exported.
-        params: its parameters.
+        catalogue: the catalogue of the new run.
+        exported: the exported folder.
+        ours: the catalogue of the exported run.
+        params: the parameters of the exported run.
 
     Returns:
-        How many rows of each table came from the folder.
+        The number of rows taken from the folder, for each table.
     """
     shape = dataclasses.replace(shape_of(catalogue), vocab_size=ours.vocabulary.size)
     params_at_start = started(shape, catalogue, exported)
@@ -127,8 +127,8 @@ def check_start(catalogue: Catalogue, exported: Path, ours: Catalogue, params: P
         rows_by_id(ours, params),
         strict=True,
     ):
-        taken = {one for one, row in found.items() if row != start[one]}
-        assert all(found[one] == saved.get(one) for one in taken)
+        taken = {id_ for id_, row in found.items() if row != start[id_]}
+        assert all(found[id_] == saved.get(id_) for id_ in taken)
         counts.append(len(taken))
     return counts
 
@@ -152,67 +152,66 @@ def april(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Catalogue, Pa
 def test_no_row_goes_to_a_log_with_other_ids(
     april, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As many users and items, with the same numbers in the same text, and none the same."""
+    """Both logs have as many users and items, with the same numbers but other ids."""
     exported, ours, params = april
     other = write_log(tmp_path / "log", ids("v", range(USERS)), ids("j", range(ITEMS)), "other")
     catalogue = catalogue_of(other, exported)
     np.testing.assert_array_equal(catalogue.indexing.item_numbers, ours.indexing.item_numbers)
     assert check_start(catalogue, exported, ours, params) == [0, 0]
-    datasets = "(of dataset 'april' there, 'other' here)"
+    datasets = "(exported from dataset 'april', this run is on 'other')"
     assert lines_of(caplog, "WARNING") == [
-        f"WARNING: user table: 0 of 30 rows from {exported}, 30 start anew {datasets}",
-        f"WARNING: item table: 0 of 24 rows from {exported}, 24 start anew {datasets}",
+        f"WARNING: {kind} table: 0 of {rows} rows taken from {exported}, {rows} initialised "
+        f"randomly {datasets}"
+        for kind, rows in (("user", 30), ("item", 24))
     ]
 
 
-def test_rows_follow_their_ids_into_a_log_that_overlaps(
+def test_rows_are_matched_by_id_in_an_overlapping_log(
     april, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In another order, with some ids gone and some new, and other numbers in the text."""
+    """The other log has another order and other numbers. Some ids are missing, some are new."""
     exported, ours, params = april
     users, items = ids("u", range(31, 1, -1)), ids("i", [*range(30, 40), *range(20)])
     catalogue = catalogue_of(write_log(tmp_path / "log", users, items, "may"), exported)
     with caplog.at_level(logging.INFO):
         assert check_start(catalogue, exported, ours, params) == [28, 20]
     assert lines_of(caplog, "WARNING") == []
-    found = lines_of(caplog, "INFO")[-3:]
-    datasets = "(of dataset 'april' there, 'may' here)"
-    assert found[:2] == [
-        f"user table: 28 of 30 rows from {exported}, 2 start anew {datasets}",
-        f"item table: 20 of 30 rows from {exported}, 10 start anew {datasets}",
+    lines = lines_of(caplog, "INFO")[-3:]
+    datasets = "(exported from dataset 'april', this run is on 'may')"
+    assert lines[:2] == [
+        f"user table: 28 of 30 rows taken from {exported}, 2 initialised randomly {datasets}",
+        f"item table: 20 of 30 rows taken from {exported}, 10 initialised randomly {datasets}",
     ]
-    assert re.match(
-        r"\d+ of these users and items are written differently in this run's text", found[2]
-    )
+    assert re.match(r"\d+ of these users and items have another identifier", lines[2])
 
 
-def test_numbers_of_the_text_do_not_matter(april, caplog: pytest.LogCaptureFixture) -> None:
-    """A log that is numbered differently keeps every row, and one line says so."""
+def test_numbers_in_identifiers_do_not_matter(april, caplog: pytest.LogCaptureFixture) -> None:
+    """A log with other numbers takes every row, and the differing identifiers are logged."""
     exported, ours, params = april
-    again = catalogue_of(exported.parent / "log", exported, indexing="random")
-    assert (again.indexing.item_numbers != ours.indexing.item_numbers).any()
+    renumbered = catalogue_of(exported.parent / "log", exported, indexing="random")
+    assert (renumbered.indexing.item_numbers != ours.indexing.item_numbers).any()
     with caplog.at_level(logging.INFO):
-        assert check_start(again, exported, ours, params) == [USERS, ITEMS]
-    found = lines_of(caplog, "INFO")
-    assert f"item table: 24 of 24 rows from {exported}, 0 start anew" in found
+        assert check_start(renumbered, exported, ours, params) == [USERS, ITEMS]
+    lines = lines_of(caplog, "INFO")
+    assert f"item table: 24 of 24 rows taken from {exported}, 0 initialised randomly" in lines
     different = [
-        f"{kind}_{here}"
+        f"{kind}_{new}"
         for kind in ("user", "item")
-        for here, there in zip(
-            getattr(again.indexing, f"{kind}_numbers"),
+        for new, old in zip(
+            getattr(renumbered.indexing, f"{kind}_numbers"),
             getattr(ours.indexing, f"{kind}_numbers"),
             strict=True,
         )
-        if here != there
+        if new != old
     ]
-    line = next(line for line in found if "written differently" in line)
-    assert line.startswith(f"{len(different)} of these users and items are written differently")
-    assert f"(such as {different[-1]}, there item_" in line
-    # Nothing to say where the numbers are the same.
+    line = next(line for line in lines if "another identifier" in line)
+    assert line.startswith(f"{len(different)} of these users and items have another identifier")
+    assert f"such as {different[-1]} instead of item_" in line
+    # No such line if the numbers are the same.
     caplog.clear()
     with caplog.at_level(logging.INFO):
         check_start(ours, exported, ours, params)
-    assert "written differently" not in caplog.text
+    assert "another identifier" not in caplog.text
 
 
 # ------------------------------------------------------------------------------------ numbers
@@ -223,7 +222,7 @@ def test_numbers_of_the_text_do_not_matter(april, caplog: pytest.LogCaptureFixtu
 def test_ids_without_letters_need_a_log_of_the_same_name(
     name: str, guest: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two logs count their users 1 … 30, as databases do. Their items have ids with letters."""
+    """Two logs number their users, as databases do. Their items have ids with letters."""
     users, items = [*ids("", range(USERS)), *guest], ids("B0", range(ITEMS))
     ours = catalogue_of(write_log(tmp_path / "ours", users, items, "april"))
     params = export(ours, tmp_path / "exported")
@@ -232,19 +231,22 @@ def test_ids_without_letters_need_a_log_of_the_same_name(
     taken = check_start(catalogue, tmp_path / "exported", ours, params)
     assert taken == [USERS * (name == "april") + len(guest), ITEMS]
     (line,) = (line for line in lines_of(caplog, "WARNING") if "without a letter" in line)
-    assert line.startswith(f"WARNING: {USERS} user ids without a letter, such as '29', are in ")
-    assert line.endswith("name (--config.name)")
-    assert ("their rows are taken" if name == "april" else "they start anew") in line
-    # The same log again is no matter of doubt.
+    assert line.startswith(f"WARNING: {USERS} user ids without a letter, such as '29', are both in")
+    assert "--config.name" in line
+    assert (f"rows are {'taken' if name == 'april' else 'initialised randomly'}") in line
+    # With the same log, there is no warning.
     caplog.clear()
     assert check_start(ours, tmp_path / "exported", ours, params) == [len(users), ITEMS]
     assert lines_of(caplog, "WARNING") == []
 
 
-def test_numbers_of_a_sequence_file_are_those_of_no_other(
+def test_numbers_of_a_sequence_file_are_valid_in_that_file_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """1 … N in two files of one name; in one that is shortened, moved, or prepared as a log."""
+    """Files that are moved or shortened are the same dataset.
+
+    A file with other content and a prepared log of the same name are not.
+    """
     path = write_lines(tmp_path / "file.txt")
     ours = catalogue_of(path)
     exported = tmp_path / "exported"
@@ -259,18 +261,17 @@ def test_numbers_of_a_sequence_file_are_those_of_no_other(
     assert check_start(other, exported, ours, params) == [0, 0]
     warnings = lines_of(caplog, "WARNING")
     assert len(warnings) == 4
-    assert warnings[0] == (
-        "WARNING: 30 user ids without a letter, such as '1', are in dataset 'file' of "
-        f"{exported} and in dataset 'file' here: they start anew, since a number means another "
-        "user or item in every dataset"
+    assert warnings[0].startswith(
+        "WARNING: 30 user ids without a letter, such as '1', are both in dataset 'file' of "
+        f"{exported} and in dataset 'file' of this run: their rows are initialised randomly, "
     )
     log = write_log(tmp_path / "log", ids("", range(1, 31)), ids("", range(1, 25)), "file")
     prepared = catalogue_of(log, exported)
     caplog.clear()
     assert check_start(prepared, exported, ours, params) == [0, 0]
     assert (
-        f"WARNING: the user ids of {exported} are numbers of a dataset, and here they are texts "
-        "of a prepared log, which never mean the same"
+        f"WARNING: the user ids in {exported} are numbers of a dataset, but in this run they are "
+        "strings of a prepared log: no rows are taken"
     ) in lines_of(caplog, "WARNING")
 
 
@@ -282,7 +283,7 @@ def test_items_of_named_datasets(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Item 7 of Beauty is no item 7 of Sports, nor of a log that is called beauty."""
+    """Item 7 of Beauty is not item 7 of Sports, nor item 7 of a log with the name beauty."""
 
     def named(dataset: str) -> Catalogue:
         sequences = load_sequences(DataConfig(name=dataset, dir=str(data_dir)))
@@ -313,7 +314,7 @@ def test_items_of_named_datasets(
 
 one_id = st.one_of(
     st.text("ab1", min_size=1, max_size=2),  # short, so that logs overlap
-    st.text(min_size=1, max_size=5).filter(lambda one: one.isprintable()),
+    st.text(min_size=1, max_size=5).filter(str.isprintable),
 )
 id_lists = st.lists(one_id, min_size=1, max_size=12, unique=True)
 
@@ -321,10 +322,13 @@ id_lists = st.lists(one_id, min_size=1, max_size=12, unique=True)
 def any_catalogue(
     catalogue: Catalogue, users: list[str], items: list[str], dataset: DatasetId, seed: int
 ) -> Catalogue:
-    """One with these ids, numbered randomly. Its tokens, which nobody reads, are another's."""
+    """Return a catalogue with the given ids and random numbers.
+
+    Its tokens are those of `catalogue`, and are not used.
+    """
     rng = np.random.default_rng(seed)
     numbers = [rng.permutation(len(known)) + 1 for known in (users, items)]
-    names = Names(users, items, [None] * len(items))
+    log_metadata = LogMetadata(users, items, [None] * len(items))
     indexing = Indexing("random", *numbers)
     user_ids, item_ids = (np.arange(1, len(known) + 1) for known in (users, items))
     return dataclasses.replace(
@@ -332,7 +336,7 @@ def any_catalogue(
         user_ids=user_ids,
         item_ids=item_ids,
         indexing=indexing,
-        names=names,
+        log_metadata=log_metadata,
         dataset=dataset,
     )
 
@@ -349,7 +353,7 @@ def test_every_row_that_is_taken_belongs_to_its_id(
     name: str,
     seed: int,
 ) -> None:
-    """Whatever the order and the overlap of two logs, whose rows tell which id they are of."""
+    """This holds for any order and overlap of two logs. A row's second value is its index."""
     folder = tmp_path_factory.mktemp("any")
     theirs = any_catalogue(catalogue, their_users, their_items, DatasetId("april", "aa"), seed)
     ours = any_catalogue(catalogue, our_users, our_items, DatasetId(name, "bb"), seed + 1)
@@ -365,9 +369,9 @@ def test_every_row_that_is_taken_belongs_to_its_id(
     for table, known, saved in zip(
         TABLES, (our_users, our_items), (their_users, their_items), strict=True
     ):
-        for one, row in zip(known, found[table].tolist(), strict=True):
-            trusted = name == "april" or any(letter.isalpha() for letter in one)
-            expected = [1.0, saved.index(one)] if one in saved and trusted else [-1.0, -1.0]
+        for id_, row in zip(known, found[table].tolist(), strict=True):
+            matches = id_ in saved and (name == "april" or any(map(str.isalpha, id_)))
+            expected = [1.0, saved.index(id_)] if matches else [-1.0, -1.0]
             assert row == expected
         assert (fresh[table] == -1).all()
 
@@ -375,8 +379,7 @@ def test_every_row_that_is_taken_belongs_to_its_id(
 # ------------------------------------------------------------------------------------ the file
 
 
-def test_the_file_says_what_the_ids_are_of(april) -> None:
-    """Hard ids too come back as they were."""
+def test_the_file_stores_ids_and_their_dataset(april) -> None:
     exported, catalogue, params = april
     with safe_open(exported / FILE, "np") as file:
         assert catalogue.dataset is not None
@@ -390,14 +393,18 @@ def test_the_file_says_what_the_ids_are_of(april) -> None:
     assert found is not None
     assert found.dataset == catalogue.dataset
     users, items = found.tables
-    assert (users.ids, items.ids) == (catalogue.names.user_ids, catalogue.names.item_ids)
+    assert (users.ids, items.ids) == (
+        catalogue.log_metadata.user_ids,
+        catalogue.log_metadata.item_ids,
+    )
     assert users.vectors.tobytes() == np.asarray(params["user_embedding"]).tobytes()
     np.testing.assert_array_equal(items.numbers, catalogue.indexing.item_numbers)
 
 
-def test_hard_ids_and_the_snippet_of_their_model_card(
+def test_ids_with_special_characters_and_their_model_card(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """They are stored unchanged, and the example of the model card runs with them."""
     users = ["ü {user} 'x' \"y\"", "日本", "\\n", *ids("u", range(USERS))]
     items = ["{i}", "it's", "\U0001f9f4", "item_7", *ids("i", range(ITEMS))]
     catalogue = catalogue_of(write_log(tmp_path / "log", users, items, "hard {name} 'ü'"))
@@ -407,23 +414,23 @@ def test_hard_ids_and_the_snippet_of_their_model_card(
     code = re.search(r"```python\n(.*?)```", (exported / "README.md").read_text(), re.DOTALL)
     assert code is not None
     monkeypatch.chdir(exported)
-    names: dict[str, object] = {}
-    exec(compile(code[1], "README.md", "exec"), names)
-    assert (names["user"], names["history"]) == (users[0], items[:3])
+    variables: dict[str, object] = {}
+    exec(compile(code[1], "README.md", "exec"), variables)
+    assert (variables["user"], variables["history"]) == (users[0], items[:3])
     for kind, known in (("user", users), ("item", items)):
         numbers = getattr(catalogue.indexing, f"{kind}_numbers")
-        for row, one in enumerate(known):
-            name, vector = names["name_and_vector"](kind, one)
-            assert name == f"{kind}_{numbers[row]}"
+        for row, id_ in enumerate(known):
+            identifier, vector = variables["identifier_and_vector"](kind, id_)
+            assert identifier == f"{kind}_{numbers[row]}"
             expected = np.asarray(params[f"{kind}_embedding"])[row]
             assert vector.numpy().tobytes() == expected.tobytes()
-    assert set(names["item_ids"].values()) == set(items)
+    assert set(variables["item_ids"].values()) == set(items)
 
 
-def test_files_of_older_versions_start_anew(
+def test_files_of_older_versions_are_ignored(
     april, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They have the rows' numbers, which every prepared log has too."""
+    """They store numbers instead of ids, and every prepared log has the same numbers."""
     _, catalogue, params = april
     older = {
         **{name: np.asarray(params[name]) for name in TABLES},
@@ -436,6 +443,6 @@ def test_files_of_older_versions_start_anew(
     fresh = {name: np.zeros_like(params[name]) for name in TABLES}
     assert take_id_rows(tmp_path, catalogue, fresh) == {}
     assert lines_of(caplog, "WARNING") == [
-        f"WARNING: {tmp_path / FILE} is of an older version, which does not store the ids of the "
-        "log that its rows belong to: both id tables start anew; export the run again to keep them"
+        f"WARNING: {tmp_path / FILE} was written by an older version, which did not store the ids "
+        "of its rows: both id tables are initialised randomly; export the run again to use them"
     ]

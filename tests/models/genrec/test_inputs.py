@@ -1,6 +1,6 @@
-"""The docstring of genrec/inputs.py, held to BART's own tokenizer, for all three stages.
+"""The table in the docstring of genrec/inputs.py, checked with BART's tokenizer for all stages.
 
-What it states is read out of it and compared with what is written out here.
+The table is parsed and compared with the token sequences in this file and with those of the code.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from genrec_jax.data.batches import Batch
-from genrec_jax.data.sequences import from_lists
+from genrec_jax.data.sequences import from_sequences
 from genrec_jax.decoding.beam_search import SearchSpec
 from genrec_jax.decoding.ranking import find_by_beams, make_ranker
 from genrec_jax.identifiers.catalogue import Catalogue
@@ -27,9 +27,9 @@ from genrec_jax.models.masking import mask_items
 from genrec_jax.models.tables import DeviceTable, Tables, put_on_device
 
 ITEM_12, ITEM_56, ITEM_87, ITEM_1234 = range(4)  # rows of the catalogue
-WIDTH = 14  # one more than the sentences below take
+WIDTH = 14  # T, one more than the input sequences below have
 
-# What every stage but pretraining shows the encoder, and what training shows the decoder.
+# The encoder's input in all stages but pretraining, and the decoder's input in training.
 NEXT_ITEM = [
     *("<s>", "Ġuser", "_", "22", "Ġitem", "_", "12", "34", "Ġitem", "_", "87"),
     *("<mask>", "</s>", "<pad>"),
@@ -40,8 +40,8 @@ LABELS = ["Ġitem", "_", "56", "</s>", "<pad>"]
 
 @pytest.fixture(scope="module")
 def catalogue(bart_dir: Path) -> Catalogue:
-    """User 22; the items 12, 56, 87 and 1234, of three and four tokens."""
-    sequences = from_lists("spelled out", [22], [[1234, 56, 87, 12]])
+    """User 22 and the items 12, 56, 87 and 1234, which have three or four tokens."""
+    sequences = from_sequences("spelled out", [22], [[1234, 56, 87, 12]])
     indexing = make_indexing("published", sequences, seed=0)
     return Catalogue.build(sequences, indexing, load_bart_tokenizer(bart_dir))
 
@@ -51,8 +51,8 @@ def table(catalogue: Catalogue) -> DeviceTable:
     return put_on_device(catalogue.table)
 
 
-def stated(label: str) -> list[str]:
-    """The tokens that the docstring gives after a label."""
+def documented(label: str) -> list[str]:
+    """Return the tokens in the docstring's row with a label."""
     lines = [
         line.split(label, 1)[1] for line in (inputs.__doc__ or "").splitlines() if label in line
     ]
@@ -60,7 +60,7 @@ def stated(label: str) -> list[str]:
     return lines[0].split()
 
 
-def words(catalogue: Catalogue, tokens: Sequence[int] | jax.Array) -> list[str]:
+def token_texts(catalogue: Catalogue, tokens: Sequence[int] | jax.Array) -> list[str]:
     ids = np.asarray(tokens).tolist()
     return [catalogue.vocabulary.tokenizer.id_to_token(token) for token in ids]
 
@@ -68,7 +68,7 @@ def words(catalogue: Catalogue, tokens: Sequence[int] | jax.Array) -> list[str]:
 def training_input(
     table: DeviceTable, objective: Objective, history: list[int], target: int, seed: int = 0
 ) -> tuple[EncoderInput, DecoderInput]:
-    """As inside the training step, for one user."""
+    """Build the inputs of one user as the training step does."""
     items, targets = mask_items(
         objective,
         jax.random.key(seed),
@@ -76,57 +76,58 @@ def training_input(
         jnp.array([target]),
         table.mask_row,
     )
-    sentence = encoder_input(table, jnp.array([0]), items, WIDTH)
-    return sentence, decoder_input(table, targets)
+    return encoder_input(table, jnp.array([0]), items, WIDTH), decoder_input(table, targets)
 
 
 def check_decoder(catalogue: Catalogue, answer: DecoderInput) -> None:
-    assert words(catalogue, answer.tokens[0]) == DECODER == stated("decoder, training")
-    assert words(catalogue, answer.labels[0]) == LABELS == stated("labels, training")
+    assert token_texts(catalogue, answer.tokens[0]) == DECODER == documented("decoder, training")
+    assert token_texts(catalogue, answer.labels[0]) == LABELS == documented("labels, training")
     assert answer.weights[0].tolist() == [True, True, True, True, False]
 
 
 def test_pretraining(catalogue: Catalogue, table: DeviceTable) -> None:
-    """One of three items is masked: here, by a seed that picks it, the one in the middle."""
+    """One of three items is masked. The test searches for a seed that masks the middle one."""
     history = [ITEM_1234, ITEM_56, ITEM_87]
-    inputs_by_seed = (training_input(table, "random_item", history, -1, seed) for seed in range(99))
-    middle = words(catalogue, catalogue.table.tokens[ITEM_56, :3])
-    sentence, answer = next(
-        pair for pair in inputs_by_seed if words(catalogue, pair[1].labels[0, :3]) == middle
+    by_seed = (training_input(table, "random_item", history, -1, seed) for seed in range(99))
+    middle = token_texts(catalogue, catalogue.table.tokens[ITEM_56, :3])
+    sequence, answer = next(
+        pair for pair in by_seed if token_texts(catalogue, pair[1].labels[0, :3]) == middle
     )
     expected = [
         *("<s>", "Ġuser", "_", "22", "Ġitem", "_", "12", "34", "<mask>", "Ġitem", "_", "87"),
         *("</s>", "<pad>"),
     ]
-    assert words(catalogue, sentence.tokens[0]) == expected == stated("encoder, pretraining")
-    assert sentence.mask[0].tolist() == [True] * 13 + [False]
+    tokens = token_texts(catalogue, sequence.tokens[0])
+    assert tokens == expected == documented("encoder, pretraining")
+    assert sequence.mask[0].tolist() == [True] * 13 + [False]
     check_decoder(catalogue, answer)
 
 
 def test_finetuning(catalogue: Catalogue, table: DeviceTable) -> None:
     history = [ITEM_1234, ITEM_87, -1]
-    sentence, answer = training_input(table, "next_item", history, ITEM_56)
-    assert words(catalogue, sentence.tokens[0]) == NEXT_ITEM == stated("encoder, finetuning")
-    assert sentence.mask[0].tolist() == [True] * 13 + [False]
+    sequence, answer = training_input(table, "next_item", history, ITEM_56)
+    tokens = token_texts(catalogue, sequence.tokens[0])
+    assert tokens == NEXT_ITEM == documented("encoder, finetuning")
+    assert sequence.mask[0].tolist() == [True] * 13 + [False]
     check_decoder(catalogue, answer)
 
 
-def test_a_user_left_out_leaves_no_token(catalogue: Catalogue, table: DeviceTable) -> None:
+def test_a_dropped_user_has_no_tokens(catalogue: Catalogue, table: DeviceTable) -> None:
     items = jnp.array([[ITEM_87, table.mask_row]])
-    sentence = encoder_input(table, jnp.array([-1]), items, 8)
+    sequence = encoder_input(table, jnp.array([-1]), items, 8)
     expected = ["<s>", "Ġitem", "_", "87", "<mask>", "</s>", "<pad>", "<pad>"]
-    assert words(catalogue, sentence.tokens[0]) == expected
+    assert token_texts(catalogue, sequence.tokens[0]) == expected
 
 
 def test_decoding(catalogue: Catalogue, table: DeviceTable) -> None:
-    """The score of each item that the search finds is that of these tokens, read after those."""
-    assert stated("encoder, decoding") == NEXT_ITEM
-    seen = ["</s>", "Ġitem", "_", "56"]
-    written = ["Ġitem", "_", "56", "</s>"]
-    assert stated("decoder, decoding") == seen
-    assert stated("written, decoding") == written
-    long_seen = ["</s>", "Ġitem", "_", "12", "34"]
-    long_written = ["Ġitem", "_", "12", "34", "</s>"]
+    """The score of each found item is the sum of the documented tokens' log-probabilities."""
+    assert documented("encoder, decoding") == NEXT_ITEM
+    read = ["</s>", "Ġitem", "_", "56"]
+    generated = ["Ġitem", "_", "56", "</s>"]
+    assert documented("decoder, decoding") == read
+    assert documented("generated, decoding") == generated
+    long_read = ["</s>", "Ġitem", "_", "12", "34"]
+    long_generated = ["Ġitem", "_", "12", "34", "</s>"]
 
     shape = GenRecShape(
         vocab_size=50265,
@@ -149,23 +150,24 @@ def test_decoding(catalogue: Catalogue, table: DeviceTable) -> None:
     items, scores = rank(params, batch, None, WIDTH)
     found = dict(zip(items[0].tolist(), scores[0].tolist(), strict=True))
 
-    ids = catalogue.vocabulary.tokenizer.token_to_id
+    token_id = catalogue.vocabulary.tokenizer.token_to_id
     model = merge(graph, params)
-    no_name = 3  # slots: 0 the user, 1 and 2 the items, 3 what carries no id
-    sentence = EncoderInput(
-        tokens=jnp.array([[ids(word) for word in NEXT_ITEM]]),
-        slots=jnp.array([[no_name, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, *[no_name] * 3]]),
+    no_id = 3  # segments: 0 for the user, 1 and 2 for the items, 3 for tokens without an id
+    sequence = EncoderInput(
+        tokens=jnp.array([[token_id(token) for token in NEXT_ITEM]]),
+        segments=jnp.array([[no_id, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, *[no_id] * 3]]),
         users=jnp.array([0]),
         items=jnp.array([[ITEM_1234, ITEM_87]]),
         mask=jnp.array([[True] * 13 + [False]]),
     )
     logits_of = jax.jit(model)
-    for item, before, after in (
-        (ITEM_56, seen, written),
-        (ITEM_1234, long_seen, long_written),
+    for item, inputs_read, labels in (
+        (ITEM_56, read, generated),
+        (ITEM_1234, long_read, long_generated),
     ):
-        padded = before + ["<pad>"] * (len(long_seen) - len(before))  # so that one shape serves
-        logits = logits_of(sentence, jnp.array([[ids(word) for word in padded]]))[0]
-        chosen = jnp.array([ids(word) for word in after])
-        log_probabilities = jax.nn.log_softmax(logits)[jnp.arange(len(after)), chosen]
+        # Padded, so that only one shape is compiled.
+        padded = inputs_read + ["<pad>"] * (len(long_read) - len(inputs_read))
+        logits = logits_of(sequence, jnp.array([[token_id(token) for token in padded]]))[0]
+        chosen = jnp.array([token_id(token) for token in labels])
+        log_probabilities = jax.nn.log_softmax(logits)[jnp.arange(len(labels)), chosen]
         np.testing.assert_allclose(found[item], log_probabilities.sum(), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""How many parameters the models of the paper's three datasets have, by part."""
+"""The number of parameters, by part, of the models for the paper's three datasets."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ BART = {
     "encoder": 42_528_768,
     "decoder": 56_712_192,
 }
-# Users and items of Table 2 of the paper, and all parameters that are trained.
+# Users and items in Table 2 of the paper, and the number of trained parameters.
 DATASETS = [
     ("beauty", 22_363, 12_101, 165_888_768),
     ("sports", 35_598, 18_357, 180_857_856),
@@ -28,7 +28,7 @@ DATASETS = [
 def test_parameters_by_part(
     name: str, users: int, items: int, trained: int, data_dir: Path
 ) -> None:
-    """BART-base is 139,420,416 parameters; a table has a row for each user or item, no more."""
+    """BART-base has 139,420,416 parameters, and an id table has one row per user or item."""
     sequences = load_named(name, str(data_dir))
     _, params = abstract_model(GenRecShape(), sequences.n_users, sequences.n_items)
     positions = {

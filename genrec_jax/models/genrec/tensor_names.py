@@ -1,7 +1,7 @@
-"""One table of names: every tensor of a BART in PyTorch and its place in our parameters.
+"""Map the names of a BART's tensors in Hugging Face checkpoints to paths in our parameters.
 
-convert.py reads a checkpoint by it and export.py writes one. The id tables are not in
-it: BART has none (see id_tables.py).
+convert.py reads checkpoints with this mapping, and export.py writes them. It does not cover the id
+tables, since a BART has none (id_tables.py).
 """
 
 from collections.abc import Iterator
@@ -13,46 +13,48 @@ from jaxtyping import Float
 
 from genrec_jax.models.genrec.model import GenRecShape
 
-PREFIX = "model."  # before every name but the bias's where the model has its output
+PREFIX = "model."  # the prefix of all names but BIAS in BartForConditionalGeneration
 BIAS = "final_logits_bias"
 EMBEDDING = "shared.weight"
-# Copies of the tied embedding, which older checkpoints write out.
+# Copies of EMBEDDING, to which they are tied, in older checkpoints.
 TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor: its name in PyTorch (without the `model.` prefix) and its place here."""
+    """One tensor: its name in PyTorch, its path in our parameters, and their layouts."""
 
-    torch_name: str
-    path: tuple[str, ...]
-    transpose: bool = False  # PyTorch keeps linear weights as [out, in], we as [in, out]
-    row: bool = False  # PyTorch keeps the output bias as [1, V], we as [V]
+    torch_name: str  # without PREFIX
+    path: tuple[str, ...]  # keys of the nested dict of parameters
+    transpose: bool = False  # PyTorch stores linear weights as [out, in], we as [in, out]
+    row: bool = False  # PyTorch stores the output bias as [1, V], we as [V]
 
     @property
     def full_name(self) -> str:
-        """As BartForConditionalGeneration writes it."""
+        """The tensor's name in BartForConditionalGeneration."""
         return self.torch_name if self.torch_name == BIAS else PREFIX + self.torch_name
 
     def torch_shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape in PyTorch of a parameter that has the shape `ours` here."""
+        """Convert a shape from our layout to PyTorch's."""
         if self.row:
             return (1, *ours)
         return ours[::-1] if self.transpose else ours
 
     def from_torch(self, tensor: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """Convert a tensor from PyTorch's layout to ours."""
         if self.row:
             return tensor[0]  # [1, V] → [V]
         return tensor.T if self.transpose else tensor
 
     def to_torch(self, value: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """Convert a parameter from our layout to PyTorch's."""
         if self.row:
             return value[None]  # [V] → [1, V]
         return np.ascontiguousarray(value.T) if self.transpose else value
 
 
 def name_table(shape: GenRecShape) -> list[Entry]:
-    """Every tensor of a BART of this shape."""
+    """Return one entry per tensor of a BART with the given numbers of layers."""
     entries = [Entry(EMBEDDING, ("token_embedding",)), Entry(BIAS, (BIAS,), row=True)]
     for side, layers in (("encoder", shape.encoder_layers), ("decoder", shape.decoder_layers)):
         entries.append(Entry(f"{side}.embed_positions.weight", (side, "embedding", "positions")))
@@ -63,13 +65,14 @@ def name_table(shape: GenRecShape) -> list[Entry]:
 
 
 def leaf(tree: Any, path: tuple[str, ...]) -> Any:
-    """What stands at a path of a nested dict."""
+    """Return the value at a path of a nested dict."""
     for name in path:
         tree = tree[name]
     return tree
 
 
 def set_leaf(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    """Set the value at a path of a nested dict, creating inner dicts."""
     for name in path[:-1]:
         tree = tree.setdefault(name, {})
     tree[path[-1]] = value

@@ -1,4 +1,4 @@
-"""How many encoder positions a history takes, what fits, and so the batches it falls into."""
+"""The encoder positions that histories take, how histories are cut to fit, and the batches."""
 
 import logging
 from dataclasses import dataclass
@@ -18,48 +18,52 @@ FRAME = 3  # <s>, </s> and the mask
 
 @dataclass(frozen=True)
 class InputLengths:
-    """The encoder positions that a history takes: the sum of its parts."""
+    """The encoder positions of the parts of an input sequence, which add up."""
 
-    frame: int  # of what every history has
-    users: Int[np.ndarray, " U"]  # of each user, where the user is known
-    items: Int[np.ndarray, " N"]  # of each item
-    most: int  # that the encoder has
-    key: str  # of the config, which says so
+    frame: int  # positions that every input sequence has
+    users: Int[np.ndarray, " U"]  # positions of each user, if the user is known
+    items: Int[np.ndarray, " N"]  # positions of each item
+    most: int  # the encoder's positions
+    key: str  # the config key that limits them
 
 
 def token_lengths(table: TokenTable, most: int) -> InputLengths:
-    """Of sentences: the tokens of the names, with room for the mask.
+    """Return the lengths of input sequences of tokens, with room for the mask.
 
-    Pretraining, where the mask takes an item's place, needs no more than that either.
+    Pretraining, where the mask replaces an item, needs no more positions.
+
+    Args:
+        table: the tokens of every identifier.
+        most: the encoder's positions, `config.model.max_tokens`.
     """
-    names = (table.user_lengths, table.item_lengths)
-    return InputLengths(FRAME, *names, most, "config.model.max_tokens")
+    lengths = (table.user_lengths, table.item_lengths)
+    return InputLengths(FRAME, *lengths, most, "config.model.max_tokens")
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """n examples whose histories have been cut to fit, and the encoder positions of each."""
+    """n examples whose histories have been cut to fit, and their encoder positions."""
 
     examples: Examples
-    n_tokens: Int[np.ndarray, " n"]
+    n_tokens: Int[np.ndarray, " n"]  # encoder positions of each example
     cut: CutReport
-    least: int  # positions that any user with any one item takes
+    least: int  # positions that suffice for any user with any single item
 
 
 def fit_histories(examples: Examples, lengths: InputLengths, most: int) -> Fitted:
     """Cut histories to `most` encoder positions by dropping whole items from the oldest end.
 
-    An example without a user (-1) has nothing of a user.
+    An example without a user (-1) has no positions of a user.
 
     Raises:
-        InputError: `most` cannot hold a user and one item.
+        InputError: `most` is too small for a user and one item.
     """
     users = np.where(examples.users >= 0, lengths.users[examples.users], 0)
     framed: Int[np.ndarray, " n"] = lengths.frame + users
     if (least := int(framed.max() + lengths.items.max())) > most:
         raise InputError(
-            f"{lengths.key}: found {most}, expected at least {least}, which the longest user name, "
-            "one item and the mask take"
+            f"{lengths.key}: found {most}, expected at least {least}, the positions of the longest "
+            "user identifier, one item and the mask"
         )
     fitting, cut = cut_histories(examples, lengths.items, most - framed)
     n_tokens = np.maximum(framed + history_tokens(fitting, lengths.items), 1)
@@ -67,10 +71,10 @@ def fit_histories(examples: Examples, lengths: InputLengths, most: int) -> Fitte
 
 
 def longest_input(examples: Examples, lengths: InputLengths) -> int:
-    """The encoder positions of the longest example, cut to fit, or of any history of one item.
+    """Return the positions of the longest example after cutting, at least those of one item.
 
     Raises:
-        InputError: the encoder's positions cannot hold a user and one item.
+        InputError: the encoder has too few positions for a user and one item.
     """
     fitted = fit_histories(examples, lengths, lengths.most)
     return max(int(fitted.n_tokens.max()), fitted.least)
@@ -84,20 +88,20 @@ def plan_batches(
     label: str,
     most: int = 0,
 ) -> BatchPlan:
-    """Cut histories to fit the encoder, and group them into batches by length.
+    """Cut histories to fit the encoder, and group the examples into batches by length.
 
-    See `fit_histories`. What was cut, and the padding, is logged under `label`.
+    The number of dropped items and the share of padding are logged.
 
     Args:
         examples: histories and targets.
-        lengths: the encoder positions that they take.
-        batch_size: examples a batch.
+        lengths: the encoder positions of users and items.
+        batch_size: the examples of a batch.
         buckets: the most padded lengths.
-        label: for the log.
-        most: positions that may be used; 0: all of the encoder's.
+        label: the label of the log lines.
+        most: the positions to use; 0: all of the encoder's.
 
     Raises:
-        InputError: the encoder's positions cannot hold a user and one item.
+        InputError: the encoder has too few positions for a user and one item.
     """
     most = most or lengths.most
     fitted = fit_histories(examples, lengths, most)
@@ -114,7 +118,7 @@ def plan_batches(
     )
     if fitted.cut.items:
         log.info(
-            "%s: %d items cut from the oldest end of %d histories to fit %d tokens",
+            "%s: dropped %d items from the oldest end of %d histories to fit %d tokens",
             label,
             fitted.cut.items,
             fitted.cut.histories,
