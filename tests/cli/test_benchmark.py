@@ -10,5 +10,5 @@ def test_a_part_that_logs_returns_its_measurements(capsys: pytest.CaptureFixture
     """The process of a part prints log lines and measurements on the same standard output."""
     assert main(["benchmark", "scale", "--part=step", "--users=1000", "--items=1000"]) == 0
     printed = capsys.readouterr().out
-    assert "bytes that stay on a device" in printed
+    assert "permanent bytes on a device" in printed
     assert "seconds to compile" in printed
