@@ -5,7 +5,7 @@ checkpoints, metrics, rankings and report.html.
 
 Every key of the config is a flag, such as --config.finetune.epochs=5. The keys of all model
 families are described in genrec_jax/models/run_config.py, those of one family in
-genrec_jax/models/FAMILY/config.py. A file of configs/ that is not in the working folder is taken
+config.py of genrec_jax/models/FAMILY. A file of configs/ that is not in the working folder is taken
 from the installed package.
 
 To train on several hosts, run the same command on each of them, with --workdir on a shared disk.
