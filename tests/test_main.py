@@ -491,7 +491,7 @@ def test_wrong_checkpoints_and_tokenizers(
     (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(alphabet)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     line = fails(capsys, CONFIG, workdir, f"--config.model.pretrained={folder}")
-    assert f"config.model: other values than those of the checkpoint {folder}: " in line
+    assert f"config.model: found values that contradict the checkpoint {folder}: " in line
     assert "d_model: found 64, expected 32" in line
 
     def no_hub(*_: object, **__: object) -> None:
