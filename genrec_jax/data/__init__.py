@@ -1,1 +1,1 @@
-"""A log or a dataset → user sequences → batches of integers, all on the host."""
+"""Data on the host: a log or a dataset → user sequences → batches of integers."""

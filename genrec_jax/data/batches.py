@@ -1,4 +1,4 @@
-"""Examples → batches of integers, bucketed by length and padded to few shapes.
+"""Batches of integers from examples, bucketed by length and padded to few static shapes.
 
 A batch has users [B], histories [B, H] (item rows, most recent last, padded with -1) and targets
 [B]; tokens are looked up on the device. Examples are grouped by their number of encoder tokens, so
@@ -16,7 +16,7 @@ from jaxtyping import Int
 
 from genrec_jax.data.sequences import Examples
 
-Rows = Int[np.ndarray, " _"]  # rows of examples
+Rows = Int[np.ndarray, " _"]  # row numbers of Examples
 ALIGNMENT = 8  # padded lengths are multiples of this
 
 
@@ -37,28 +37,28 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class CutReport:
-    """The number of items dropped to fit the encoder's positions."""
+    """The number of items that were dropped because the encoder has too few positions."""
 
     items: int  # dropped items
-    histories: int  # histories with dropped items
+    histories: int  # histories that lost items
 
 
 def cut_histories(
-    examples: Examples, item_tokens: Int[np.ndarray, " N"], room: Int[np.ndarray, " n"]
+    examples: Examples, item_tokens: Int[np.ndarray, " N"], max_tokens: Int[np.ndarray, " n"]
 ) -> tuple[Examples, CutReport]:
-    """Drop the oldest items of each history until its tokens fit into `room`.
+    """Drop the oldest items of each history until it has at most `max_tokens` tokens.
 
     Args:
-        examples: n histories.
-        item_tokens: the number of tokens of every item.
-        room: the tokens that are available for each history.
+        examples: n examples.
+        item_tokens: the number of tokens of every item of the catalogue.
+        max_tokens: the maximum number of item tokens of each history.
 
     Returns:
-        The examples with shorter histories, and the number of dropped items.
+        The examples with truncated histories, and the number of dropped items.
     """
     before = np.concatenate([[0], np.cumsum(item_tokens[examples.items], dtype=np.int64)])
-    # The first item whose suffix up to the end fits: before[stop] - before[start] <= room.
-    earliest = np.searchsorted(before, before[examples.stops] - room, side="left")
+    # The first item whose suffix up to the end fits: before[stop] - before[start] <= max_tokens.
+    earliest = np.searchsorted(before, before[examples.stops] - max_tokens, side="left")
     starts = np.minimum(np.maximum(examples.starts, earliest), examples.stops)
     dropped = starts - examples.starts
     report = CutReport(items=int(dropped.sum()), histories=int((dropped > 0).sum()))
@@ -67,7 +67,12 @@ def cut_histories(
 
 
 def history_tokens(examples: Examples, item_tokens: Int[np.ndarray, " N"]) -> Int[np.ndarray, " n"]:
-    """Return the number of item tokens of each history."""
+    """Return the number of item tokens of each history.
+
+    Args:
+        examples: n examples.
+        item_tokens: the number of tokens of every item of the catalogue.
+    """
     before = np.concatenate([[0], np.cumsum(item_tokens[examples.items], dtype=np.int64)])
     return before[examples.stops] - before[examples.starts]
 
@@ -76,10 +81,18 @@ def choose_widths(n_tokens: Int[np.ndarray, " n"], buckets: int) -> list[int]:
     """Choose at most `buckets` padded lengths that minimise the padding of these examples.
 
     The solution is exact, by dynamic programming over the multiples of ALIGNMENT: cost[k, j] is the
-    least number of padded tokens for all examples up to edge j with k widths, the last at edge j.
+    smallest number of padded tokens for all examples up to edge j with k widths, the last of which
+    is edge j.
+
+    Args:
+        n_tokens: the number of encoder tokens of each example.
+        buckets: the maximum number of widths.
+
+    Returns:
+        The widths in ascending order; the last one fits the longest example.
     """
     edges = np.arange(1, -(-int(n_tokens.max()) // ALIGNMENT) + 1) * ALIGNMENT
-    below = np.searchsorted(np.sort(n_tokens), edges, side="right")  # examples no longer than edge
+    below = np.searchsorted(np.sort(n_tokens), edges, side="right")  # examples up to each edge
     counts = np.concatenate([[0], below])
     cost = np.where(np.arange(len(edges) + 1) == 0, 0.0, np.inf)
     choices = []
@@ -99,7 +112,7 @@ def choose_widths(n_tokens: Int[np.ndarray, " n"], buckets: int) -> list[int]:
 
 
 class BatchPlan:
-    """The batches of a split: every example once per epoch, in few shapes.
+    """The batches of a split: every example once per epoch, in few static shapes.
 
     Within a bucket, examples are reshuffled in each epoch (or kept in order, for evaluation).
     Examples that do not fill a batch move to the next larger bucket, so that at most one batch of
@@ -117,11 +130,11 @@ class BatchPlan:
         """Group examples by length.
 
         Args:
-            examples: the examples, with histories cut to fit the encoder.
-            n_tokens: the encoder tokens of each example.
-            batch_size: the examples of a batch.
-            buckets: the most shapes.
-            whole: the same examples with whole histories, if any were cut.
+            examples: the examples, with histories truncated to fit the encoder.
+            n_tokens: the number of encoder tokens of each example.
+            batch_size: the number of examples per batch, B.
+            buckets: the maximum number of static shapes.
+            whole: the same examples with complete histories, if any were truncated.
         """
         self.examples = examples
         self._whole = whole or examples
@@ -143,7 +156,7 @@ class BatchPlan:
 
     @property
     def padding_share(self) -> float:
-        """The share of padding in the encoder tokens of an epoch."""
+        """The share of the encoder positions of an epoch that are padding, from 0 to 1."""
         groups = self._grouped(self._members)
         padded = sum(self.batch_size * self.buckets[b].n_tokens for b, _ in groups)
         return 1.0 - int(self.n_tokens.sum()) / padded
@@ -156,7 +169,15 @@ class BatchPlan:
         return [(self.buckets[groups[i][0]], groups[i][1]) for i in order]
 
     def in_order(self, start: int = 0, stop: int | None = None) -> list[tuple[Bucket, Rows]]:
-        """Return the batches of examples `start` … `stop - 1`, shortest histories first."""
+        """Return the batches of examples `start` … `stop - 1`, bucket by bucket, shortest first.
+
+        Args:
+            start: the first example.
+            stop: the example after the last one; None: all examples.
+
+        Returns:
+            (shape, rows of the examples) of each batch.
+        """
         stop = len(self.examples) if stop is None else stop
         inside = [
             members[np.searchsorted(members, start) : np.searchsorted(members, stop)]
@@ -165,7 +186,13 @@ class BatchPlan:
         return [(self.buckets[b], rows) for b, rows in self._grouped(inside)]
 
     def training_batches(self, seed: int, start: int, stop: int) -> Iterator[tuple[Bucket, Batch]]:
-        """Yield batches `start` … `stop - 1` of the endless sequence of epochs."""
+        """Yield batches `start` … `stop - 1` of the endless sequence of shuffled epochs.
+
+        Args:
+            seed: seed of the shuffling.
+            start: the first batch, counted from the start of epoch 0.
+            stop: the batch after the last one.
+        """
         for epoch in range(start // self.steps_per_epoch, -(-stop // self.steps_per_epoch)):
             first = epoch * self.steps_per_epoch
             for step, (bucket, rows) in enumerate(self.epoch(seed, epoch), start=first):
@@ -173,7 +200,7 @@ class BatchPlan:
                     yield bucket, self.pad(bucket, rows)
 
     def pad(self, bucket: Bucket, rows: Rows) -> Batch:
-        """Return the batch of m <= B examples, padded to the bucket's shape."""
+        """Return m <= B examples as a batch, padded to the bucket's shape."""
         examples = self.examples.take(rows)
         missing = self.batch_size - len(rows)
         return Batch(
@@ -183,11 +210,17 @@ class BatchPlan:
         )
 
     def whole_histories(self, bucket: Bucket, rows: Rows) -> Int[np.ndarray, "B W"]:
-        """Return whole histories [B, W], padded with -1; W depends on the bucket."""
+        """Return complete histories as item rows [B, W], padded with -1; W depends on the bucket.
+
+        They include the items that were dropped to fit the encoder.
+        """
         return _padded(self._whole.take(rows), self._whole_widths[bucket], self.batch_size)
 
     def _grouped(self, members: list[Rows]) -> list[tuple[int, Rows]]:
-        """Cut the rows of each bucket into batches, in their order."""
+        """Split the rows of each bucket into (bucket, rows of one batch), in their order.
+
+        Rows that do not fill a batch move to the next bucket.
+        """
         groups = []
         left = np.empty(0, dtype=np.int64)
         for b, in_bucket in enumerate(members):

@@ -1,4 +1,4 @@
-"""The named datasets: found locally or downloaded, and verified."""
+"""Load the named datasets from a local folder or a download, and verify their checksums."""
 
 import hashlib
 import json
@@ -16,22 +16,26 @@ from genrec_jax.data.sequences import UserSequences, read_sequence_file
 
 @dataclass(frozen=True)
 class Asset:
-    """A file of `third_party/assets.toml`: its address, size, checksum and licence."""
+    """A downloadable file that `third_party/assets.toml` describes."""
 
-    file: str
+    file: str  # name of the file
     url: str
-    bytes: int
-    sha256: str
+    bytes: int  # size of the file
+    sha256: str  # in hexadecimal digits
     licence: str
 
 
 def named_datasets() -> dict[str, Asset]:
-    """Return the downloadable datasets by their names in a config."""
+    """Return the downloadable datasets by their name in `config.data.name`."""
     return {name: Asset(**row) for name, row in read_assets()["datasets"].items()}
 
 
 def load_named(name: str, folder: str = "") -> UserSequences:
     """Load Beauty, Sports or Yelp from `folder`, GENREC_DATA_DIR or the cache, or download it.
+
+    Args:
+        name: beauty, sports or yelp.
+        folder: the folder of the file (`config.data.dir`); "": GENREC_DATA_DIR or the cache.
 
     Raises:
         InputError: the file is missing from `folder`, cannot be downloaded, or differs from the
@@ -47,10 +51,15 @@ def load_named(name: str, folder: str = "") -> UserSequences:
 def named_attributes(name: str, folder: str = "") -> dict[int, list[str]]:
     """Read each item's attributes (numbered categories and brands), if their file is available.
 
-    The file is expected beside the dataset's in `folder` or GENREC_DATA_DIR.
+    Args:
+        name: the name of the dataset.
+        folder: the folder of the dataset's file and of the attribute file; "": GENREC_DATA_DIR.
 
     Returns:
-        Item id → attributes; empty without the file.
+        Item id → attributes; empty if the file does not exist.
+
+    Raises:
+        InputError: the file cannot be read.
     """
     folder = folder or os.environ.get("GENREC_DATA_DIR", "")
     asset = named_datasets().get(name)
@@ -59,7 +68,7 @@ def named_attributes(name: str, folder: str = "") -> dict[int, list[str]]:
     path = Path(folder) / f"{Path(asset.file).stem}_item2attributes.json"
     try:
         content = json.loads(path.read_text())
-        return {int(item): [f"a{one}" for one in values] for item, values in content.items()}
+        return {int(item): [f"a{value}" for value in values] for item, values in content.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -67,10 +76,13 @@ def named_attributes(name: str, folder: str = "") -> dict[int, list[str]]:
 
 
 def _local_file(asset: Asset, folder: str) -> Path | None:
+    """Return the file in `folder` or GENREC_DATA_DIR; None if it has to be downloaded."""
     if folder:
         path = Path(folder) / asset.file
         if not path.is_file():
-            raise InputError(f"config.data.dir: found no {asset.file} in {folder}, expected it")
+            raise InputError(
+                f"config.data.dir: found no {asset.file} in {folder}, expected the file"
+            )
         return path
     environment = os.environ.get("GENREC_DATA_DIR")
     if environment and (path := Path(environment) / asset.file).is_file():
@@ -79,6 +91,7 @@ def _local_file(asset: Asset, folder: str) -> Path | None:
 
 
 def _check(path: Path, asset: Asset) -> None:
+    """Check the sha256 of a dataset's file."""
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != asset.sha256:
@@ -90,7 +103,7 @@ def _check(path: Path, asset: Asset) -> None:
 
 
 def _download(asset: Asset) -> Path:
-    """Download a file to the cache; it receives its name only when complete and verified."""
+    """Download a file to the cache; it gets its final name only when complete and verified."""
     import pooch  # imported here, since few runs download anything
 
     folder = cache_dir()

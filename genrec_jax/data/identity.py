@@ -13,7 +13,7 @@ import numpy as np
 from genrec_jax.data.prepared import LogMetadata
 from genrec_jax.data.sequences import UserSequences
 
-CHUNK = 1 << 22  # numbers that are hashed at a time
+CHUNK = 1 << 22  # integers that are hashed at a time
 
 
 @dataclass(frozen=True)
@@ -25,25 +25,25 @@ class DatasetId:
 
 
 def identify(sequences: UserSequences, metadata: LogMetadata | None) -> DatasetId:
-    """Hash the sequences and, for a prepared log, the log's own ids.
+    """Identify a dataset by a hash of its sequences and, for a prepared log, the log's own ids.
 
     Args:
         sequences: the whole dataset, before `config.data.drop_last` shortens it.
-        metadata: the log's own ids; None for datasets with numbers alone.
+        metadata: the log's own ids; None for a dataset with only numbers.
     """
     digest = hash_sequences(sequences)
     if metadata is not None:
-        whole = hashlib.sha256(digest.encode())
+        combined = hashlib.sha256(digest.encode())
         for ids in (metadata.user_ids, metadata.item_ids):
-            for one in ids:
-                encoded = one.encode()
-                whole.update(len(encoded).to_bytes(8, "little") + encoded)
-        digest = whole.hexdigest()
+            for log_id in ids:
+                encoded = log_id.encode()
+                combined.update(len(encoded).to_bytes(8, "little") + encoded)
+        digest = combined.hexdigest()
     return DatasetId(sequences.name, digest)
 
 
 def hash_sequences(sequences: UserSequences) -> str:
-    """Return the sha256 of the sequences and of the numbers of their users and items."""
+    """Return the sha256 of the sequences and of the published ids of their users and items."""
     arrays = (sequences.items, sequences.offsets, sequences.user_ids, sequences.item_ids)
     return hash_integers(*arrays)
 
@@ -55,6 +55,6 @@ def hash_integers(*arrays: Any) -> str:
         digest.update(repr(np.shape(array)).encode())
         flat = np.reshape(array, -1)
         for start in range(0, len(flat), CHUNK):
-            piece = np.ascontiguousarray(flat[start : start + CHUNK], np.int64)
-            digest.update(piece.tobytes())
+            chunk = np.ascontiguousarray(flat[start : start + CHUNK], np.int64)
+            digest.update(chunk.tobytes())
     return digest.hexdigest()

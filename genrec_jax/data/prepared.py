@@ -1,4 +1,4 @@
-"""A prepared dataset on disk: a folder of four files, which training reads.
+"""Read and write a prepared dataset: a folder of four files, from which runs are trained.
 
     dataset.json        the record: format, name, the config that made it, counts of every step,
                         sizes, and the sha256 of the three files below
@@ -34,8 +34,8 @@ USERS = "users.parquet"
 ITEMS = "items.parquet"
 TABLES = (SEQUENCES, USERS, ITEMS)
 
-USERS_A_BLOCK = 65_536  # of sequences.parquet, so that no list offset outgrows 32 bits
-HASH_BLOCK = 2**24  # bytes
+USERS_PER_BLOCK = 65_536  # users per row group, so that list offsets fit into 32 bits
+HASH_BLOCK = 2**24  # bytes that are hashed at a time
 
 SEQUENCES_SCHEMA = pa.schema(
     {"user": pa.int32(), "items": pa.list_(pa.int32()), "times": pa.list_(pa.int64())}
@@ -53,14 +53,14 @@ ITEMS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Prepared:
-    """The content of the folder: user row u has items[offsets[u]:offsets[u + 1]], oldest first.
+    """The content to write: user row u has items[offsets[u]:offsets[u + 1]], oldest first.
 
-    `items` are numbers from 1. Ids, titles and attributes are aligned with users 1 … U and items
-    1 … N; titles and attributes may be () if there are none.
+    Ids, titles and attributes are aligned with users 1 … U and items 1 … N. Titles and attributes
+    may be () if there are none.
     """
 
-    items: Int[np.ndarray, " interactions"]
-    times: Int[np.ndarray, " interactions"]
+    items: Int[np.ndarray, " interactions"]  # item numbers from 1
+    times: Int[np.ndarray, " interactions"]  # Unix seconds
     offsets: Int[np.ndarray, " users_plus_1"]
     user_ids: Sequence[str]
     item_ids: Sequence[str]
@@ -84,7 +84,7 @@ class LogMetadata:
 
 
 def is_prepared(folder: Path) -> bool:
-    """Return whether a folder is a prepared dataset."""
+    """Return whether a folder has the record of a prepared dataset."""
     return (folder / RECORD).is_file()
 
 
@@ -96,8 +96,8 @@ def write_prepared(
     Args:
         folder: the folder, which must exist.
         name: the dataset's name.
-        prepared: its content.
-        record: more content of dataset.json (the config, the counts), as JSON values.
+        prepared: the sequences, ids, titles and attributes.
+        record: additional entries of dataset.json (the config, the counts), as JSON values.
     """
     _write_sequences(folder / SEQUENCES, prepared)
     n_users, n_items = len(prepared.user_ids), len(prepared.item_ids)
@@ -110,7 +110,7 @@ def write_prepared(
         "attributes": prepared.attributes or [None] * n_items,
     }
     _write_table(folder / ITEMS, pa.table(items, ITEMS_SCHEMA))
-    whole = {
+    content = {
         "format_version": FORMAT_VERSION,
         "name": name,
         "users": n_users,
@@ -119,16 +119,16 @@ def write_prepared(
         **(record or {}),
         "files": {file: _fingerprint(folder / file) for file in TABLES},
     }
-    text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     (folder / RECORD).write_text(text, encoding="utf-8")
 
 
 def _write_sequences(path: Path, prepared: Prepared) -> None:
-    """Write sequences.parquet in blocks of users, to bound the memory beside the arrays."""
+    """Write sequences.parquet in blocks of users, to bound the memory for copies of the arrays."""
     n_users = len(prepared.user_ids)
     with pq.ParquetWriter(path, SEQUENCES_SCHEMA, compression="zstd") as writer:
-        for start in range(0, n_users, USERS_A_BLOCK):
-            bounds = prepared.offsets[start : start + USERS_A_BLOCK + 1]
+        for start in range(0, n_users, USERS_PER_BLOCK):
+            bounds = prepared.offsets[start : start + USERS_PER_BLOCK + 1]
             block = slice(int(bounds[0]), int(bounds[-1]))
             offsets = pa.array(bounds - bounds[0], pa.int32())
             columns = [
@@ -140,10 +140,11 @@ def _write_sequences(path: Path, prepared: Prepared) -> None:
 
 
 def _write_table(path: Path, table: pa.Table) -> None:
-    pq.write_table(table, path, compression="zstd", row_group_size=USERS_A_BLOCK)
+    pq.write_table(table, path, compression="zstd", row_group_size=USERS_PER_BLOCK)
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
+    """Return the size and the sha256 of a file."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while block := file.read(HASH_BLOCK):
@@ -165,7 +166,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         expected = {file: files[file] for file in TABLES}
         sizes = [record[key] for key in ("users", "items", "interactions")]
         if not all(type(size) is int for size in sizes) or type(record["name"]) is not str:
-            raise TypeError("its counts or its name have another type")
+            raise TypeError("users, items, interactions: expected integers, name: a string")
     except FileNotFoundError:
         raise InputError(f"{folder}: found no {RECORD}, expected a prepared dataset") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -193,8 +194,8 @@ def read_prepared(folder: Path) -> UserSequences:
     """Read the sequences of a prepared folder, with `user_ids` 1 … U and `item_ids` 1 … N.
 
     Raises:
-        InputError: a file is missing, was changed, has another format, or does not have the sizes
-            that dataset.json states.
+        InputError: a file is missing, was changed, has another format, or has other sizes than
+            dataset.json states.
     """
     record = read_record(folder)
     n_users, n_items, n = record["users"], record["items"], record["interactions"]
@@ -204,10 +205,10 @@ def read_prepared(folder: Path) -> UserSequences:
     users_done = items_done = 0
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(USERS_A_BLOCK, columns=["items"]):
-                lists = batch.column(0)
-                counts = lists.value_lengths().to_numpy(zero_copy_only=False)
-                values = lists.flatten().to_numpy(zero_copy_only=False)
+            for batch in file.iter_batches(USERS_PER_BLOCK, columns=["items"]):
+                sequences = batch.column(0)
+                counts = sequences.value_lengths().to_numpy(zero_copy_only=False)
+                values = sequences.flatten().to_numpy(zero_copy_only=False)
                 lengths[users_done : users_done + len(counts)] = counts
                 items[items_done : items_done + len(values)] = values
                 users_done, items_done = users_done + len(counts), items_done + len(values)
@@ -217,7 +218,7 @@ def read_prepared(folder: Path) -> UserSequences:
     if not fits or n_users == 0 or lengths.min() < SHORTEST_SEQUENCE:
         raise InputError(
             f"{path}: found {users_done} users with {items_done} interactions, expected {n_users} "
-            f"with {n}, and at least {SHORTEST_SEQUENCE} per user"
+            f"users with {n} interactions and at least {SHORTEST_SEQUENCE} per user"
         )
     if items.min() < 1 or items.max() > n_items:
         raise InputError(
@@ -237,7 +238,8 @@ def read_log_metadata(folder: Path) -> LogMetadata:
     """Read the log's own ids, and the titles and attributes of the items.
 
     Raises:
-        InputError: a file is missing, was changed, has another format, or other columns or sizes.
+        InputError: a file is missing, was changed, or has another format, other columns or another
+            number of rows.
     """
     record = read_record(folder)
     try:

@@ -1,16 +1,17 @@
 """User sequences as ragged arrays, and the leave-one-out splits of the paper (section 6).
 
 Users and items are *rows*: users 0 … U-1 in the order of the file, items 0 … N-1 in the order of
-their published ids. The ids in the file are stored beside them (`user_ids`, `item_ids`).
+their published ids. `user_ids` and `item_ids` map rows to the published ids.
 
-The last two items of a sequence t_1 … t_n are the validation item and the test item:
+In a leave-one-out split, the last item of every sequence t_1 … t_n is the test item, the item
+before it the validation item, and all earlier items are training items:
 
-    t_1 … t_{n-3}   t_{n-2}          t_{n-1}             t_n
-    training part …………………          validation item     test item
+    t_1 … t_{n-2}     t_{n-1}             t_n
+    training items    validation item     test item
 
-Pretraining uses the training part. Every other split predicts one next item, and is identified by
-`n_excluded`, the number of items after its target: 0 for test, 1 for validation, and 2 (or, as the
-paper's text also allows, 1) for finetuning.
+Pretraining uses the training items. Every other split predicts a next item, the target, from all
+items before it. The split is identified by `n_excluded`, the number of items after the user's last
+target: 0 for test, 1 for validation, and 2 (or, as the paper's text also allows, 1) for finetuning.
 """
 
 from collections.abc import Sequence
@@ -22,13 +23,14 @@ from jaxtyping import Int
 
 from genrec_jax.core.errors import InputError
 
+# n_excluded of each split, the number of items after its targets.
 TEST_EXCLUDES = 0
 VALIDATION_EXCLUDES = 1
 PRETRAINING_EXCLUDES = 2
 LARGEST_ID = 2**31 - 1
-MOST_DIGITS = 10  # digits of an id
-SAMPLE_SEED = 0  # seed of samples of users
-SHORTEST_SEQUENCE = 3  # one item of training, one of validation, one of test
+MOST_DIGITS = 10  # digits of the largest id
+SAMPLE_SEED = 0  # seed of user samples
+SHORTEST_SEQUENCE = 3  # a training item, the validation item and the test item
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,15 @@ class UserSequences:
 class Examples:
     """Predictions: the history items[starts:stops] of a user, and the item to predict.
 
-    `items` is the flat array of the sequences, which all examples share. A target is -1 if it is
-    not
-    known: pretraining masks an item of the history, and serving has no target.
+    A target is -1 if it is unknown: pretraining masks an item of the history, and serving has no
+    target.
     """
 
-    items: Int[np.ndarray, " interactions"]
-    users: Int[np.ndarray, " n"]
-    starts: Int[np.ndarray, " n"]
-    stops: Int[np.ndarray, " n"]
-    targets: Int[np.ndarray, " n"]
+    items: Int[np.ndarray, " interactions"]  # item rows of all sequences, shared by all examples
+    users: Int[np.ndarray, " n"]  # user rows
+    starts: Int[np.ndarray, " n"]  # index in `items` of the first item of the history
+    stops: Int[np.ndarray, " n"]  # index in `items` after the last item of the history
+    targets: Int[np.ndarray, " n"]  # item rows
 
     def __len__(self) -> int:
         return len(self.users)
@@ -91,7 +92,7 @@ class Examples:
 
 
 def pretraining_examples(sequences: UserSequences) -> Examples:
-    """Return the training part of every user: all but the last two items (Figure 2)."""
+    """Return the training items of every user as histories, without targets (Figure 2)."""
     return Examples(
         items=sequences.items,
         users=np.arange(sequences.n_users),
@@ -102,7 +103,14 @@ def pretraining_examples(sequences: UserSequences) -> Examples:
 
 
 def next_item_examples(sequences: UserSequences, n_excluded: int) -> Examples:
-    """Predict each user's last item before the excluded ones from all items before it."""
+    """Return one example per user: the last item before the excluded ones is the target.
+
+    The history has all items before the target.
+
+    Args:
+        sequences: the dataset.
+        n_excluded: the number of items after the target, such as TEST_EXCLUDES.
+    """
     stops = sequences.offsets[1:] - n_excluded - 1
     return Examples(
         items=sequences.items,
@@ -114,9 +122,13 @@ def next_item_examples(sequences: UserSequences, n_excluded: int) -> Examples:
 
 
 def prefix_examples(sequences: UserSequences, n_excluded: int) -> Examples:
-    """Predict every item but the first and the excluded ones from all items before it.
+    """Return an example per prefix: every item but the first and the excluded ones is a target.
 
-    The examples of a user are consecutive.
+    The history has all items before the target. The examples of a user are consecutive.
+
+    Args:
+        sequences: the dataset.
+        n_excluded: the number of items after each user's last target.
     """
     counts = sequences.lengths - n_excluded - 1
     users = np.repeat(np.arange(sequences.n_users), counts)
@@ -133,7 +145,9 @@ def prefix_examples(sequences: UserSequences, n_excluded: int) -> Examples:
 
 
 def without_last(sequences: UserSequences, n: int) -> UserSequences:
-    """Remove the last n items of every user, which shifts all splits by n; the catalogue stays.
+    """Shift all splits by n: remove the last n items of every user, but none of the catalogue.
+
+    With n = 1, for example, the validation item of the dataset becomes the test item.
 
     Raises:
         InputError: a user would have fewer than SHORTEST_SEQUENCE items.
@@ -158,7 +172,12 @@ def without_last(sequences: UserSequences, n: int) -> UserSequences:
 
 
 def repeats(sequences: UserSequences, n_excluded: int) -> int:
-    """Count interactions that repeat an item of the user, without the last `n_excluded` of each."""
+    """Count the interactions with an item that the user has interacted with before.
+
+    Args:
+        sequences: the dataset.
+        n_excluded: the number of items at the end of each sequence that are not counted.
+    """
     users = np.repeat(np.arange(sequences.n_users), sequences.lengths)
     stops = np.repeat(sequences.offsets[1:] - n_excluded, sequences.lengths)
     counted = np.arange(len(users)) < stops
@@ -167,7 +186,7 @@ def repeats(sequences: UserSequences, n_excluded: int) -> int:
 
 
 def whole_histories(sequences: UserSequences) -> Examples:
-    """Return the whole sequence of every user as history, to recommend later items."""
+    """Return the whole sequence of every user as history, to recommend the items that follow it."""
     return Examples(
         items=sequences.items,
         users=np.arange(sequences.n_users),
@@ -178,14 +197,20 @@ def whole_histories(sequences: UserSequences) -> Examples:
 
 
 def sample_users(examples: Examples, users: int) -> Examples:
-    """Return a seeded sample of `users` examples in order; all if `users` is 0 or too large."""
+    """Return a random sample of examples in their order.
+
+    Args:
+        examples: examples of different users.
+        users: the size of the sample; 0, or more than there are: all examples.
+    """
     return examples if users == 0 else examples.take(sample_rows(len(examples), users))
 
 
 def sample_rows(n: int, users: int) -> Int[np.ndarray, " m"]:
     """Return the sorted rows of a sample of `users` out of n examples, without replacement.
 
-    The sample does not depend on the run's seed, so that all seeds are tested on the same users.
+    The sample does not depend on the run's seed, so that runs of all seeds are evaluated on the
+    same users.
     """
     if users >= n:
         return np.arange(n)
@@ -202,7 +227,9 @@ def from_sequences(
     """
     lengths = np.array([len(sequence) for sequence in sequences])
     if lengths.min() < SHORTEST_SEQUENCE:
-        raise ValueError(f"a sequence of {lengths.min()} items, expected {SHORTEST_SEQUENCE}")
+        raise ValueError(
+            f"found a sequence of {lengths.min()} items, expected at least {SHORTEST_SEQUENCE}"
+        )
     flat = np.fromiter(
         (item for sequence in sequences for item in sequence), dtype=np.int64, count=lengths.sum()
     )
@@ -221,7 +248,7 @@ def read_id_lines(path: Path, what: str) -> list[tuple[int, list[int]]]:
 
     Args:
         path: the file.
-        what: a phrase for the kind of file, for messages.
+        what: the kind of file, for error messages, such as "a sequence file".
 
     Raises:
         InputError: the file cannot be read or is empty, or a line is empty or contains something
@@ -239,8 +266,8 @@ def read_id_lines(path: Path, what: str) -> list[tuple[int, list[int]]]:
                 f"{path}, line {number}: found an empty line, expected 'user item item …'"
             )
         for word in words:
-            digits = word.isascii() and word.isdigit() and len(word) <= MOST_DIGITS
-            if not (digits and 0 < int(word) <= LARGEST_ID):
+            is_number = word.isascii() and word.isdigit() and len(word) <= MOST_DIGITS
+            if not (is_number and 0 < int(word) <= LARGEST_ID):
                 raise InputError(
                     f"{path}, line {number}: found {word[:40]!r}, expected a whole number from 1 "
                     f"to {LARGEST_ID}"
@@ -258,24 +285,24 @@ def read_sequence_file(path: Path, name: str) -> UserSequences:
         InputError: the file cannot be read, a line contains something other than positive whole
             numbers, or a user has fewer than three items or occurs twice.
     """
-    return _read_flawless(path, name) or _read_line_by_line(path, name)
+    return _read_in_bulk(path, name) or _read_line_by_line(path, name)
 
 
-def _read_flawless(path: Path, name: str) -> UserSequences | None:
-    """Read a file in bulk; return None if it has any fault."""
+def _read_in_bulk(path: Path, name: str) -> UserSequences | None:
+    """Read a file in one step; return None if it has any fault."""
     try:
         text = path.read_bytes().replace(b"\r\n", b"\n")
     except OSError:
         return None
     if not text or text.translate(None, b"0123456789 \t\n"):
         return None
-    letters = np.frombuffer(text, dtype=np.uint8)
-    is_digit = np.concatenate([[False], letters >= ord("0"), [False]])
+    characters = np.frombuffer(text, dtype=np.uint8)
+    is_digit = np.concatenate([[False], characters >= ord("0"), [False]])
     edges = np.flatnonzero(is_digit[1:] != is_digit[:-1])  # alternating starts and ends of words
     starts, ends = edges[::2], edges[1::2]
-    line_ends = np.flatnonzero(letters == ord("\n"))
-    if letters[-1] != ord("\n"):
-        line_ends = np.append(line_ends, len(letters))
+    line_ends = np.flatnonzero(characters == ord("\n"))
+    if characters[-1] != ord("\n"):
+        line_ends = np.append(line_ends, len(characters))
     last = np.searchsorted(starts, line_ends)
     lengths = np.diff(last, prepend=0) - 1  # items of each line
     if lengths.min() < SHORTEST_SEQUENCE or (ends - starts).max() > MOST_DIGITS:

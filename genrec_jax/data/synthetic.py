@@ -17,14 +17,14 @@ from genrec_jax.data.sequences import Examples, UserSequences
 
 @dataclass(frozen=True)
 class SyntheticSpec:
-    """The parameters of the dataset."""
+    """The parameters of a synthetic dataset."""
 
-    users: int = 10000
-    items: int = 100
-    successors: int = 5  # of each item
+    users: int = 10000  # number of users
+    items: int = 100  # number of items
+    successors: int = 5  # number of likely next items of each item
     noise: float = 0.1  # probability of a random next item
-    shortest: int = 4  # lengths are uniform between these two
-    longest: int = 12
+    shortest: int = 4  # shortest sequence; lengths are uniform from `shortest` to `longest`
+    longest: int = 12  # longest sequence
     seed: int = 0
 
 
@@ -40,7 +40,7 @@ def transition_matrix(spec: SyntheticSpec) -> Float[np.ndarray, "N N"]:
 
 
 def synthetic_sequences(spec: SyntheticSpec) -> UserSequences:
-    """Draw seeded walks over `transition_matrix(spec)`."""
+    """Generate a dataset of random walks over `transition_matrix(spec)`, one per user."""
     rng = np.random.default_rng([spec.seed, 1])
     cumulative = np.cumsum(transition_matrix(spec), axis=1)
     lengths = rng.integers(spec.shortest, spec.longest + 1, spec.users)
@@ -62,11 +62,17 @@ def synthetic_sequences(spec: SyntheticSpec) -> UserSequences:
 def oracle_rankings(
     spec: SyntheticSpec, examples: Examples, top_k: int, exclude_history: bool = False
 ) -> Int[np.ndarray, "n top_k"]:
-    """Return the most probable next items of each example, best first.
+    """Rank the next items of each example by their true probability, best first.
 
-    No ranking has better expected metrics. With `exclude_history`, items of the history are
-    excluded and the rankings are padded with -1; no ranking under that rule has better expected
-    metrics.
+    No ranking has better expected metrics. With `exclude_history`, no ranking without the items of
+    the history has better expected metrics.
+
+    Args:
+        spec: the parameters of the dataset.
+        examples: n examples of the dataset.
+        top_k: the number of items per ranking.
+        exclude_history: whether items of the history are excluded. Rankings with fewer than `top_k`
+            items are padded with -1.
     """
     order = np.argsort(-transition_matrix(spec), axis=1, kind="stable").astype(np.int32)
     last = examples.items[examples.stops - 1]

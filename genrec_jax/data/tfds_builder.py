@@ -1,4 +1,4 @@
-"""Prepared datasets and the three named ones as tensorflow-datasets, without TensorFlow.
+"""Build tensorflow-datasets from prepared and named datasets, without TensorFlow.
 
     import genrec_jax.data.tfds_builder  # registers `genrec` with the library
     builder = tfds.builder("genrec/beauty", file_format="array_record")
@@ -9,11 +9,11 @@ and for a folder that `python -m genrec_jax prepare` wrote:
 
     builder = tfds.builder("genrec", config=prepared_config(folder), file_format="array_record")
 
-`python -m genrec_jax to-tfds` does the same as a command; tfds_reader.py reads the result in bulk.
+The command `python -m genrec_jax to-tfds` writes either. tfds_reader.py reads the result in bulk.
 
 A row of the split `users` is a user: number, the log's id, items (numbers, oldest first), times. A
 row of the split `items` is an item: number, the log's id, title, attributes. Missing values are
-empty; named datasets have only numbers, without ids and times. Rows are in the order of their
+empty: named datasets have no ids, times, titles or attributes. Rows are in the order of their
 numbers, 1 … U and 1 … N.
 """
 
@@ -55,12 +55,12 @@ the last item of a sequence is the test item and the one before it the validatio
 
 @dataclasses.dataclass(eq=False)
 class GenrecConfig(tfds.core.BuilderConfig):
-    """The config of one dataset.
+    """The library's config of one dataset of the builder `genrec`.
 
     Attributes:
         folder: a folder that `python -m genrec_jax prepare` wrote; "": the named dataset with the
             config's name.
-        beam: whether Apache Beam makes the rows, in blocks of 65,536 users or items.
+        beam: whether Apache Beam generates the rows, in blocks of 65,536 users or items.
     """
 
     folder: str = ""
@@ -70,7 +70,11 @@ class GenrecConfig(tfds.core.BuilderConfig):
 def prepared_config(folder: str | Path, beam: bool = False) -> GenrecConfig:
     """Return the config of a prepared folder, named after the dataset and its checksum.
 
-    Different preparations of a log are therefore different datasets to the library.
+    The library therefore treats different preparations of a log as different datasets.
+
+    Args:
+        folder: the prepared folder.
+        beam: whether Apache Beam generates the rows.
 
     Raises:
         InputError: the folder is not a prepared dataset, or is damaged.
@@ -87,7 +91,7 @@ def prepared_config(folder: str | Path, beam: bool = False) -> GenrecConfig:
 
 
 class Genrec(tfds.core.GeneratorBasedBuilder):
-    """User sequences, with a row per user, and their items, with a row per item."""
+    """The builder `genrec`: the split `users` has a row per user, `items` a row per item."""
 
     VERSION = tfds.core.Version(RELEASE)
     RELEASE_NOTES = {RELEASE: "First version."}  # noqa: RUF012, as the library expects
@@ -121,7 +125,7 @@ class Genrec(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in SPLITS}
 
     def _generate_examples(self, split: str) -> Any:
-        """Return (row, example) pairs, or with Beam a transform that makes them."""
+        """Return (row index, row) pairs or, with Beam, a transform that generates them."""
         config = self._config
         if not config.folder:
             return _named_rows(load_named(config.name), split)
@@ -135,7 +139,10 @@ class Genrec(tfds.core.GeneratorBasedBuilder):
 
 
 def _features() -> dict[str, Any]:
-    """Return the features; tensors instead of sequences, which are decoded value by value."""
+    """Return the features of a row.
+
+    Numbers are tensors, since the library decodes a `Sequence` feature value by value.
+    """
     feature = tfds.features
     text = feature.Text
     return {
@@ -161,11 +168,11 @@ EMPTY: dict[str, Any] = {
 }
 
 
-# ------------------------------------------------------------------------------- rows to write
+# ------------------------------------------------------------------------------- generated rows
 
 
 def _named_rows(sequences: UserSequences, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the rows of a named dataset, with the numbers of its file (1 … U and 1 … N)."""
+    """Yield (row index, row) of a named dataset, with the numbers of its file (1 … U, 1 … N)."""
     if split == "items":
         for row, number in enumerate(sequences.item_ids.tolist()):
             yield row, EMPTY | {"number": number}
@@ -181,7 +188,7 @@ def _blocks(folder: str, split: str) -> int:
 
 
 def _rows_of_block(folder: str, split: str, block: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the rows of one row group; the two files of users have the same users per group."""
+    """Yield (row index, row) of a row group; both files of users have the same users per group."""
     if split == "items":
         for line in pq.ParquetFile(Path(folder) / ITEMS).read_row_group(block).to_pylist():
             yield (
@@ -204,15 +211,17 @@ def _rows_of_block(folder: str, split: str, block: int) -> Iterator[tuple[int, d
         sequences["items"],
         sequences["times"],
     )
-    for number, same, one, items, times in zip(*columns, strict=True):
-        if number != same:
-            raise InputError(f"{folder}: found different row groups in {SEQUENCES} and {USERS}")
+    for number, number_in_users, log_id, items, times in zip(*columns, strict=True):
+        if number != number_in_users:
+            raise InputError(
+                f"{folder}: found different users in {SEQUENCES} and {USERS}, expected the same"
+            )
         yield (
             number.as_py() - 1,
             EMPTY
             | {
                 "number": number.as_py(),
-                "id": one.as_py(),
+                "id": log_id.as_py(),
                 "items": items.values.to_numpy(),
                 "times": times.values.to_numpy(),
             },
@@ -220,12 +229,12 @@ def _rows_of_block(folder: str, split: str, block: int) -> Iterator[tuple[int, d
 
 
 def _beam_rows(folder: str, split: str) -> Any:
-    """Return a Beam transform; its workers must see `folder` under the same path."""
+    """Return a Beam transform that generates the rows; all workers need `folder` at this path."""
     import apache_beam as beam  # pyright: ignore[reportMissingImports], the extra [beam]
 
     blocks = list(range(_blocks(folder, split)))
     return (
         f"blocks of {split}" >> beam.Create(blocks)
-        | f"one each of {split}" >> beam.Reshuffle()
+        | f"reshuffle {split}" >> beam.Reshuffle()
         | f"rows of {split}" >> beam.FlatMap(lambda block: _rows_of_block(folder, split, block))
     )

@@ -1,4 +1,4 @@
-"""A named dataset or a prepared folder → a tensorflow-datasets folder."""
+"""Write a named dataset or a prepared folder as a tensorflow-datasets folder."""
 
 import importlib
 from pathlib import Path
@@ -18,7 +18,7 @@ def build(source: str, data_dir: str | Path, beam: bool = False) -> Path:
     Args:
         source: beauty, sports, yelp, or a prepared folder.
         data_dir: the library's data_dir; a dataset that it already contains is not rewritten.
-        beam: whether to use Apache Beam's local runner, for a prepared folder.
+        beam: whether to generate the rows of a prepared folder with Apache Beam's local runner.
 
     Returns:
         The folder of the dataset below `data_dir`.
@@ -29,7 +29,7 @@ def build(source: str, data_dir: str | Path, beam: bool = False) -> Path:
     """
     if source in named_datasets():
         if beam:
-            raise InputError(f"--beam: found with --source={source}, expected a prepared folder")
+            raise InputError(f"--beam: found --source={source}, expected a prepared folder")
         config = source
     elif not (Path(source) / RECORD).is_file():
         known = ", ".join(named_datasets())

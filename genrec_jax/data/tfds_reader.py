@@ -1,8 +1,8 @@
 """Read a tensorflow-datasets folder of `genrec` in bulk, like a prepared dataset.
 
-Whole files of records are read in one step and parsed with the library's message class. The
-library's decoder makes a dictionary of arrays from every row, which takes ten times as long as
-everything else (`python -m genrec_jax benchmark tfds`).
+Each file of records is read in one step and parsed with the library's protobuf class. The library's
+own decoder converts every row to a dictionary of arrays, which takes ten times as long as all other
+steps (`python -m genrec_jax benchmark tfds`).
 """
 
 from array import array
@@ -25,7 +25,7 @@ Example: Any = getattr(tf_example_pb2, "Example")  # noqa: B009, defined at impo
 
 
 def read_tfds(folder: Path) -> UserSequences:
-    """Read the sequences of a folder that the builder wrote.
+    """Read the sequences of a folder that the builder `genrec` wrote.
 
     Raises:
         InputError: the folder is not a dataset of `genrec`, or is damaged.
@@ -41,10 +41,11 @@ def read_tfds(folder: Path) -> UserSequences:
     order = _order(np.array(numbers, np.int64), "users", folder)
     items = np.array(flat, np.int64)
     offsets = np.concatenate([[0], np.cumsum(np.array(lengths, np.int64))])
-    if not len(numbers) or np.diff(offsets).min() < SHORTEST_SEQUENCE:
+    shortest = np.diff(offsets).min() if len(numbers) else 0
+    if shortest < SHORTEST_SEQUENCE:
         raise InputError(
-            f"{folder}: found no users or one with fewer items, expected at least "
-            f"{SHORTEST_SEQUENCE} items per user"
+            f"{folder}: found {len(numbers)} users with {shortest} or more items, expected users "
+            f"with at least {SHORTEST_SEQUENCE}"
         )
     if items.min() < 1 or items.max() > n_items:
         raise InputError(
@@ -61,7 +62,7 @@ def read_tfds(folder: Path) -> UserSequences:
 
 
 def read_tfds_log_metadata(folder: Path) -> LogMetadata | None:
-    """Read the log's own ids, and titles and attributes of items; None if there are only numbers.
+    """Read the log's own ids, and the titles and attributes of items; None if it has only numbers.
 
     Raises:
         InputError: the folder is not a dataset of `genrec`, or is damaged.
@@ -78,10 +79,10 @@ def read_tfds_log_metadata(folder: Path) -> LogMetadata | None:
         _order(np.array([row[0] for row in rows]), split, folder)
     users.sort()
     items.sort(key=lambda row: row[0])
-    if not any(one for _, one in users):
+    if not any(log_id for _, log_id in users):
         return None
     return LogMetadata(
-        user_ids=[one for _, one in users],
+        user_ids=[log_id for _, log_id in users],
         item_ids=[row[1] for row in items],
         titles=[row[2] or None for row in items],
         attributes=[row[3] or None for row in items],
@@ -89,14 +90,15 @@ def read_tfds_log_metadata(folder: Path) -> LogMetadata | None:
 
 
 def _builder(folder: Path) -> Any:
+    """Open a folder with the library, and check that the builder `genrec` wrote it."""
     try:
         builder: Any = tfds.builder_from_directory(folder)
         splits = builder.info.splits
         _dataset_name(builder)
         if set(splits) != set(SPLITS):
-            raise ValueError(f"splits {sorted(splits)}, expected {sorted(SPLITS)} of `genrec`")
+            raise ValueError(f"found splits {sorted(splits)}, expected {sorted(SPLITS)}")
         if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-            raise ValueError(f"{builder.info.file_format}, expected file_format='array_record'")
+            raise ValueError(f"found {builder.info.file_format}, expected array_record")
     except Exception as error:  # the library raises various exceptions for a damaged folder
         raise InputError(f"{folder}: cannot be read as a dataset of `genrec`: {error}") from None
     return builder
@@ -111,7 +113,7 @@ def _size(builder: Any, split: str) -> int:
 
 
 def _messages(builder: Any, split: str, folder: Path) -> Iterator[Any]:
-    """Yield the features of every row as the library's messages."""
+    """Yield the protobuf features of every row of a split, in the order of the files."""
     n = 0
     for path in builder.info.splits[split].filepaths:
         try:
@@ -125,7 +127,7 @@ def _messages(builder: Any, split: str, folder: Path) -> Iterator[Any]:
         except (OSError, RuntimeError, ValueError, IndexError, KeyError) as error:
             raise InputError(f"{path}: cannot be read as array_record: {error}") from None
         except Exception as error:
-            if type(error).__name__ != "DecodeError":  # of protobuf, whose module differs
+            if type(error).__name__ != "DecodeError":  # protobuf's, whose module varies
                 raise
             raise InputError(f"{path}: found a damaged record: {error}") from None
         n += len(records)
@@ -141,11 +143,12 @@ def _texts(feature: Any, name: str) -> list[str]:
 
 
 def _order(numbers: Int[np.ndarray, " n"], split: str, folder: Path) -> Int[np.ndarray, " n"]:
-    """Return the row of each of the numbers 1 … n."""
+    """Return the row of each number 1 … n, and check that each occurs once."""
     order = np.argsort(numbers, kind="stable")
     if not np.array_equal(numbers[order], np.arange(1, len(numbers) + 1)):
         raise InputError(
-            f"{folder}: found other numbers of {split}, expected 1 to {len(numbers)}, each once"
+            f"{folder}: found missing or repeated numbers of {split}, expected each of 1 to "
+            f"{len(numbers)} once"
         )
     return order
 
@@ -153,7 +156,7 @@ def _order(numbers: Int[np.ndarray, " n"], split: str, folder: Path) -> Int[np.n
 def _reordered(
     items: Int[np.ndarray, " n"], offsets: Int[np.ndarray, " U1"], order: Int[np.ndarray, " U"]
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " U1"]]:
-    """Reorder ragged rows, which Beam may write in any order."""
+    """Return ragged rows in the given order; Beam may have written them in any other."""
     if np.array_equal(order, np.arange(len(order))):
         return items, offsets
     lengths = np.diff(offsets)[order]

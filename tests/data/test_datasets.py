@@ -1,4 +1,4 @@
-"""The real files, the downloads, and the synthetic dataset's oracle."""
+"""The named datasets, their download, and the synthetic dataset with its oracle."""
 
 import functools
 import hashlib
@@ -21,7 +21,7 @@ from genrec_jax.data.synthetic import (
 )
 from genrec_jax.evaluation.metrics import metrics
 
-# Table 2 of the paper: users, items, items a user, users an item; and the longest sequence.
+# Table 2 of the paper: users, items, items per user, users per item; and the longest sequence.
 TABLE_2 = {
     "sports": (35_598, 18_357, 8.3, 16.1, 296),
     "beauty": (22_363, 12_101, 8.9, 16.4, 204),
@@ -30,7 +30,7 @@ TABLE_2 = {
 
 
 @pytest.mark.parametrize("name", TABLE_2)
-def test_statistics_are_those_of_table_2(name: str, data_dir: Path) -> None:
+def test_statistics_match_table_2(name: str, data_dir: Path) -> None:
     sequences = load_named(name, str(data_dir))
     n = len(sequences.items)
     found = (
@@ -53,12 +53,12 @@ def test_environment_folder_is_used(monkeypatch: pytest.MonkeyPatch, data_dir: P
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Nothing on the test's output."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def server(tmp_path: Path):
-    """A web server on this machine over tmp_path/web."""
+    """A local web server for tmp_path/web: its folder and its URL."""
     folder = tmp_path / "web"
     folder.mkdir()
     handler = functools.partial(QuietHandler, directory=str(folder))
@@ -70,7 +70,7 @@ def server(tmp_path: Path):
         thread.join()
 
 
-def test_a_download_is_checked_and_kept(
+def test_a_download_is_verified_and_cached(
     server: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, url = server
@@ -89,33 +89,33 @@ def test_a_download_is_checked_and_kept(
     monkeypatch.setattr(datasets, "named_datasets", lambda: {"beauty": good})
     assert load_named("beauty").n_users == 2
     assert [path.name for path in cache.iterdir()] == ["Beauty.txt"]
-    (folder / "Beauty.txt").unlink()  # the second time needs no network
+    (folder / "Beauty.txt").unlink()  # the cached file is used without the network
     assert load_named("beauty").n_items == 3
 
     (cache / "Beauty.txt").unlink()
     (folder / "Beauty.txt").write_bytes(content + b"3 5 6 7\n")
     with pytest.raises(InputError, match=r"cannot be downloaded .* hash"):
         load_named("beauty")
-    assert list(cache.iterdir()) == []  # what was wrong is not kept
+    assert list(cache.iterdir()) == []  # a file with a wrong checksum is not cached
 
 
-def test_the_oracle_cannot_be_beaten_and_popularity_explains_nothing() -> None:
+def test_the_oracle_reaches_the_best_expected_hit_rate() -> None:
     spec = SyntheticSpec(users=20_000)
     matrix = transition_matrix(spec)
     np.testing.assert_allclose(matrix.sum(axis=1), 1.0)
-    np.testing.assert_allclose(matrix.sum(axis=0), 1.0)  # all items equally popular in the end
+    np.testing.assert_allclose(matrix.sum(axis=0), 1.0)  # items are equally popular in the long run
     sequences = synthetic_sequences(spec)
     assert sequences.lengths.min() == spec.shortest
     assert sequences.lengths.max() == spec.longest
     examples = next_item_examples(sequences, n_excluded=0)
     reached = metrics(oracle_rankings(spec, examples, 10), examples.targets)["HR@10"]
-    # Expected: the ten largest probabilities of each row, each last item as it occurs.
+    # The ten largest probabilities of each row, averaged over the last items of the histories.
     last = sequences.items[examples.stops - 1]
     expected = np.sort(matrix, axis=1)[:, -10:].sum(axis=1)[last].mean()
     assert abs(reached - expected) < 4 * np.sqrt(0.25 / len(examples))
 
 
-def test_the_oracle_without_the_history_against_loops() -> None:
+def test_the_oracle_without_history_items_matches_plain_loops() -> None:
     spec = SyntheticSpec(users=50, items=15)
     matrix = transition_matrix(spec)
     examples = next_item_examples(synthetic_sequences(spec), n_excluded=0)
@@ -132,9 +132,9 @@ def test_walks_follow_the_transition_matrix() -> None:
     sequences = synthetic_sequences(spec)
     is_last = np.zeros(len(sequences.items), dtype=bool)
     is_last[sequences.offsets[1:] - 1] = True
-    here = np.flatnonzero(~is_last)
+    current = np.flatnonzero(~is_last)
     counts = np.zeros((20, 20))
-    np.add.at(counts, (sequences.items[here], sequences.items[here + 1]), 1)
+    np.add.at(counts, (sequences.items[current], sequences.items[current + 1]), 1)
     shares = counts / counts.sum(axis=1, keepdims=True)
     bound = 5 * np.sqrt(0.25 / counts.sum(axis=1).min())
     assert np.abs(shares - transition_matrix(spec)).max() < bound

@@ -1,4 +1,4 @@
-"""The folder of a prepared dataset: what is written is read, and damage is told."""
+"""A prepared dataset on disk: it is read as it was written, and damage is refused."""
 
 import json
 from pathlib import Path
@@ -34,10 +34,10 @@ def small() -> Prepared:
 
 
 @pytest.mark.parametrize("block", [1, 65_536])
-def test_what_is_written_is_read(
+def test_a_dataset_is_read_as_it_was_written(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepared, "USERS_A_BLOCK", block)
+    monkeypatch.setattr(prepared, "USERS_PER_BLOCK", block)
     assert not is_prepared(tmp_path)
     write_prepared(tmp_path, "small", small(), {"config": {"seed": 3}})
     assert is_prepared(tmp_path)
@@ -47,17 +47,17 @@ def test_what_is_written_is_read(
     assert sequences.offsets.tolist() == [0, 3, 7]
     assert sequences.user_ids.tolist() == [1, 2]
     assert sequences.item_ids.tolist() == [1, 2, 3]
-    names = read_log_metadata(tmp_path)
-    assert names.user_ids == ["a b", "ü\n"]
-    assert names.item_ids == ["x", "y" * 300, "0"]
-    assert names.titles == ["A title", None, "<b>"]
-    assert names.attributes == [["one", "two"], None, []]
-    assert names.has_titles
+    metadata = read_log_metadata(tmp_path)
+    assert metadata.user_ids == ["a b", "ü\n"]
+    assert metadata.item_ids == ["x", "y" * 300, "0"]
+    assert metadata.titles == ["A title", None, "<b>"]
+    assert metadata.attributes == [["one", "two"], None, []]
+    assert metadata.has_titles
     assert json.loads((tmp_path / RECORD).read_text())["config"] == {"seed": 3}
 
 
 @pytest.mark.parametrize("file", [SEQUENCES, USERS, ITEMS])
-def test_damage_is_told(file: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused(file: str, tmp_path: Path) -> None:
     write_prepared(tmp_path, "small", small())
     content = (tmp_path / file).read_bytes()
     flipped = bytearray(content)
@@ -79,13 +79,13 @@ def test_damage_is_told(file: str, tmp_path: Path) -> None:
         ("[]", "cannot be read as a dataset's record"),
         ('{"format_version": 2}', "cannot be read as a dataset's record"),
         ({"format_version": 2}, "found format_version 2, expected 1"),
-        ({"users": "2"}, "another type"),
-        ({"users": 3}, "found 2 users with 7 interactions, expected 3 with 7"),
+        ({"users": "2"}, "expected integers"),
+        ({"users": 3}, "found 2 users with 7 interactions, expected 3 users with 7"),
         ({"interactions": 6}, "cannot be read as a dataset's sequences"),
         ({"items": 2}, "found item numbers 1 to 3, expected 1 to 2"),
     ],
 )
-def test_a_record_that_does_not_fit(record: str | dict, message: str, tmp_path: Path) -> None:
+def test_an_invalid_record_is_refused(record: str | dict, message: str, tmp_path: Path) -> None:
     write_prepared(tmp_path, "small", small())
     if isinstance(record, dict):
         record = json.dumps(json.loads((tmp_path / RECORD).read_text()) | record)

@@ -1,4 +1,4 @@
-"""Sequence files are read in bulk, with the result and the errors of the reader of single lines."""
+"""Reading sequence files in bulk gives the results and the errors of reading line by line."""
 
 import random
 from pathlib import Path
@@ -21,7 +21,7 @@ def outcome(path: Path) -> UserSequences | str:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_bulk_reading_is_reading_line_by_line(
+def test_bulk_reading_matches_reading_line_by_line(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = random.Random(seed)
@@ -30,16 +30,16 @@ def test_bulk_reading_is_reading_line_by_line(
     for _ in range(60):
         text = GOOD.rstrip("\n") if draw.random() < 0.2 else GOOD
         for _ in range(draw.randint(0, 2)):
-            at = draw.randrange(len(text))
+            index = draw.randrange(len(text))
             text = (
-                text[:at]
+                text[:index]
                 + draw.choice(["", " ", "\n", "0", "x", "\r\n", "99", "é"])
-                + text[at + 1 :]
+                + text[index + 1 :]
             )
         path.write_text(text)
         found = outcome(path)
         with monkeypatch.context() as patch:
-            patch.setattr(sequences, "_read_flawless", lambda *_: None)
+            patch.setattr(sequences, "_read_in_bulk", lambda *_: None)
             expected = outcome(path)
         outcomes.add(type(found))
         if isinstance(found, str):
@@ -52,9 +52,7 @@ def test_bulk_reading_is_reading_line_by_line(
     assert outcomes == {str, UserSequences}
 
 
-def test_the_bulk_reader_takes_the_ordinary_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_bulk_reader_reads_valid_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequences, "_read_line_by_line", None)
     for text in (GOOD, GOOD.replace("\n", "\r\n"), GOOD[:-1]):
         (tmp_path / "file.txt").write_bytes(text.encode())

@@ -1,5 +1,6 @@
-"""The tensorflow-datasets builders: the same data, without TensorFlow, and their faults told."""
+"""The tensorflow-datasets builder: the same data without TensorFlow; damage is reported."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -36,52 +37,50 @@ def folder(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_same(found: UserSequences, expected: UserSequences) -> None:
     assert found.name == expected.name
     for name in ("items", "offsets", "user_ids", "item_ids"):
-        ours, theirs = getattr(found, name), getattr(expected, name)
-        np.testing.assert_array_equal(ours, theirs)
-        assert ours.dtype == theirs.dtype, name
+        values, expected_values = getattr(found, name), getattr(expected, name)
+        np.testing.assert_array_equal(values, expected_values)
+        assert values.dtype == expected_values.dtype, name
 
 
-def plain(names: LogMetadata) -> LogMetadata:
-    """An empty title is none here."""
-    return LogMetadata(
-        names.user_ids, names.item_ids, [title or None for title in names.titles], names.attributes
-    )
+def without_empty_titles(metadata: LogMetadata) -> LogMetadata:
+    """Replace empty titles by None, since tensorflow-datasets does not distinguish them."""
+    return dataclasses.replace(metadata, titles=[title or None for title in metadata.titles])
 
 
 def test_a_prepared_folder_is_the_same_dataset(folder: Path, prepared: Path) -> None:
     assert_same(read_tfds(folder), read_prepared(prepared))
-    assert read_tfds_log_metadata(folder) == plain(read_log_metadata(prepared))
+    assert read_tfds_log_metadata(folder) == without_empty_titles(read_log_metadata(prepared))
 
 
-def test_training_takes_the_folder_as_its_file(folder: Path, prepared: Path) -> None:
+def test_training_reads_the_folder(folder: Path, prepared: Path) -> None:
     found, expected = (DataConfig(name="file", file=str(path)) for path in (folder, prepared))
     assert_same(load_sequences(found), load_sequences(expected))
-    assert load_log_metadata(found) == plain(read_log_metadata(prepared))
+    assert load_log_metadata(found) == without_empty_titles(read_log_metadata(prepared))
 
 
-def test_a_row_is_a_user_or_an_item_for_whoever_opens_the_folder(
-    folder: Path, prepared: Path
-) -> None:
+def test_the_library_reads_a_row_per_user_and_per_item(folder: Path, prepared: Path) -> None:
     builder = tfds.builder_from_directory(folder)
-    expected, names = read_prepared(prepared), read_log_metadata(prepared)
+    expected, metadata = read_prepared(prepared), read_log_metadata(prepared)
     users, items = (builder.as_data_source(split) for split in ("users", "items"))
     assert (len(users), len(items)) == (expected.n_users, expected.n_items)
     for row in (0, 1, 57, 119):
         assert users[row]["number"] == row + 1
-        assert users[row]["id"].decode() == names.user_ids[row]
+        assert users[row]["id"].decode() == metadata.user_ids[row]
         np.testing.assert_array_equal(users[row]["items"], expected.of(row) + 1)
         assert len(users[row]["times"]) == len(users[row]["items"])
         assert users[row]["title"] == b""
     for row in (0, 10, 11, 12, 199):
-        assert items[row]["id"].decode() == names.item_ids[row]
-        assert items[row]["title"].decode() == (names.titles[row] or "")
-        assert [one.decode() for one in items[row]["attributes"]] == (names.attributes[row] or [])
+        assert items[row]["id"].decode() == metadata.item_ids[row]
+        assert items[row]["title"].decode() == (metadata.titles[row] or "")
+        assert [text.decode() for text in items[row]["attributes"]] == (
+            metadata.attributes[row] or []
+        )
         assert len(items[row]["items"]) == 0
     assert set(builder.info.features) == {"number", "id", "items", "times", "title", "attributes"}
     assert str(builder.info.version) == "1.0.0"
 
 
-def test_a_named_dataset_from_outside(
+def test_the_library_builds_a_named_dataset(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENREC_DATA_DIR", str(data_dir))
@@ -92,7 +91,7 @@ def test_a_named_dataset_from_outside(
     builder.download_and_prepare()
     found = Path(builder.data_dir)
     assert_same(read_tfds(found), load_named("beauty", str(data_dir)))
-    assert read_tfds_log_metadata(found) is None  # numbers alone
+    assert read_tfds_log_metadata(found) is None  # a named dataset has only numbers
 
 
 def test_all_named_datasets_have_a_config() -> None:
@@ -112,29 +111,29 @@ def test_tensorflow_is_not_imported(prepared: Path, tmp_path: Path) -> None:
         "assert 'tensorflow' not in sys.modules\n"
         "assert 'jax' not in sys.modules\n"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
 
 
-def test_the_main_modules_do_not_need_the_library() -> None:
+def test_the_main_modules_do_not_import_the_library() -> None:
     script = (
         "import sys\nimport genrec_jax.main\n"
         "assert 'tensorflow_datasets' not in sys.modules\n"
         "assert 'array_record' not in sys.modules\n"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
 
 
 def test_another_preparation_is_another_dataset(prepared: Path, tmp_path: Path) -> None:
     other = write_titled(tmp_path / "titled", n_users=121)
-    one, two = (tfds_builder.prepared_config(folder).name for folder in (prepared, other))
-    assert one != two
-    assert one.startswith("titled-")
+    first, second = (tfds_builder.prepared_config(folder).name for folder in (prepared, other))
+    assert first != second
+    assert first.startswith("titled-")
 
 
 @pytest.fixture
@@ -158,18 +157,18 @@ def test_rows_in_any_order_are_the_same_dataset(
     messages = tfds_reader._messages
     monkeypatch.setattr(tfds_reader, "_messages", shuffled)
     assert_same(read_tfds(folder), read_prepared(prepared))
-    assert read_tfds_log_metadata(folder) == plain(read_log_metadata(prepared))
+    assert read_tfds_log_metadata(folder) == without_empty_titles(read_log_metadata(prepared))
 
 
-def test_damaged_folders_are_told(copy: Path, tmp_path: Path) -> None:
+def test_damaged_folders_are_refused(copy: Path, tmp_path: Path) -> None:
     shard = next(copy.glob("genrec-users*"))
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"genrec-users.*array_record"):
         read_tfds(copy)
-    place = next(place for place in range(256, len(whole)) if all(whole[place : place + 64]))
-    flipped = bytes(255 - byte for byte in whole[place : place + 64])
-    shard.write_bytes(whole[:place] + flipped + whole[place + 64 :])
+    start = next(start for start in range(256, len(whole)) if all(whole[start : start + 64]))
+    flipped = bytes(255 - byte for byte in whole[start : start + 64])
+    shard.write_bytes(whole[:start] + flipped + whole[start + 64 :])
     with pytest.raises(InputError):
         read_tfds(copy)
     shard.unlink()
@@ -200,10 +199,10 @@ def test_the_command(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "expected beauty, sports, yelp, or a folder" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the older protobuf that Beam wants
-def test_beam_writes_the_same(prepared: Path, tmp_path: Path) -> None:
-    """Where the extra [beam] is installed: its local runner."""
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from Beam's older protobuf
+def test_beam_writes_the_same_dataset(prepared: Path, tmp_path: Path) -> None:
+    """Needs the extra [beam]; uses Beam's local runner."""
     pytest.importorskip("apache_beam")
     found = build(str(prepared), tmp_path, beam=True)
     assert_same(read_tfds(found), read_prepared(prepared))
-    assert read_tfds_log_metadata(found) == plain(read_log_metadata(prepared))
+    assert read_tfds_log_metadata(found) == without_empty_titles(read_log_metadata(prepared))

@@ -1,1 +1,1 @@
-"""A raw interaction log → a prepared dataset."""
+"""Prepare a raw interaction log: read, check, filter, number and write it as a dataset."""

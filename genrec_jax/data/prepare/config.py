@@ -1,6 +1,7 @@
 """The config of `prepare`: every key with its type, default and meaning, checked as a whole.
 
-`configs/prepare.py` sets the keys of known sources, `--config.KEY=VALUE` a key for one command.
+`configs/prepare.py` sets the keys for known sources,
+and `--config.KEY=VALUE` sets a key of a command.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ BAD_LINES = ("refuse", "drop")
 
 @dataclass(frozen=True)
 class FileConfig:
-    """A file of rows."""
+    """The location and the format of a file of rows."""
 
     # A file or a pattern such as 'logs/*.csv.gz'; gzip and zstd are recognised by their first
     # bytes.
@@ -30,25 +31,27 @@ class FileConfig:
     # (Amazon 2014); parquet; sequences: lines `user item item …`, oldest first, with positions as
     # times.
     format: str = "csv"
-    delimiter: str = ","  # for csv; 'tab' for a tab; several characters ('::') allow no quotes
-    columns: str = ""  # for csv without a header line: comma-separated column names
-    encoding: str = "utf-8"  # for csv
+    delimiter: str = (
+        ","  # of csv; 'tab': a tab; with several characters ('::'), quotes have no meaning
+    )
+    columns: str = ""  # of csv without a header line: comma-separated column names
+    encoding: str = "utf-8"  # of csv
 
 
 @dataclass(frozen=True)
 class LogConfig(FileConfig):
-    """The interaction log."""
+    """The interaction log and its columns."""
 
     user: str = "user"  # column of the user's id
     item: str = "item"  # column of the item's id
     time: str = "time"  # column of the time
     title: str = ""  # column of the item's title, if the log has one; "": none
     # s, ms, us, ns: numbers since 1970; iso: 2019-12-31, 2019-12-31 23:59:59, …T23:59:59.5+02:00
-    # (UTC if no zone is given). auto: decided by the first time; times that look different are an
+    # (UTC if no zone is given). auto: detected from the first time; a time of another kind is an
     # error.
     time_unit: str = "auto"
     since: str = ""  # ISO: earlier interactions are dropped; "": none
-    until: str = ""  # ISO: later ones are dropped; a date means its midnight, as in S3-Rec's code
+    until: str = ""  # ISO: later interactions are dropped; a date means its midnight, as in S3-Rec
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,11 @@ class MetadataConfig(FileConfig):
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """The config of a preparation."""
+    """The config of `prepare`: the files, and how the log is filtered and numbered."""
 
     # The dataset's name; "": the name of the log's first file without its suffix. Ids without a
-    # letter denote the same users and items only in logs of one name (models/genrec/id_tables.py).
+    # letter denote the same users and items only in logs with the same name
+    # (models/genrec/id_tables.py).
     name: str = ""
     log: LogConfig = field(default_factory=LogConfig)
     metadata: MetadataConfig = field(default_factory=MetadataConfig)
@@ -74,12 +78,12 @@ class PrepareConfig:
     # exact: keep one of the rows that agree in user, item and time. first: keep a user's earliest
     # interaction with an item. keep: keep all.
     duplicates: str = "exact"
-    user_core: int = 5  # the fewest interactions of a user in the result
-    item_core: int = 5  # the fewest interactions of an item
-    # Rounds of the filter, each of which removes all users and items below the core. 0: until all
-    # have enough. 1: a single pass, after which some may be below the core.
+    user_core: int = 5  # the minimum number of interactions of a user
+    item_core: int = 5  # the minimum number of interactions of an item
+    # Rounds of the filter, each of which removes all users and items below the core. 0: until no
+    # user or item is below it. 1: a single pass, after which some may be below the core.
     rounds: int = 0
-    seed: int = 0  # seed of the numbers, and of the order within one instant
+    seed: int = 0  # seed of the numbering, and of the order of a user's interactions at one instant
     memory_gb: float = 2.0  # memory for sorting and counting before data is spilled to disk
 
     @classmethod
@@ -100,7 +104,7 @@ class PrepareConfig:
     def record(self) -> dict[str, Any]:
         """Return the config as stored in dataset.json.
 
-        Files are stored by name, since folders differ between machines, and memory_gb is omitted,
+        Files are stored without their folders, which differ between machines. memory_gb is omitted,
         since the result does not depend on it.
         """
         values = self.to_dict()
@@ -111,6 +115,7 @@ class PrepareConfig:
 
 
 def _check(config: PrepareConfig) -> None:
+    """Check that values are in range and do not contradict each other."""
     log, metadata = config.log, config.metadata
     for key, found, allowed in (
         ("config.log.format", log.format, FORMATS),
@@ -132,7 +137,7 @@ def _check(config: PrepareConfig) -> None:
         if not least <= number < 2**31:
             raise InputError(f"{key}: found {number}, expected at least {least}")
     if not log.file:
-        raise InputError("config.log.file: found none, expected the file of the log")
+        raise InputError("config.log.file: found none, expected the path of the log")
     if log.format != "sequences":
         _check_columns("config.log", {"user": log.user, "item": log.item, "time": log.time})
     if metadata.file:
@@ -170,6 +175,7 @@ def _check(config: PrepareConfig) -> None:
 
 
 def _check_columns(group: str, columns: dict[str, str]) -> None:
+    """Check that all columns are set and differ from each other."""
     seen: dict[str, str] = {}
     for key, column in columns.items():
         if not column:
@@ -177,6 +183,6 @@ def _check_columns(group: str, columns: dict[str, str]) -> None:
         if column in seen:
             raise InputError(
                 f"{group}.{key}: found {column!r}, the column of {group}.{seen[column]}, expected "
-                "another"
+                "a different column"
             )
         seen[column] = key

@@ -1,4 +1,4 @@
-"""CSV files, read in chunks by pyarrow; Python's csv module finds the line of a fault."""
+"""Read CSV files in chunks with pyarrow; Python's csv module finds the line of a fault."""
 
 import csv
 import io
@@ -30,7 +30,17 @@ from genrec_jax.data.prepare.log_chunks import (
 def read_csv(
     path: Path, config: FileConfig, columns: Sequence[str], dropped: Dropped
 ) -> Iterator[Chunk]:
-    """Read some columns of a CSV file in chunks; `log_files.read_chunks` explains the arguments."""
+    """Read some columns of a CSV file in chunks.
+
+    Args:
+        path: the file.
+        config: its format.
+        columns: the columns to return, in this order.
+        dropped: counts lines that cannot be parsed, or refuses them.
+
+    Raises:
+        InputError: the file cannot be read, a column is missing, or a line cannot be parsed.
+    """
     header = named_columns(config) or next(_csv_records(path, config), (0, []))[1]
     if not header:
         raise InputError(f"{path}: found an empty file, expected a header line and rows")
@@ -56,7 +66,10 @@ def _python_rows(
     indices: list[int],
     dropped: Dropped,
 ) -> Iterator[tuple[int, list[str]]]:
-    """Drop lines of another width or encoding, which pyarrow's reader cannot do."""
+    """Yield (line, fields), and drop lines with another number of columns or another encoding.
+
+    pyarrow's reader cannot skip such lines.
+    """
     records = _records(raw, config, "surrogateescape")
     if not config.columns:
         next(records, None)
@@ -73,7 +86,7 @@ def _python_rows(
 
 
 def _is_text(record: list[str]) -> bool:
-    """Return whether the bytes of a record could be decoded."""
+    """Return whether all bytes of a record could be decoded."""
     try:
         "".join(record).encode()
     except UnicodeEncodeError:
@@ -84,6 +97,7 @@ def _is_text(record: list[str]) -> bool:
 def _open_csv(
     raw: Unpacked, config: FileConfig, width: int, indices: list[int]
 ) -> pyarrow.csv.CSVStreamingReader:
+    """Open pyarrow's reader for some of `width` columns, all of which are read as text."""
     names = [str(index) for index in range(width)]
     return pyarrow.csv.open_csv(
         raw,
@@ -117,7 +131,7 @@ def _csv_chunks(reader: Any, path: Path, config: FileConfig) -> Iterator[Chunk]:
 
 
 def _csv_records(path: Path, config: FileConfig) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line, fields) of every record, header included, for the header and for messages."""
+    """Yield (line, fields) of every record, including the header; replace undecodable bytes."""
     with Unpacked(path, whole=True) as raw:
         yield from _records(raw, config, "replace")
 
@@ -135,7 +149,13 @@ def _records(raw: Unpacked, config: FileConfig, errors: str) -> Iterator[tuple[i
 
 
 def _csv_line(path: Path, config: FileConfig, row: int) -> str:
-    """Return ', line 17' for a row, which is counted without the header and blank lines."""
+    """Return a row's position in the file, such as ', line 17'.
+
+    Args:
+        path: the file.
+        config: its format.
+        row: the index of the row, without the header and blank lines.
+    """
     skipped = row if config.columns else row + 1
     try:
         for record, (line, _) in enumerate(_csv_records(path, config)):

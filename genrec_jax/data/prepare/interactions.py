@@ -1,8 +1,8 @@
-"""The interactions of a log, checked chunk by chunk.
+"""Read the interactions of a log, and check them chunk by chunk.
 
-Ids are strings or whole numbers, the same in all rows, and are taken literally: nothing is
-stripped, lowercased or unescaped. A row without user, item or time is refused with its file and
-line, or dropped and counted if the config says so.
+Ids are strings in all rows or whole numbers in all rows. They are used literally: nothing is
+stripped, lowercased or unescaped. A row without user, item or time is an error that names its file
+and line, or is dropped and counted if `config.on_bad_line` is `drop`.
 """
 
 import glob
@@ -26,7 +26,7 @@ from genrec_jax.data.prepare.times import POSITIONS, Clock, MixedTimes, parse_in
 log = logging.getLogger(__name__)
 pc: Any = pyarrow.compute  # its functions are defined at import time, unknown to type checkers
 
-SECONDS_BETWEEN_LINES = 20.0
+SECONDS_BETWEEN_LINES = 20.0  # between progress lines in the log
 TIME_TYPES = (
     *(pa.types.is_integer, pa.types.is_floating, pa.types.is_string, pa.types.is_null),
     *(pa.types.is_timestamp, pa.types.is_date),
@@ -35,15 +35,24 @@ ROW_SCHEMA = pa.schema({"user": pa.string(), "item": pa.string(), "time": pa.int
 
 
 class Ids:
-    """Convert columns of ids to strings, and check that all ids have one type."""
+    """Convert columns of ids to strings, and check that all ids have the same type."""
 
     def __init__(self, what: str):
-        """Start without a type; `what` is "user" or "item", for messages."""
+        """Start without a type.
+
+        Args:
+            what: "user" or "item", for error messages.
+        """
         self.what = what
-        self.kind = ""  # "text" or "a whole number", once known
+        self.kind = ""  # "text" or "a whole number"; "" before the first id
 
     def texts(self, values: Values, path: Path, chunk: Chunk) -> pa.Array:
-        """Convert a column of ids to strings, null where there is none.
+        """Convert a column of ids to strings, null where an id is missing.
+
+        Args:
+            values: the column.
+            path: the file, for error messages.
+            chunk: the chunk of the column, for the lines in error messages.
 
         Raises:
             InputError: an id has an unsupported type, or another type than earlier ids.
@@ -53,9 +62,9 @@ class Ids:
         column: Any = _decoded(values)
         kind: Any = column.type
         if pa.types.is_integer(kind):
-            self._settle("a whole number", path, chunk, 0, kind)
+            self._check_kind("a whole number", path, chunk, 0, kind)
         elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            self._settle("text", path, chunk, 0, kind)
+            self._check_kind("text", path, chunk, 0, kind)
         elif not pa.types.is_null(kind):
             raise InputError(
                 f"{path}: found a column of {kind} for the {self.what}'s id, expected text or "
@@ -73,12 +82,13 @@ class Ids:
                     f"{path}{chunk.where(row)}: found {quoted(values[row])} as the {self.what}'s "
                     "id, expected text or a whole number"
                 )
-            self._settle(name, path, chunk, row, quoted(values[row]))
+            self._check_kind(name, path, chunk, row, quoted(values[row]))
         if self.kind == "a whole number":
             values = [None if value is None else str(value) for value in values]
         return pa.array(values, pa.string())
 
-    def _settle(self, kind: str, path: Path, chunk: Chunk, row: int, found: object) -> None:
+    def _check_kind(self, kind: str, path: Path, chunk: Chunk, row: int, found: object) -> None:
+        """Check that the type is the same as before; the first type is stored."""
         if self.kind not in ("", kind):
             raise InputError(
                 f"{path}{chunk.where(row)}: found {found} as the {self.what}'s id, expected "
@@ -88,25 +98,26 @@ class Ids:
 
 
 def _decoded(column: Any) -> Any:
-    """Decode a dictionary-encoded column."""
+    """Return a column without dictionary encoding."""
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 @dataclass
 class Reading:
-    """The state and the counts of reading a log."""
+    """The progress of reading a log: counts, and the types of ids and times found so far."""
 
-    dropped: Dropped
-    clock: Clock
-    rows: int = 0  # rows with an interaction
-    outside: int = 0  # of these, rows outside the time window
-    first: int | None = None  # earliest time in microseconds
-    last: int | None = None  # latest time in microseconds
+    dropped: Dropped  # counts of dropped lines
+    clock: Clock  # parser of the times
+    rows: int = 0  # complete rows, inside and outside the time window
+    outside: int = 0  # complete rows outside the time window
+    first: int | None = None  # earliest time in the window, in microseconds
+    last: int | None = None  # latest time in the window, in microseconds
+    # The checks of user ids and of item ids.
     ids: tuple[Ids, Ids] = field(default_factory=lambda: (Ids("user"), Ids("item")))
 
 
 def start_reading(config: PrepareConfig) -> Reading:
-    """Return the state before the first row."""
+    """Return the state of reading before the first row."""
     return Reading(
         Dropped(config.on_bad_line == "drop", Counter()),
         Clock(POSITIONS if config.log.format == "sequences" else config.log.time_unit),
@@ -116,8 +127,12 @@ def start_reading(config: PrepareConfig) -> Reading:
 def input_files(file: FileConfig, key: str) -> list[Path]:
     """Return the files that match a pattern, sorted by name.
 
+    Args:
+        file: the config with the file or pattern.
+        key: the config key of the pattern, for error messages.
+
     Raises:
-        InputError: no file matches; the message names `key`.
+        InputError: no file matches.
     """
     path = Path(file.file).expanduser()
     found = [path] if path.is_file() else [Path(name) for name in glob.glob(str(path))]
@@ -137,8 +152,8 @@ def read_interactions(config: PrepareConfig, reading: Reading) -> Iterator[pa.Re
         reading: the state of reading, which is updated.
 
     Raises:
-        InputError: a file cannot be read, ids or times have several types, or, unless the config
-            drops them, a row has no user, no item or no time that can be parsed.
+        InputError: a file cannot be read, ids or times have several types, or, unless
+            `config.on_bad_line` is `drop`, a row has no user, no item or no valid time.
     """
     source = config.log
     window = [parse_instant(getattr(source, key), key) for key in ("since", "until")]
@@ -150,7 +165,7 @@ def read_interactions(config: PrepareConfig, reading: Reading) -> Iterator[pa.Re
             reading.rows += len(batch)
             inside = _inside(batch, window)
             reading.outside += len(batch) - len(inside)
-            _note_times(inside, reading)
+            _update_times(inside, reading)
             yield inside
             if time.monotonic() - logged > SECONDS_BETWEEN_LINES:
                 logged = time.monotonic()
@@ -159,6 +174,7 @@ def read_interactions(config: PrepareConfig, reading: Reading) -> Iterator[pa.Re
 
 
 def _checked(path: Path, chunk: Chunk, columns: Sequence[str], reading: Reading) -> pa.RecordBatch:
+    """Return the complete rows of a chunk, and refuse or count those without user, item or time."""
     users, items = (
         ids.texts(values, path, chunk)
         for ids, values in zip(reading.ids, chunk.columns[:2], strict=True)
@@ -168,14 +184,14 @@ def _checked(path: Path, chunk: Chunk, columns: Sequence[str], reading: Reading)
         times = reading.clock.microseconds(raw)
     except MixedTimes as error:
         raise InputError(f"{path}{chunk.where(error.row)}: {error}") from None
-    whole = pa.array([True] * len(users))
-    for what, column, bad in zip(
+    complete = pa.array([True] * len(users))
+    for what, column, missing in zip(
         ("user", "item", "time"),
         columns,
         (_is_empty(users), _is_empty(items), pc.is_null(times)),
         strict=True,
     ):
-        first = pc.index(bad, True).as_py()
+        first = pc.index(missing, True).as_py()
         if first < 0:
             continue
         unparsable = what == "time" and raw[first].is_valid
@@ -183,10 +199,10 @@ def _checked(path: Path, chunk: Chunk, columns: Sequence[str], reading: Reading)
         expected = reading.clock.described if unparsable else f"one in the column {column!r}"
         if not reading.dropped.allowed:
             raise InputError(f"{path}{chunk.where(first)}: {found}, expected {expected}")
-        reading.dropped.counts[f"no {what}"] += pc.sum(pc.and_(whole, bad)).as_py() or 0
-        whole = pc.and_(whole, pc.invert(bad))
+        reading.dropped.counts[f"no {what}"] += pc.sum(pc.and_(complete, missing)).as_py() or 0
+        complete = pc.and_(complete, pc.invert(missing))
     batch = pa.record_batch([users, items, times], schema=ROW_SCHEMA)
-    return batch if pc.all(whole, min_count=0).as_py() else batch.filter(whole)
+    return batch if pc.all(complete, min_count=0).as_py() else batch.filter(complete)
 
 
 def _plain_times(path: Path, chunk: Chunk) -> pa.Array:
@@ -196,19 +212,19 @@ def _plain_times(path: Path, chunk: Chunk) -> pa.Array:
         column: Any = _decoded(values)
         if pa.types.is_large_string(column.type):
             column = column.cast(pa.string())
-        if not any(is_it(column.type) for is_it in TIME_TYPES):
+        if not any(is_type(column.type) for is_type in TIME_TYPES):
             raise InputError(
                 f"{path}: found a time column of {column.type}, expected numbers, text, timestamps "
                 "or dates"
             )
         return column
-    met = set(map(type, values)) - {type(None)}
+    types = set(map(type, values)) - {type(None)}
     for allowed, kind in (
         ({int}, pa.int64()),
         ({str}, pa.string()),
         ({int, float}, pa.float64()),
     ):
-        if met <= allowed:
+        if types <= allowed:
             try:
                 return pa.array(values, kind)
             except (pa.ArrowInvalid, OverflowError):
@@ -227,6 +243,7 @@ def _is_empty(ids: pa.Array) -> pa.Array:
 
 
 def _inside(batch: pa.RecordBatch, window: Sequence[int | None]) -> pa.RecordBatch:
+    """Return the rows in the time window, whose ends are included."""
     since, until = window
     times = batch.column(2)
     if since is not None:
@@ -236,7 +253,8 @@ def _inside(batch: pa.RecordBatch, window: Sequence[int | None]) -> pa.RecordBat
     return batch
 
 
-def _note_times(batch: pa.RecordBatch, reading: Reading) -> None:
+def _update_times(batch: pa.RecordBatch, reading: Reading) -> None:
+    """Update the earliest and the latest time."""
     if not len(batch):
         return
     ends = pc.min_max(batch.column(2)).as_py()

@@ -1,4 +1,4 @@
-"""Titles and attributes of the remaining items, from a file of items or from the log itself."""
+"""Read titles and attributes of the remaining items, from a file of items or from the log."""
 
 import dataclasses
 import logging
@@ -21,17 +21,17 @@ pc: Any = pyarrow.compute  # its functions are defined at import time, unknown t
 
 
 class ItemTexts(NamedTuple):
-    """Titles and attributes of items, aligned with their ids."""
+    """The titles and attributes of items, aligned with their ids."""
 
     titles: list[str | None]
     attributes: list[list[str] | None]
-    conflicts: int  # items whose rows have different titles or attributes
+    conflicts: int  # number of items whose rows have different titles or attributes
 
 
-class Fact(NamedTuple):
-    """The texts of an item in one row; of several rows, the smallest is used."""
+class RowTexts(NamedTuple):
+    """The texts of an item in one row; the smallest of an item's rows is used, by field order."""
 
-    untitled: bool
+    untitled: bool  # first, so that rows with a title are smaller
     title: str
     attributes: list[str]
 
@@ -50,41 +50,42 @@ def read_item_texts(config: PrepareConfig, item_ids: list[str]) -> ItemTexts:
         InputError: a file cannot be read, a title is not text, or a column is empty for all items.
     """
     rows_of = pa.array(item_ids, pa.string())
-    known: dict[int, Fact] = {}
+    known: dict[int, RowTexts] = {}
     conflicts: set[int] = set()
     filled: set[str] = set()
     source = _source(config)
     for row, values, where in _rows(config, rows_of):
         filled |= {name for name, value in values.items() if value is not None}
-        fact = _fact(source, values, where)
-        if known.setdefault(row, fact) != fact:
+        texts = _row_texts(source, values, where)
+        if known.setdefault(row, texts) != texts:
             conflicts.add(row)
-            known[row] = min(known[row], fact)
+            known[row] = min(known[row], texts)
     for name in _columns(config):
         if name not in filled:
             raise InputError(
                 f"{_source(config).file}: found no value in the column {name!r} for any of the "
-                f"{len(item_ids)} remaining items, expected some"
+                f"{len(item_ids)} remaining items, expected at least one"
             )
-    unknown = Fact(True, "", [])
-    facts = [known.get(row, unknown) for row in range(len(item_ids))]
+    unknown = RowTexts(True, "", [])
+    found = [known.get(row, unknown) for row in range(len(item_ids))]
     return ItemTexts(
-        titles=[None if fact.untitled else fact.title for fact in facts],
-        attributes=[fact.attributes or None for fact in facts],
+        titles=[None if texts.untitled else texts.title for texts in found],
+        attributes=[texts.attributes or None for texts in found],
         conflicts=len(conflicts),
     )
 
 
 def _source(config: PrepareConfig) -> MetadataConfig:
-    """Return the file of items, or the log as such a file."""
+    """Return the config of the file of items, or of the log if there is no such file."""
     if config.metadata.file:
         return config.metadata
-    names = {field.name for field in dataclasses.fields(FileConfig)}
-    file = {name: getattr(config.log, name) for name in names}
+    keys = {field.name for field in dataclasses.fields(FileConfig)}
+    file = {key: getattr(config.log, key) for key in keys}
     return MetadataConfig(**file, item=config.log.item, title=config.log.title)
 
 
 def _columns(config: PrepareConfig) -> list[str]:
+    """Return the columns with the title and the attributes, each once."""
     names = [_source(config).title, *_source(config).attributes.split(",")]
     return list(dict.fromkeys(name.strip() for name in names if name.strip()))
 
@@ -92,7 +93,10 @@ def _columns(config: PrepareConfig) -> list[str]:
 def _rows(
     config: PrepareConfig, rows_of: pa.Array
 ) -> Iterator[tuple[int, dict[str, Any], Callable[[], str]]]:
-    """Yield the index of an item, its columns in a line, and a function that names the line."""
+    """Yield (index of an item, column → value, function that names the line) of each of its rows.
+
+    Rows of other items are skipped.
+    """
     source = _source(config)
     names = _columns(config)
     ids = Ids("item")
@@ -122,7 +126,10 @@ def _selected(values: Values, mask: list[bool]) -> list[Any]:
     return column.filter(pa.array(mask)).to_pylist()
 
 
-def _fact(source: MetadataConfig, values: dict[str, Any], where: Callable[[], str]) -> Fact:
+def _row_texts(
+    source: MetadataConfig, values: dict[str, Any], where: Callable[[], str]
+) -> RowTexts:
+    """Return the title and the distinct attributes of a row."""
     title = values.get(source.title)
     if title is not None and type(title) not in (str, int):
         raise InputError(f"{where()}: found {quoted(title)} as a title, expected text")
@@ -132,7 +139,7 @@ def _fact(source: MetadataConfig, values: dict[str, Any], where: Callable[[], st
         for name in source.attributes.split(",")
         for word in _words(values.get(name.strip()), source.separator)
     ]
-    return Fact(not text, text, list(dict.fromkeys(words)))
+    return RowTexts(not text, text, list(dict.fromkeys(words)))
 
 
 def _words(value: Any, separator: str) -> list[str]:

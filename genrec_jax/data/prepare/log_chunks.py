@@ -1,4 +1,4 @@
-"""Common parts of the log readers: chunks of rows, dropped lines, compressed files."""
+"""Common parts of the log readers: chunks of rows, dropped lines and compressed files."""
 
 import difflib
 import io
@@ -15,30 +15,31 @@ from genrec_jax.data.prepare.config import FileConfig
 
 BLOCK = 2**24  # bytes of a text file that are read at a time
 ROWS = 2**16  # rows of other formats that are read at a time
-SHOWN = 60  # characters of a quotation in a message
-WIDTH = "another number of columns"
+SHOWN = 60  # characters of a value that is quoted in a message
+WIDTH = "another number of columns"  # a reason for dropping a line
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+# Errors of damaged or badly encoded files.
 FAULTS = (pa.ArrowException, OSError, EOFError, ValueError)
 
 Values = pa.Array | list[Any]
 
 
 class Chunk(NamedTuple):
-    """Some rows of a file."""
+    """Consecutive rows of a file."""
 
-    columns: list[Values]  # the requested columns
-    where: Callable[[int], str]  # row → its position in the file, such as ', line 17'
+    columns: list[Values]  # the requested columns, in the requested order
+    where: Callable[[int], str]  # row of the chunk → its position in the file: ', line 17'
 
 
 @dataclass
 class Dropped:
     """The number of dropped lines by reason."""
 
-    allowed: bool  # whether the config allows to drop lines
-    counts: Counter[str]
+    allowed: bool  # whether config.on_bad_line is drop
+    counts: Counter[str]  # reason → number of lines
 
     def refuse(self, reason: str, message: str) -> None:
-        """Count the line, or raise InputError with the message."""
+        """Count a dropped line; raise InputError with the message if lines may not be dropped."""
         if not self.allowed:
             raise InputError(message)
         self.counts[reason] += 1
@@ -56,24 +57,32 @@ def delimiter(config: FileConfig) -> str:
 
 
 def short(error: object) -> str:
-    """Return an error's message on one line, shortened."""
+    """Return an error's message on one line, shortened to 200 characters."""
     return " ".join(str(error).split())[:200]
 
 
 class Unpacked(io.RawIOBase):
-    """The decompressed bytes of a file, up to the end of its last complete line.
+    """A stream of the decompressed bytes of a file, up to the end of its last complete line.
 
-    The bytes after that are in `tail` when all have been read; with `whole` they are returned too.
+    Attributes:
+        lines: the number of complete lines so far.
+        tail: the bytes after the last complete line, once all bytes have been read.
     """
 
     def __init__(self, path: Path, whole: bool = False):
+        """Open a file.
+
+        Args:
+            path: a plain file, or one compressed with gzip or zstd.
+            whole: whether to return the bytes after the last complete line too.
+        """
         with path.open("rb") as file:
             start = file.read(4)
-        packing = next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
-        self._stream = pa.input_stream(str(path), compression=packing, buffer_size=2**20)
+        codec = next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
+        self._stream = pa.input_stream(str(path), compression=codec, buffer_size=2**20)
         self._whole = whole
-        self._ready = memoryview(b"")  # complete lines
-        self.lines = 0  # complete lines so far
+        self._ready = memoryview(b"")  # complete lines that have not been returned
+        self.lines = 0
         self.tail = b""
 
     def readable(self) -> bool:
@@ -91,10 +100,10 @@ class Unpacked(io.RawIOBase):
                 self._ready, self.tail = memoryview(self.tail + content[:end]), content[end:]
             else:
                 self.tail += content
-        given = self._ready[: len(buffer)]
-        buffer[: len(given)] = given
-        self._ready = self._ready[len(given) :]
-        return len(given)
+        returned = self._ready[: len(buffer)]
+        buffer[: len(returned)] = returned
+        self._ready = self._ready[len(returned) :]
+        return len(returned)
 
     def close(self) -> None:
         self._stream.close()
@@ -106,8 +115,8 @@ class Unpacked(io.RawIOBase):
             dropped.refuse(
                 "the file ends in mid-line",
                 f"{path}, line {self.lines + 1}: found {quoted(self.tail)} without a newline, "
-                "expected a complete line; add a newline if the file is complete, otherwise get it "
-                "again",
+                "expected a complete line; add a newline if the file is complete, otherwise "
+                "get a complete copy",
             )
 
 
@@ -132,7 +141,7 @@ def column_indices(path: Path, header: Sequence[str], columns: Sequence[str]) ->
 
 
 def named_columns(config: FileConfig) -> list[str]:
-    """Return the column names in the config; none if the file has a header line."""
+    """Return the column names in the config; [] if the file has a header line."""
     return [name.strip() for name in config.columns.split(",")] if config.columns else []
 
 
@@ -145,7 +154,7 @@ def _numbered(numbers: list[int]) -> Callable[[int], str]:
 
 
 def gather(rows: Iterator[tuple[int, Sequence[Any]]]) -> Iterator[Chunk]:
-    """Gather (line, fields) into chunks."""
+    """Group (line, fields) into chunks of ROWS rows."""
     gathered: list[Sequence[Any]] = []
     numbers: list[int] = []
     for number, fields in rows:

@@ -1,11 +1,11 @@
-"""Some columns of a log's file, read in chunks to bound the memory.
+"""Read some columns of a log's file, in chunks to bound the memory.
 
     csv           a one-character delimiter and quotes as in RFC 4180 (pyarrow's reader); a longer
                   delimiter, such as MovieLens' `::`, splits lines without quotes
     jsonl         a JSON object per line (orjson)
-    loose_jsonl   a JSON object or a Python literal per line: Amazon's files of 2014
-    parquet
-    sequences     lines `user item item …`, oldest first: a row for every item
+    loose_jsonl   a JSON object or a Python literal per line, as in Amazon's files of 2014
+    parquet       pyarrow's reader
+    sequences     lines `user item item …`, oldest first; each item is a row
 
 Text may be compressed with gzip or zstd. Blank lines are skipped. A text file must end with a
 newline (JSON: with a complete object), since a truncated file might otherwise end in a shorter,
@@ -49,10 +49,10 @@ def read_chunks(
         path: the file.
         config: its format.
         columns: the columns to return, in this order.
-        dropped: counts lines without a row, or refuses them.
+        dropped: counts lines that cannot be parsed, or refuses them.
 
     Raises:
-        InputError: the file cannot be read, a column is missing, or a line has no row.
+        InputError: the file cannot be read, a column is missing, or a line cannot be parsed.
     """
     readers = {"parquet": _parquet, "csv": read_csv, "sequences": _sequences}
     reader = readers.get(config.format, _json)
@@ -70,7 +70,7 @@ def read_chunks(
 
 
 def _lines(raw: Unpacked) -> Iterator[tuple[int, bytes]]:
-    """Yield (number, bytes) of every line that is not blank."""
+    """Yield (line number, bytes) of every line that is not blank."""
     for number, line in enumerate(io.BufferedReader(cast(Any, raw), 2**20), start=1):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
@@ -90,7 +90,7 @@ def _decoded(path: Path, number: int, line: bytes, encoding: str) -> str:
 def _split_lines(
     path: Path, config: FileConfig, columns: Sequence[str], dropped: Dropped
 ) -> Iterator[Chunk]:
-    """Read fields that are separated by a delimiter of several characters."""
+    """Read lines whose fields are separated by a delimiter of several characters."""
     with Unpacked(path) as raw:
         lines = _lines(raw)
         header = named_columns(config)
@@ -118,18 +118,19 @@ def _split_lines(
 def _json(
     path: Path, config: FileConfig, columns: Sequence[str], dropped: Dropped
 ) -> Iterator[Chunk]:
-    parse = _loose if config.format == "loose_jsonl" else orjson.loads
+    """Read the columns of JSON objects; missing keys become None."""
+    parse = _parse_loosely if config.format == "loose_jsonl" else orjson.loads
 
     def rows(raw: Unpacked) -> Iterator[tuple[int, Sequence[Any]]]:
         for number, line in _lines(raw):
             try:
                 row = parse(line)
             except ValueError as error:
-                cut = "the last line has no newline, " if not line.endswith(b"\n") else ""
+                truncated = "" if line.endswith(b"\n") else "the last line has no newline, "
                 dropped.refuse(
                     "no JSON object",
-                    f"{path}, line {number}: {cut}found {quoted(line)}, expected a JSON object "
-                    f"({short(error)[:60]})",
+                    f"{path}, line {number}: {truncated}found {quoted(line)}, expected a JSON "
+                    f"object ({short(error)[:60]})",
                 )
                 continue
             if type(row) is dict:
@@ -144,21 +145,21 @@ def _json(
         yield from gather(rows(raw))
 
 
-def _loose(line: bytes) -> Any:
-    """Parse a line of JSON or a Python literal; no code is executed."""
+def _parse_loosely(line: bytes) -> Any:
+    """Parse a JSON value or a Python literal; no code is executed."""
     try:
         return orjson.loads(line)
     except ValueError:
         try:
             return ast.literal_eval(line.decode("utf-8").strip())
         except (SyntaxError, RecursionError, MemoryError, TypeError) as error:
-            raise ValueError(f"neither JSON nor a Python literal: {error}") from None
+            raise ValueError(f"found neither JSON nor a Python literal: {error}") from None
 
 
 def _sequences(
     path: Path, config: FileConfig, columns: Sequence[str], dropped: Dropped
 ) -> Iterator[Chunk]:
-    """Read sequences as the columns user, item and position (from 0)."""
+    """Read every item of a sequence as a row of user, item and position (from 0)."""
     del config, columns
 
     def rows(raw: Unpacked) -> Iterator[tuple[int, Sequence[Any]]]:
@@ -167,10 +168,11 @@ def _sequences(
             if not items:
                 dropped.refuse(
                     "a user without items",
-                    f"{path}, line {number}: found user {user} without items, expected some",
+                    f"{path}, line {number}: found user {user} without items, expected at least "
+                    "one",
                 )
             else:
-                yield from ((number, (user, item, at)) for at, item in enumerate(items))
+                yield from ((number, (user, item, index)) for index, item in enumerate(items))
 
     with Unpacked(path) as raw:
         yield from gather(rows(raw))
@@ -183,6 +185,7 @@ def _sequences(
 def _parquet(
     path: Path, config: FileConfig, columns: Sequence[str], dropped: Dropped
 ) -> Iterator[Chunk]:
+    """Read columns of a Parquet file; messages name the row instead of the line."""
     del config, dropped
     file = cast(BinaryIO, str(path))
     with pq.ParquetFile(file) as table:

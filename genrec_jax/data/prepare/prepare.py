@@ -1,4 +1,4 @@
-"""An interaction log → a prepared dataset that training reads.
+"""Prepare an interaction log for training.
 
 The pipeline reads and checks the log, drops duplicates, filters users and items to the k-core,
 sorts by time, numbers users and items, and writes the folder that `data/prepared.py` describes.
@@ -35,15 +35,15 @@ TEXT_ENDINGS = r"(\.(csv|tsv|txt|dat|json|jsonl|parquet))?(\.(gz|zst))?$"
 
 
 def prepare(config: PrepareConfig, output: Path) -> None:
-    """Prepare a log and write the dataset; the folder appears only when it is complete.
+    """Prepare a log and write the dataset; `output` is created only when it is complete.
 
     Args:
         config: the config of the preparation.
-        output: the folder to write.
+        output: the folder to create. If it already exists, it must contain the same dataset.
 
     Raises:
-        InputError: a file, line or key is wrong, or the folder contains something else.
-        DiskError: the folder, or the scratch folder beside it, cannot be written.
+        InputError: a file, line or key is invalid, or `output` has other content.
+        DiskError: `output`, or the scratch folder in the same directory, cannot be written.
     """
     files = input_files(config.log, "config.log.file")
     if config.metadata.file:
@@ -57,12 +57,12 @@ def prepare(config: PrepareConfig, output: Path) -> None:
             try:
                 _prepare_in(config, name, Path(scratch))
             except duckdb.OutOfMemoryException as error:
-                raise _explained(error, config.memory_gb, output) from None
+                raise _memory_error(error, config.memory_gb, output) from None
             _move(Path(scratch) / "result", output)
 
 
-def _explained(error: duckdb.OutOfMemoryException, memory_gb: float, output: Path) -> InputError:
-    """Return an error that distinguishes full memory from a full disk to which data is spilled."""
+def _memory_error(error: duckdb.OutOfMemoryException, memory_gb: float, output: Path) -> InputError:
+    """Return the error for too little memory, or for a full disk to which data was spilled."""
     if SPILL_FAILED in str(error):
         return DiskError(
             f"--output={output} cannot be written: No space left on device for scratch data beyond "
@@ -72,6 +72,7 @@ def _explained(error: duckdb.OutOfMemoryException, memory_gb: float, output: Pat
 
 
 def _prepare_in(config: PrepareConfig, name: str, scratch: Path) -> None:
+    """Run the pipeline, and write the dataset to scratch/result."""
     reading = start_reading(config)
     with CoreFilter(scratch, config.memory_gb) as core_filter:
         core_filter.load(read_interactions(config, reading))
@@ -97,7 +98,7 @@ def _prepare_in(config: PrepareConfig, name: str, scratch: Path) -> None:
 
 
 def _steps_of_reading(config: PrepareConfig, reading: Reading) -> list[Step]:
-    """Return a step for the rows read, and one for each reason why rows were dropped."""
+    """Return the counts after reading, after each reason for dropping lines, and in the window."""
     remaining = reading.rows + sum(reading.dropped.counts.values())
     steps = [Step("rows read", None, None, remaining)]
     for reason, count in sorted(reading.dropped.counts.items()):
@@ -107,19 +108,21 @@ def _steps_of_reading(config: PrepareConfig, reading: Reading) -> list[Step]:
         steps.append(Step("in the time window", None, None, remaining - reading.outside))
     if not steps[-1].interactions:
         counts = "; ".join(f"{step.step}: {step.interactions}" for step in steps)
-        raise InputError(f"{config.log.file}: found no interactions ({counts}), expected some")
+        raise InputError(
+            f"{config.log.file}: found no interactions ({counts}), expected at least one"
+        )
     return steps
 
 
 def write_table(steps: list[Step]) -> str:
-    """Format the counts of every step as an aligned table."""
+    """Format the counts after every step as an aligned table."""
     rows: list[tuple[str, ...]] = [("", "users", "items", "interactions", "dropped")]
-    before: Step | None = None
+    previous: Step | None = None
     for step in steps:
         counts = [f"{n:,}" if n is not None else "" for n in step[1:]]
-        dropped = before.interactions - step.interactions if before else 0
+        dropped = previous.interactions - step.interactions if previous else 0
         rows.append((step.step, *counts, f"{dropped:,}" if dropped else ""))
-        before = step
+        previous = step
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
@@ -155,9 +158,10 @@ def _log_texts(texts: ItemTexts) -> None:
 def _record(
     config: PrepareConfig, reading: Reading, identity: str, steps: list[Step], core: Core
 ) -> dict[str, Any]:
+    """Return the entries of dataset.json about the preparation."""
     return {
         "config": config.record(),
-        # Independent of the order of lines and files, and of their compression.
+        # The checksum does not depend on the order of lines and files, or on their compression.
         "input": {"rows": reading.rows, "checksum_of_rows": identity},
         "times": {
             "unit": reading.clock.unit,
@@ -171,7 +175,7 @@ def _record(
 
 
 def _move(result: Path, output: Path) -> None:
-    """Give the complete folder its name; an existing folder must contain the same dataset."""
+    """Move the complete folder to `output`; if that exists, check that it has the same content."""
     if output.exists():
         _, differ, missing = filecmp.cmpfiles(result, output, [RECORD, *TABLES], shallow=False)
         if differ or missing:
@@ -183,7 +187,7 @@ def _move(result: Path, output: Path) -> None:
         return
     shutil.move(result, output)
     size = sum(file.stat().st_size for file in output.iterdir())
-    log.info("%s: %s bytes", output, f"{size:,}")
+    log.info("wrote %s: %s bytes", output, f"{size:,}")
 
 
 def _short(error: object) -> str:

@@ -1,4 +1,4 @@
-"""Raw logs in the formats of their sources, made from sequences, with noise below the 5-core."""
+"""Generate raw logs in the formats of public sources, with noise outside the core."""
 
 import gzip
 import json
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from genrec_jax.data.prepared import read_log_metadata, read_prepared
 
-Sequences = dict[str, list[str]]  # user's id → items' ids, oldest first
+Sequences = dict[str, list[str]]  # user id → item ids, oldest first
 CORE = 5
 
 
@@ -22,7 +22,7 @@ class Event(NamedTuple):
 
 
 def core_by_hand(sequences: Sequences, core: int = CORE) -> Sequences:
-    """The k-core as a plain loop."""
+    """Return the k-core, computed with a plain loop."""
     while True:
         counts = Counter(item for items in sequences.values() for item in items)
         kept = {
@@ -36,7 +36,7 @@ def core_by_hand(sequences: Sequences, core: int = CORE) -> Sequences:
 
 
 def real_sequences(path: Path, users: int | None = None) -> Sequences:
-    """A shared sequence file, or the core of its first users, with ids as a source has them."""
+    """Return the core of a sequence file's first users (None: all), with ids like Amazon's."""
     sequences = {}
     for line in path.read_text().splitlines()[:users]:
         user, *items = line.split()
@@ -45,26 +45,26 @@ def real_sequences(path: Path, users: int | None = None) -> Sequences:
 
 
 def with_noise(sequences: Sequences, seed: int = 0) -> list[Event]:
-    """The events of the sequences, and others that the 5-core has none of; in any order.
+    """Return the events of the sequences and events outside their 5-core, in random order.
 
-    Some of the noise goes in the first round of the filter, some only in the third.
+    The filter removes some of the noise in its first round, and some only in the third.
     """
     draw = random.Random(seed)
     items = sorted({item for sequence in sequences.values() for item in sequence})
     events = [
-        Event(user, item, 3 * place)
+        Event(user, item, 3 * index)
         for user, sequence in sequences.items()
-        for place, item in enumerate(sequence)
+        for index, item in enumerate(sequence)
     ]
     users = sorted(sequences)
     for noise in range(len(users) // 4):
-        for _ in range(draw.randint(1, CORE - 1)):  # a user below the core, on items in it
+        for _ in range(draw.randint(1, CORE - 1)):  # a user below the core, with items in it
             events.append(Event(f"NOISE{noise}", draw.choice(items), draw.randrange(90)))
-        for _ in range(draw.randint(1, CORE - 1)):  # an item below the core, of users in it
+        for _ in range(draw.randint(1, CORE - 1)):  # an item below the core, with users in it
             events.append(Event(draw.choice(users), f"NOISE{noise}", 3 * draw.randrange(30) + 1))
     for chain in range(20):
-        # A user of five events, one of them with an item that falls in the second round, since
-        # one of its five users falls in the first.
+        # A user with five events. One of them is with an item that is removed in the second round,
+        # since one of its five users is removed in the first.
         late = [Event(f"LATE{chain}", item, day) for day, item in enumerate(items[:4])]
         events += [*late, Event(f"LATE{chain}", f"LATE{chain}", 50)]
         events += [Event(draw.choice(users), f"LATE{chain}", 3 * n + 2) for n in range(3)]
@@ -74,7 +74,7 @@ def with_noise(sequences: Sequences, seed: int = 0) -> list[Event]:
 
 
 def write_amazon2014(events: Iterable[Event], path: Path) -> None:
-    """reviews_X_5.json.gz; every third line a Python literal, as some of the files have them."""
+    """Write reviews_X_5.json.gz; every third line is a Python literal, as in some of the files."""
     with gzip.open(path, "wt", compresslevel=1) as file:
         for number, (user, item, day) in enumerate(events):
             review = {
@@ -91,7 +91,7 @@ def write_amazon2014(events: Iterable[Event], path: Path) -> None:
 
 
 def write_yelp(events: Iterable[Event], path: Path) -> None:
-    """yelp_academic_dataset_review.json, with as many reviews of 2018 and 2020 besides."""
+    """Write yelp_academic_dataset_review.json, with additional reviews of 2018 and 2020."""
     with path.open("w") as file:
         for number, (user, item, day) in enumerate(events):
             for year in (2019, 2018, 2020) if number % 2 == 0 else (2019,):
@@ -108,9 +108,9 @@ def write_yelp(events: Iterable[Event], path: Path) -> None:
 
 
 def by_ids(folder: Path) -> Sequences:
-    """A prepared folder as the log's own ids."""
-    sequences, names = read_prepared(folder), read_log_metadata(folder)
+    """Return the sequences of a prepared folder as the log's own ids."""
+    sequences, metadata = read_prepared(folder), read_log_metadata(folder)
     return {
-        names.user_ids[user]: [names.item_ids[item] for item in sequences.of(user)]
+        metadata.user_ids[user]: [metadata.item_ids[item] for item in sequences.of(user)]
         for user in range(sequences.n_users)
     }

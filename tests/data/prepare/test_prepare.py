@@ -1,4 +1,4 @@
-"""A log of every source → the prepared dataset, and the same bytes whatever the order of lines."""
+"""Logs of every format become the expected dataset; the order of the lines does not matter."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ CONFIG = ROOT / "configs" / "prepare.py"
 
 
 def run(source: str, output: Path, **keys: Any) -> None:
-    """The command, with log_file for --config.log.file and so on."""
+    """Run the command; the key log_file, for example, sets --config.log.file."""
     flags = []
     for key, value in keys.items():
         group, _, name = key.partition("_")
@@ -41,10 +41,10 @@ def record(folder: Path) -> dict[str, Any]:
     return json.loads((folder / RECORD).read_text())
 
 
-def same_bytes(one: Path, other: Path) -> bool:
-    names = sorted(path.name for path in one.iterdir())
+def same_bytes(folder: Path, other: Path) -> bool:
+    names = sorted(path.name for path in folder.iterdir())
     assert names == sorted(path.name for path in other.iterdir())
-    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+    return all((folder / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
 SIZES = [
@@ -54,7 +54,7 @@ SIZES = [
 
 
 @pytest.mark.parametrize("users", SIZES)
-def test_an_amazon_log_gives_the_shared_sequences(
+def test_an_amazon_log_gives_the_published_sequences(
     users: int | None, tmp_path: Path, data_dir: Path
 ) -> None:
     expected = real_sequences(data_dir / "Beauty.txt", users)
@@ -68,7 +68,7 @@ def test_an_amazon_log_gives_the_shared_sequences(
 
 
 @pytest.mark.parametrize("users", SIZES)
-def test_a_yelp_log_gives_the_shared_sequences(
+def test_a_yelp_log_gives_the_published_sequences(
     users: int | None, tmp_path: Path, data_dir: Path
 ) -> None:
     expected = real_sequences(data_dir / "Yelp.txt", users)
@@ -81,7 +81,7 @@ def test_a_yelp_log_gives_the_shared_sequences(
 
 
 def small_log(seed: int = 0, rows: int = 400) -> list[dict[str, Any]]:
-    """Many ties: 12 users, 10 items, 40 days."""
+    """Return rows of 12 users, 10 items and 40 days, many at the same instant."""
     draw = random.Random(seed)
     return [
         {
@@ -105,30 +105,32 @@ def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
     path.write_text("\n".join(["user,item,time", *lines, ""]))
 
 
-def test_same_bytes_from_two_runs_from_shuffled_lines_and_from_packed_files(tmp_path: Path) -> None:
+def test_runs_shuffled_lines_and_compressed_files_give_the_same_bytes(tmp_path: Path) -> None:
     rows = small_log()
-    for name in ("once", "again", "shuffled", "packed", "parts"):
+    for name in ("first", "second", "shuffled", "compressed"):
         (tmp_path / name).mkdir()
-    write_csv(rows, tmp_path / "once" / "log.csv")
-    write_csv(rows, tmp_path / "again" / "log.csv")
+    write_csv(rows, tmp_path / "first" / "log.csv")
+    write_csv(rows, tmp_path / "second" / "log.csv")
     random.Random(1).shuffle(rows)
     write_csv(rows, tmp_path / "shuffled" / "log.csv")
-    for name in ("once", "again", "shuffled"):
+    for name in ("first", "second", "shuffled"):
         run("", tmp_path / f"{name}_out", log_file=tmp_path / name / "log.csv")
-    assert same_bytes(tmp_path / "once_out", tmp_path / "again_out")
-    assert same_bytes(tmp_path / "once_out", tmp_path / "shuffled_out")
+    assert same_bytes(tmp_path / "first_out", tmp_path / "second_out")
+    assert same_bytes(tmp_path / "first_out", tmp_path / "shuffled_out")
     content = (tmp_path / "shuffled" / "log.csv").read_bytes()
-    (tmp_path / "packed" / "log.csv").write_bytes(pa.compress(content, codec="zstd", asbytes=True))
-    run("", tmp_path / "packed_out", log_file=tmp_path / "packed" / "log.csv")
-    assert same_bytes(tmp_path / "once_out", tmp_path / "packed_out")
+    (tmp_path / "compressed" / "log.csv").write_bytes(
+        pa.compress(content, codec="zstd", asbytes=True)
+    )
+    run("", tmp_path / "compressed_out", log_file=tmp_path / "compressed" / "log.csv")
+    assert same_bytes(tmp_path / "first_out", tmp_path / "compressed_out")
     other = [dict(row, time=row["time"] + (row is rows[0])) for row in rows]
-    write_csv(other, tmp_path / "again" / "log.csv")
-    run("", tmp_path / "other_out", log_file=tmp_path / "again" / "log.csv")
-    sums = [record(tmp_path / f"{n}_out")["input"]["checksum_of_rows"] for n in ("once", "other")]
+    write_csv(other, tmp_path / "second" / "log.csv")
+    run("", tmp_path / "other_out", log_file=tmp_path / "second" / "log.csv")
+    sums = [record(tmp_path / f"{n}_out")["input"]["checksum_of_rows"] for n in ("first", "other")]
     assert sums[0] != sums[1]
 
 
-def test_where_chunks_end_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sizes_of_chunks_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = small_log()
     write_csv(rows, tmp_path / "log.csv")
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -137,9 +139,9 @@ def test_where_chunks_end_does_not_matter(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(log_chunks, "BLOCK", 100)
     monkeypatch.setattr(log_chunks, "ROWS", 7)
     monkeypatch.setattr(csv_files, "BLOCK", 100)
-    monkeypatch.setattr(core_filter, "ROWS_AN_INSERT", 50)
+    monkeypatch.setattr(core_filter, "ROWS_PER_INSERT", 50)
     monkeypatch.setattr(core_filter, "FETCHED", 10)
-    run("", tmp_path / "csv", log_file=tmp_path / "log.csv")  # refuses what is not the same
+    run("", tmp_path / "csv", log_file=tmp_path / "log.csv")  # refuses a different dataset
     run("", tmp_path / "jsonl", log_file=tmp_path / "log.jsonl", log_format="jsonl")
 
 
@@ -189,10 +191,10 @@ def test_training_reads_the_folder(tmp_path: Path) -> None:
     sequences = load_sequences(DataConfig(name="file", file=str(tmp_path / "out")))
     assert sequences.name == "log"
     times = pq.read_table(tmp_path / "out" / "sequences.parquet")["times"].to_pylist()
-    names = read_log_metadata(tmp_path / "out")
+    metadata = read_log_metadata(tmp_path / "out")
     found = {
-        names.user_ids[u]: {
-            (time, names.item_ids[item])
+        metadata.user_ids[u]: {
+            (time, metadata.item_ids[item])
             for time, item in zip(times[u], sequences.of(u), strict=True)
         }
         for u in range(sequences.n_users)
@@ -201,24 +203,26 @@ def test_training_reads_the_folder(tmp_path: Path) -> None:
     assert all(moments == sorted(moments) for moments in times)
 
 
-def test_the_order_within_an_instant_is_seeded_and_apart_from_the_numbers(tmp_path: Path) -> None:
-    """Everything at one instant: the order is another for every user and seed."""
+def test_the_order_within_an_instant_depends_on_the_seed_and_not_on_the_numbers(
+    tmp_path: Path,
+) -> None:
+    """With all interactions at one instant, every user and every seed has another order."""
     rows = [{"user": f"u{u}", "item": f"i{i}", "time": 7} for u in range(200) for i in range(12)]
     write_csv(rows, tmp_path / "log.csv")
     orders = []
     for seed in (0, 1):
         out = tmp_path / f"seed{seed}"
         run("", out, log_file=tmp_path / "log.csv", seed=seed)
-        sequences, names = read_prepared(out), read_log_metadata(out)
+        sequences, metadata = read_prepared(out), read_log_metadata(out)
         numbers = np.stack([sequences.of(user) for user in range(200)])
         orders.append(by_ids(out))
-        # Neither by number nor by id: every item's mean place is in the middle, for every user
-        # another order.
+        # The order depends neither on the number nor on the id: the mean position of every item is
+        # in the middle, and every user has another order.
         assert len(np.unique(numbers, axis=0)) == 200
-        places = np.argsort(numbers, axis=1).mean(axis=0)
-        assert np.abs(places - 5.5).max() < 5 * np.sqrt(143 / 12 / 200)
-        assert abs(np.corrcoef(places, np.arange(12))[0, 1]) < 0.9
-        assert names.item_ids != sorted(names.item_ids)
+        positions = np.argsort(numbers, axis=1).mean(axis=0)
+        assert np.abs(positions - 5.5).max() < 5 * np.sqrt(143 / 12 / 200)
+        assert abs(np.corrcoef(positions, np.arange(12))[0, 1]) < 0.9
+        assert metadata.item_ids != sorted(metadata.item_ids)
     assert orders[0] != orders[1]
 
 
@@ -247,7 +251,7 @@ def test_duplicates(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_core_is_that_of_a_plain_loop(seed: int, tmp_path: Path) -> None:
+def test_the_core_matches_a_plain_loop(seed: int, tmp_path: Path) -> None:
     draw = random.Random(seed)
     rows = [
         {"user": draw.randrange(60), "item": int(draw.paretovariate(0.7)) % 80, "time": time}
@@ -263,8 +267,8 @@ def test_the_core_is_that_of_a_plain_loop(seed: int, tmp_path: Path) -> None:
     assert by_ids(tmp_path / "out") == expected
 
 
-def test_a_single_pass_is_one_round_and_short_users_go(tmp_path: Path) -> None:
-    # u0 … u5 have i0 … i4 and so stay; "thin" has five items, of which four fall in the round.
+def test_a_single_pass_is_one_round_and_removes_short_users(tmp_path: Path) -> None:
+    # u0 … u5 have i0 … i4 and remain. "thin" has five items, of which the round removes four.
     rows = [{"user": f"u{u}", "item": f"i{i}", "time": i} for u in range(6) for i in range(5)]
     rows += [{"user": "thin", "item": f"x{i}", "time": i} for i in range(4)]
     rows += [{"user": "thin", "item": "i0", "time": 9}]
@@ -274,12 +278,12 @@ def test_a_single_pass_is_one_round_and_short_users_go(tmp_path: Path) -> None:
     found = by_ids(tmp_path / "out")
     assert {user: len(items) for user, items in found.items()} == {
         **{f"u{u}": 5 for u in range(6)},
-        "some": 3,  # below the core of 5, but it can be split
+        "some": 3,  # below the core of 5, but long enough to be split
     }
     assert record(tmp_path / "out")["steps"][-1]["step"].startswith("users with at least 3")
 
 
-def test_ids_are_taken_as_they_stand(tmp_path: Path) -> None:
+def test_ids_are_used_literally(tmp_path: Path) -> None:
     ids = [
         "i 1",
         "i  1",
@@ -320,9 +324,11 @@ def test_titles_and_attributes_from_the_metadata_file(tmp_path: Path) -> None:
     for order in (items, items[::-1]):
         path.write_bytes(gzip.compress("".join(repr(item) + "\n" for item in order).encode()))
         files = {"log_file": tmp_path / "reviews.json", "metadata_file": path}
-        run("amazon2014", tmp_path / "out", **files)  # the second time: this very dataset
-    names = read_log_metadata(tmp_path / "out")
-    known = dict(zip(names.item_ids, zip(names.titles, names.attributes, strict=True), strict=True))
+        run("amazon2014", tmp_path / "out", **files)  # the second run must give the same dataset
+    metadata = read_log_metadata(tmp_path / "out")
+    known = dict(
+        zip(metadata.item_ids, zip(metadata.titles, metadata.attributes, strict=True), strict=True)
+    )
     assert known == {
         "i0": ("A side", ["Ö"]),
         "i1": (None, None),
@@ -332,12 +338,12 @@ def test_titles_and_attributes_from_the_metadata_file(tmp_path: Path) -> None:
     }
 
 
-def test_titles_from_the_log_itself_and_movielens(tmp_path: Path) -> None:
+def test_titles_from_the_log_and_from_movielens(tmp_path: Path) -> None:
     lines = [f'u{u},i{i},{i},"Film, {i}"\n' for u in range(5) for i in range(5)]
     (tmp_path / "log.csv").write_text("user,item,time,name\n" + "".join(lines))
     run("", tmp_path / "out", log_file=tmp_path / "log.csv", log_title="name")
-    names = read_log_metadata(tmp_path / "out")
-    assert names.titles == [f"Film, {item[1:]}" for item in names.item_ids]
+    metadata = read_log_metadata(tmp_path / "out")
+    assert metadata.titles == [f"Film, {item[1:]}" for item in metadata.item_ids]
 
     ratings = [f"{u}::{i}::5::{978300760 + i}\n" for u in range(1, 6) for i in range(1, 6)]
     (tmp_path / "ratings.dat").write_text("".join(ratings))
@@ -345,12 +351,12 @@ def test_titles_from_the_log_itself_and_movielens(tmp_path: Path) -> None:
     (tmp_path / "movies.dat").write_bytes(movies.encode("latin-1"))
     files = {"log_file": tmp_path / "ratings.dat", "metadata_file": tmp_path / "movies.dat"}
     run("movielens_dat", tmp_path / "ml", **files)
-    names = read_log_metadata(tmp_path / "ml")
-    assert names.titles == [f"Misérables: {item} (1995)" for item in names.item_ids]
-    assert names.attributes[0] == ["Drama", "War"]
+    metadata = read_log_metadata(tmp_path / "ml")
+    assert metadata.titles == [f"Misérables: {item} (1995)" for item in metadata.item_ids]
+    assert metadata.attributes[0] == ["Drama", "War"]
 
 
-def test_lines_that_hold_no_row_are_counted_if_the_config_says_so(tmp_path: Path) -> None:
+def test_bad_lines_are_dropped_and_counted_if_the_config_allows_it(tmp_path: Path) -> None:
     good = [f"u{u},i{i},{i}\n" for u in range(5) for i in range(5)]
     bad = ["u0,,3\n", ",i1,3\n", "u1,i1,soon\n", "u1,i1\n", ",,\n"]
     (tmp_path / "log.csv").write_text("user,item,time\n" + "".join(good + bad) + "u1,i1,1356")
@@ -368,7 +374,7 @@ def test_lines_that_hold_no_row_are_counted_if_the_config_says_so(tmp_path: Path
     }
 
 
-def test_another_dataset_is_never_written_over(tmp_path: Path) -> None:
+def test_another_dataset_is_never_overwritten(tmp_path: Path) -> None:
     write_csv(small_log(), tmp_path / "log.csv")
     values = PrepareConfig().to_dict()
     values["log"]["file"] = str(tmp_path / "log.csv")

@@ -1,4 +1,4 @@
-"""What a log can have wrong: one clear line each, and never a traceback or half a folder."""
+"""Invalid logs give a clear message of one line, and never a traceback or a partial folder."""
 
 import bz2
 import gzip
@@ -35,7 +35,7 @@ def prepared(path: Path, output: Path, **log_keys: Any) -> None:
 
 
 def refused(path: Path, **keys: Any) -> str:
-    """The message, with no folder written and no scratch left."""
+    """Return the error message, and check that no output or scratch folder remains."""
     with pytest.raises(InputError) as error:
         prepared(path, path.parent / "out", **keys)
     assert "\n" not in str(error.value)
@@ -60,7 +60,7 @@ CSV_FAULTS = {
     GOOD + "u1,i2,1356739200000\n": "line 27: found time '1356739200000', expected seconds",
     GOOD + 'u1,"i2,3\nu4,i3,2\n': "line 27: found 2 columns",
     GOOD + "u1,i2,3": "line 27: found b'u1,i2,3' without a newline",
-    GOOD + '\n"u\n1",i2,x\n': "line 28: found time 'x'",  # behind an empty line, two lines long
+    GOOD + '\n"u\n1",i2,x\n': "line 28: found time 'x'",  # an empty line, then a row of two lines
 }
 
 
@@ -107,7 +107,7 @@ def test_a_python_literal_is_never_run(tmp_path: Path) -> None:
     (tmp_path / "log.json").write_text(code)
     assert "line 1: found" in refused(tmp_path / "log.json", format="loose_jsonl")
     assert not trace.exists()
-    # A plain JSON reader takes no Python.
+    # The plain JSON reader rejects Python literals.
     (tmp_path / "log.json").write_text("{'user': 'u', 'item': 'i', 'time': 1}\n")
     assert "expected a JSON object" in refused(tmp_path / "log.json", format="jsonl")
 
@@ -124,7 +124,7 @@ def test_parquet_columns_of_the_wrong_type(tmp_path: Path) -> None:
     assert "cannot be read as parquet" in refused(path, format="parquet")
 
 
-def test_files_that_are_cut_damaged_or_not_text(tmp_path: Path) -> None:
+def test_truncated_damaged_and_binary_files(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     packed = gzip.compress(GOOD.encode())
     path.write_bytes(packed[:-12])
@@ -143,7 +143,7 @@ def test_files_that_are_cut_damaged_or_not_text(tmp_path: Path) -> None:
         prepared(tmp_path / "folder", tmp_path / "out")
 
 
-def test_a_window_or_a_core_that_leaves_nothing_says_what_led_there(tmp_path: Path) -> None:
+def test_an_empty_window_or_core_is_refused_with_the_counts(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text(GOOD)
     assert "rows read: 25; in the time window: 0" in refused(path, since="2019-01-01")
@@ -167,12 +167,12 @@ def test_a_window_or_a_core_that_leaves_nothing_says_what_led_there(tmp_path: Pa
         ({"rounds": 1.5}, "config.rounds: found 1.5, expected a value of type int"),
     ],
 )
-def test_keys_that_do_not_fit(keys: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_invalid_keys_are_refused(keys: dict[str, Any], message: str, tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text(GOOD)
     assert message in refused(tmp_path / "log.csv", **keys)
 
 
-def test_the_command_tells_faults_in_one_line(
+def test_the_command_reports_faults_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = f"--config={ROOT / 'configs' / 'prepare.py'}"
@@ -196,7 +196,7 @@ def test_the_command_tells_faults_in_one_line(
 
 
 def fault(path: Path, output: Path, **keys: Any) -> str | None:
-    """The message; None where a dataset was written."""
+    """Return the error message; None if a dataset was written."""
     try:
         prepared(path, output, **keys)
     except InputError as error:
@@ -205,22 +205,22 @@ def fault(path: Path, output: Path, **keys: Any) -> str | None:
 
 
 def mutated(content: bytes, draw: random.Random) -> bytes:
-    """A few bytes flipped, cut, doubled or put in."""
+    """Return the content with a few bytes changed, truncated, removed, repeated or inserted."""
     data = bytearray(content)
     for _ in range(draw.randint(1, 3)):
-        at = draw.randrange(len(data)) if data else 0
+        index = draw.randrange(len(data)) if data else 0
         span = draw.randint(1, 30)
         match draw.randrange(5):
             case 0 if data:
-                data[at] = draw.randrange(256)
+                data[index] = draw.randrange(256)
             case 1:
-                del data[at:]
+                del data[index:]
             case 2:
-                del data[at : at + span]
+                del data[index : index + span]
             case 3:
-                data[at:at] = data[at : at + span] * draw.randint(1, 20)
+                data[index:index] = data[index : index + span] * draw.randint(1, 20)
             case _:
-                data[at:at] = draw.choice(
+                data[index:index] = draw.choice(
                     [b'"', b"\0", b"\n", b",", b"\xff", b"{", b"1e999", b"\r"]
                 )
     return bytes(data)
@@ -237,7 +237,7 @@ FUZZED = {
 
 
 @pytest.mark.parametrize("kind", [*FUZZED, "parquet"])
-def test_mutated_files_give_a_dataset_or_one_clear_line(kind: str, tmp_path: Path) -> None:
+def test_mutated_files_give_a_dataset_or_a_message_of_one_line(kind: str, tmp_path: Path) -> None:
     if kind == "parquet":
         pq.write_table(
             pa.table({"user": list("aaabbb"), "item": [1, 2, 3] * 2, "time": [1] * 6}),

@@ -1,4 +1,4 @@
-"""Times of every kind, against Python's own datetime."""
+"""Times of every kind, compared with Python's datetime."""
 
 import datetime
 
@@ -32,7 +32,7 @@ MOMENT = 1_577_786_400_250_000  # 2019-12-31 10:00:00.25
         ("ms", "1577786400250", MOMENT),
         ("us", str(MOMENT), MOMENT),
         ("ns", str(MOMENT * 1000 + 999), MOMENT),
-        ("ns", "-1", -1),  # the microsecond before, as for every other
+        ("ns", "-1", -1),  # rounded down, like all other times
         ("s", "", None),
         ("s", "nan", None),
         ("s", "1e400", None),
@@ -49,12 +49,12 @@ def test_one_time(unit: str, text: str, expected: int | None) -> None:
 
 
 @given(st.lists(st.integers(EARLIEST, LATEST), min_size=1, max_size=20))
-def test_iso_text_comes_back(moments: list[int]) -> None:
+def test_iso_text_is_parsed_exactly(moments: list[int]) -> None:
     texts = [(EPOCH + datetime.timedelta(microseconds=moment)).isoformat() for moment in moments]
     assert Clock("iso").microseconds(pa.array(texts)).to_pylist() == moments
 
 
-def test_one_bad_time_among_many_is_the_only_one_lost() -> None:
+def test_only_the_invalid_time_of_many_becomes_null() -> None:
     times = [str(1_500_000_000 + n) for n in range(1000)]
     times[617] = "?"
     parsed = Clock("auto").microseconds(pa.array(times)).to_pylist()
@@ -70,10 +70,10 @@ def test_one_bad_time_among_many_is_the_only_one_lost() -> None:
         ["2019-12-31", "1577786400"],
     ],
 )
-@pytest.mark.parametrize("together", [True, False])
-def test_two_kinds_of_time_are_refused_in_either_order(times: list[str], together: bool) -> None:
+@pytest.mark.parametrize("one_array", [True, False])
+def test_two_kinds_of_time_are_refused_in_either_order(times: list[str], one_array: bool) -> None:
     clock = Clock("auto")
-    if not together:
+    if not one_array:
         clock.microseconds(pa.array(times[:1]))
         times = times[1:]
     with pytest.raises(MixedTimes) as error:
@@ -81,7 +81,7 @@ def test_two_kinds_of_time_are_refused_in_either_order(times: list[str], togethe
     assert error.value.row == len(times) - 1
 
 
-def test_columns_that_are_no_text() -> None:
+def test_columns_of_other_types_than_text() -> None:
     moment = EPOCH + datetime.timedelta(microseconds=MOMENT)
     for column, expected in (
         (pa.array([moment, None]), [MOMENT, None]),
@@ -93,14 +93,14 @@ def test_columns_that_are_no_text() -> None:
         assert Clock("auto").microseconds(column).to_pylist() == expected
 
 
-def test_it_is_said_where_utc_was_assumed() -> None:
+def test_the_clock_records_whether_utc_was_assumed() -> None:
     for text, assumed in (("2019-12-31", True), ("2019-12-31T01:02:03Z", False), ("?", False)):
         clock = Clock("iso")
         clock.microseconds(pa.array([text]))
         assert clock.zone_assumed is assumed
 
 
-def test_the_window() -> None:
+def test_the_ends_of_the_time_window() -> None:
     assert parse_instant("", "config.log.since") is None
     assert parse_instant("2019-12-31 10:00:00.25", "config.log.since") == MOMENT
     with pytest.raises(InputError, match=r"config\.log\.since: found 'soon'"):
