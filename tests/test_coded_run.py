@@ -71,9 +71,15 @@ def test_the_audit_calls_codes_clean(capsys: pytest.CaptureFixture[str], tmp_pat
     assert "64 items have collaborative codes, 0 of them random" in text
     assert "faithful, collaborative codes, tokenizer trained on the identifiers" in text
     last = text.strip().splitlines()[-1]
-    assert last.startswith("No leak found: the collaborative codes of faithful carry no more")
+    assert last.startswith(
+        "No evidence of leakage: the collaborative codes of faithful carry no more"
+    )
     text = printed(capsys, *data, "--config.indexing=random_codes")
-    assert text.strip().splitlines()[-1].startswith("No leak found: the random codes of faithful")
+    assert (
+        text.strip()
+        .splitlines()[-1]
+        .startswith("No evidence of leakage: the random codes of faithful")
+    )
 
 
 def test_the_audit_finds_codes_that_know_the_test_items(
@@ -104,10 +110,10 @@ def test_the_audit_on_beauty(
     assert "beauty, collaborative codes, tokenizer facebook/bart-base" in text
     last = text.strip().splitlines()[-1]
     assert last.startswith(
-        "No leak found: the collaborative codes of beauty carry more information"
+        "No evidence of leakage: the collaborative codes of beauty carry more information"
     )
     assert "all codes stay the same" in last
-    assert "they carry none about the 33 items" in last
+    assert "no information about the 33 items" in last
 
 
 @pytest.mark.parametrize("kind", ["semantic", "combined"])
@@ -116,8 +122,8 @@ def test_codes_from_texts(
 ) -> None:
     text = printed(capsys, *prepared, f"--config.indexing={kind}")
     assert f"200 items have {kind} codes" in text
-    assert "against training numbering" not in text  # texts may tell of an item nobody had
-    assert "No leak found" in text.strip().splitlines()[-1]
+    assert "against numbers from training interactions" not in text  # texts describe cold items
+    assert "No evidence of leakage" in text.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize("kind", ["semantic", "combined"])
@@ -153,7 +159,7 @@ def test_a_run_with_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert result["counts"]["empty_places"] == 0
     page = (run / "report.html").read_text()
     assert "40 items, collaborative codes" in page
-    assert "No leak found: the collaborative codes of synthetic" in page
+    assert "No evidence of leakage: the collaborative codes of synthetic" in page
     catalogue = Catalogue.load(run / "identifiers")
     assert catalogue.indexing.codes is not None
     for line in pq.read_table(run / "predictions" / "test.parquet").to_pylist():

@@ -1,7 +1,7 @@
-"""What is made before a model trains knows no held-out item: codes, vectors, kNN, popularity.
+"""Codes, item vectors, the kNN and popularity do not depend on validation and test items.
 
-The items that users take last, and last but one, are drawn anew, so that other items are popular
-there too; the histories asked with stay what they are.
+The last two items of every user are redrawn from another distribution. The histories to rank for
+stay the same.
 """
 
 import dataclasses
@@ -33,24 +33,24 @@ SETTINGS = TransitionSettings(window=10, decay=0.6, power=0.0, popularity=0.25)
 
 
 @pytest.fixture(scope="module")
-def true() -> UserSequences:
+def original() -> UserSequences:
     return synthetic_sequences(SyntheticSpec(users=300, items=60))
 
 
-def redrawn(sequences: UserSequences, places: tuple[int, ...]) -> UserSequences:
-    """With other items at some places from every user's end."""
+def redrawn(sequences: UserSequences, positions: tuple[int, ...]) -> UserSequences:
+    """Redraw the items at the given positions from the end of every user's sequence."""
     items = sequences.items.copy()
-    for place in places:
-        at = sequences.offsets[1:] - place
-        drawn = np.random.default_rng(place).beta(0.5, 2.0, len(at)) * sequences.n_items
-        items[at] = drawn.astype(items.dtype)
-        assert (items != sequences.items)[at].mean() > 0.9
+    for position in positions:
+        index = sequences.offsets[1:] - position
+        drawn = np.random.default_rng(position).beta(0.5, 2.0, len(index)) * sequences.n_items
+        items[index] = drawn.astype(items.dtype)
+        assert (items != sequences.items)[index].mean() > 0.9
     return dataclasses.replace(sequences, items=items)
 
 
 @pytest.fixture(scope="module")
-def changed(true: UserSequences) -> UserSequences:
-    return redrawn(true, (1, 2))
+def changed(original: UserSequences) -> UserSequences:
+    return redrawn(original, (1, 2))
 
 
 def collaborative(sequences: UserSequences) -> Indexing:
@@ -59,67 +59,67 @@ def collaborative(sequences: UserSequences) -> Indexing:
 
 
 @pytest.mark.parametrize("indexing", ["collaborative", "random", "sequential"])
-def test_names(indexing: str, true: UserSequences, changed: UserSequences) -> None:
+def test_identifiers(indexing: str, original: UserSequences, changed: UserSequences) -> None:
     one, other = (
         collaborative(x) if indexing == "collaborative" else make_indexing(indexing, x, seed=3)
-        for x in (true, changed)
+        for x in (original, changed)
     )
     assert one.item_identifiers() == other.item_identifiers()
     assert one.user_identifiers() == other.user_identifiers()
 
 
-def test_vectors(true: UserSequences, changed: UserSequences) -> None:
-    one, other = (collaborative_vectors(x, dims=16, window=5, seed=0) for x in (true, changed))
+def test_vectors(original: UserSequences, changed: UserSequences) -> None:
+    one, other = (collaborative_vectors(x, dims=16, window=5, seed=0) for x in (original, changed))
     assert one.any()
     assert one.tobytes() == other.tobytes()
 
 
-def test_knn_and_popularity(true: UserSequences, changed: UserSequences) -> None:
-    """Asked with the same histories."""
-    examples = next_item_examples(true, TEST_EXCLUDES)
+def test_knn_and_popularity(original: UserSequences, changed: UserSequences) -> None:
+    """Rank for the same histories, which end before the test items."""
+    examples = next_item_examples(original, TEST_EXCLUDES)
     for n_excluded in (2, 3):
-        one, other = (TransitionKNN(x, SETTINGS, n_excluded) for x in (true, changed))
+        one, other = (TransitionKNN(x, SETTINGS, n_excluded) for x in (original, changed))
         np.testing.assert_array_equal(one.counts, other.counts)
         np.testing.assert_array_equal(one.scores(examples).data, other.scores(examples).data)
-    for lists in (
+    for rank in (
         lambda x: transition_rankings(x, examples, SETTINGS, 20),
         lambda x: popularity_rankings(x, examples, 20),
     ):
-        np.testing.assert_array_equal(lists(true), lists(changed))
+        np.testing.assert_array_equal(rank(original), rank(changed))
 
 
-def test_the_knns_settings_know_no_test_item(true: UserSequences) -> None:
-    assert choose_settings(true) == choose_settings(redrawn(true, (1,)))
+def test_the_settings_of_the_knn_do_not_depend_on_test_items(original: UserSequences) -> None:
+    assert choose_settings(original) == choose_settings(redrawn(original, (1,)))
 
 
-def test_a_log_that_ends_earlier(true: UserSequences) -> None:
-    """Its test is the validation of the whole log, and it knows nothing of the items left off."""
-    earlier = without_last(true, 1)
-    assert (earlier.n_users, earlier.n_items) == (true.n_users, true.n_items)
-    for user in range(true.n_users):
-        assert earlier.of(user).tolist() == true.of(user)[:-1].tolist()
-    ours = next_item_examples(earlier, TEST_EXCLUDES)
-    theirs = next_item_examples(true, VALIDATION_EXCLUDES)
-    np.testing.assert_array_equal(ours.targets, theirs.targets)
-    for row in range(len(ours)):
-        assert ours.history(row).tolist() == theirs.history(row).tolist()
-    other = without_last(redrawn(true, (1, 2, 3)), 1)
-    assert collaborative(earlier).item_identifiers() == collaborative(other).item_identifiers()
-    assert without_last(true, 0) is true
-    most = int(true.lengths.min()) - SHORTEST_SEQUENCE
-    assert without_last(true, most).lengths.min() == SHORTEST_SEQUENCE
+def test_a_shortened_dataset(original: UserSequences) -> None:
+    """Its test split is the validation split of the whole dataset, without the dropped items."""
+    shortened = without_last(original, 1)
+    assert (shortened.n_users, shortened.n_items) == (original.n_users, original.n_items)
+    for user in range(original.n_users):
+        assert shortened.of(user).tolist() == original.of(user)[:-1].tolist()
+    test = next_item_examples(shortened, TEST_EXCLUDES)
+    validation = next_item_examples(original, VALIDATION_EXCLUDES)
+    np.testing.assert_array_equal(test.targets, validation.targets)
+    for row in range(len(test)):
+        assert test.history(row).tolist() == validation.history(row).tolist()
+    other = without_last(redrawn(original, (1, 2, 3)), 1)
+    assert collaborative(shortened).item_identifiers() == collaborative(other).item_identifiers()
+    assert without_last(original, 0) is original
+    most = int(original.lengths.min()) - SHORTEST_SEQUENCE
+    assert without_last(original, most).lengths.min() == SHORTEST_SEQUENCE
     with pytest.raises(InputError, match=rf"drop_last: found {most + 1}, .* at most {most} for"):
-        without_last(true, most + 1)
+        without_last(original, most + 1)
 
 
-def test_the_check_sees_a_leak(true: UserSequences) -> None:
-    """An item that training may see does change all of them."""
-    seen = redrawn(true, (3,))
-    assert collaborative(true).item_identifiers() != collaborative(seen).item_identifiers()
-    examples = next_item_examples(true, TEST_EXCLUDES)
+def test_changed_training_items_change_the_results(original: UserSequences) -> None:
+    """The tests above can fail: redrawing a training item changes codes, kNN and popularity."""
+    changed = redrawn(original, (3,))
+    assert collaborative(original).item_identifiers() != collaborative(changed).item_identifiers()
+    examples = next_item_examples(original, TEST_EXCLUDES)
     knn, popular = (
-        [lists(x) for x in (true, seen)]
-        for lists in (
+        [rank(x) for x in (original, changed)]
+        for rank in (
             lambda x: transition_rankings(x, examples, SETTINGS, 20),
             lambda x: popularity_rankings(x, examples, 20),
         )

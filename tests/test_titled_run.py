@@ -119,7 +119,7 @@ def test_the_audit_of_titles(prepared: Path, capsys: pytest.CaptureFixture[str])
     printed = capsys.readouterr().out
     assert "titled, titles, tokenizer trained on the identifiers" in printed
     assert (
-        "No leak found in the numbers: the items of titled are identified by their titles"
+        "No evidence of leakage in the numbers: the items of titled are identified by their titles"
         in printed
     )
 

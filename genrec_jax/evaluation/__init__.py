@@ -1,1 +1,1 @@
-"""Rankings → metrics, baselines, intervals, breakdown, leakage audit, ensembles."""
+"""Evaluation of rankings: metrics, confidence intervals, breakdowns, ensembles, leakage audit."""

@@ -1,21 +1,21 @@
-"""Ensembles of a model's item probabilities with those of the item-transition kNN, over all items.
+"""Ensembles of a model and the item-transition kNN, which combine their item probabilities.
 
     linear        p(j)     = (1 - w) · p_model(j) + w · p_knn(j)
-    log-linear    log p(j) = (1 - w) · log p_model(j) + w · log p_knn(j) + a constant of the user
+    log-linear    log p(j) = (1 - w) · log p_model(j) + w · log p_knn(j) + constant of the example
     p_knn(j)      = (1 - h) · [(1 - s) · t(j) / Σ t + s · (c(j) + 1) / Σ (c + 1)] + h · p_hist(j)
     p_hist(j)     ∝ Σ over occurrences of j in the history of 1 / (1 + r), with r later items
 
-t are the kNN's scores (models/heuristics) and c the training counts. The smoothing s gives every
-item a positive probability; it is 1 for a history without any transition. The history weight h is
-the share of the user's own history, 0 where its items are excluded. A weight w of 0 is the model's
-own ranking, 1 that of p_knn; ties go to the smaller row.
+Here t are the kNN's scores (models/heuristics) and c the training counts. The smoothing s gives
+every item a positive probability; it is 1 for a history without any transition. The history weight
+h is the weight of the user's own history; it is 0 if the items of the history are excluded. With
+the weight w = 0 the ensemble is the model, with w = 1 it is p_knn. Ties go to the smaller item row.
 
-Combination method, weight, smoothing and history weight are those with the best validation NDCG@10.
+Combination method, weight, smoothing and history weight maximise the validation NDCG@10.
 Transitions are counted without the last three items of every user for validation, and without the
-last two for the test: either way the newest item of a history is in no count, as in
+last two for the test. In both cases, the newest item of a history is not counted, as in
 `choose_settings`.
 
-Memory is bounded by the chunks of the model's scores. Axes: n examples of a chunk, N items,
+The size of the chunks of model scores bounds the memory. Axes: n examples of a chunk, N items,
 k items of a ranking.
 """
 
@@ -32,7 +32,7 @@ from genrec_jax.evaluation.transition_settings import TUNING_EXCLUDES, TUNING_ME
 from genrec_jax.models.heuristics.rankings import history_entries
 from genrec_jax.models.heuristics.transitions import TransitionKNN, TransitionSettings, seen_items
 
-# (rows of the examples [n], log-probability of every item [n, N]), each example in one chunk
+# Chunks of (indices of examples [n], log-probabilities of all items [n, N]).
 ScoreChunks = Iterable[tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n N"]]]
 
 MODEL, KNN, LINEAR, LOG_LINEAR = "model", "kNN", "linear", "log-linear"
@@ -41,16 +41,16 @@ CUTOFF = 10  # the cutoff of TUNING_METRIC
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The settings by which the model's and the kNN's distributions are combined."""
+    """The settings that combine the distributions of the model and the kNN."""
 
-    method: str  # LINEAR, LOG_LINEAR, or MODEL or KNN for one distribution alone
+    method: str  # combination method: LINEAR or LOG_LINEAR; MODEL or KNN for only one of them
     weight: float = 0.0  # weight of the kNN
-    smoothing: float = 0.0  # share of popularity in p_knn; unused by MODEL
-    history_weight: float = 0.0  # share of the user's own history in p_knn
+    smoothing: float = 0.0  # weight of popularity in p_knn; unused by MODEL
+    history_weight: float = 0.0  # weight of the user's own history in p_knn
 
     @property
     def knn_variant(self) -> tuple[float, float]:
-        """The arguments of `knn_distribution`."""
+        """The smoothing and history weight, the arguments of `knn_distribution`."""
         return self.smoothing, self.history_weight
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ class Ensemble:
 
 SMOOTHINGS = (0.01, 0.1)
 WEIGHTS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-NEW_ITEMS = (  # candidates where items of the history are excluded
+NEW_ITEMS = (  # candidates if the items of the history are excluded
     Ensemble(MODEL),
     *(Ensemble(KNN, 1.0, smoothing) for smoothing in SMOOTHINGS),
     *(
@@ -74,12 +74,12 @@ NEW_ITEMS = (  # candidates where items of the history are excluded
     ),
 )
 HISTORY_WEIGHTS = (0.1, 0.2, 0.4)
-ALL_ITEMS = (  # candidates where items may be recommended again
+ALL_ITEMS = (  # candidates if items of the history may be recommended
     *NEW_ITEMS,
-    *(Ensemble(KNN, 1.0, SMOOTHINGS[0], share) for share in HISTORY_WEIGHTS),
+    *(Ensemble(KNN, 1.0, SMOOTHINGS[0], history_weight) for history_weight in HISTORY_WEIGHTS),
     *(
-        Ensemble(LINEAR, weight, SMOOTHINGS[0], share)
-        for share in HISTORY_WEIGHTS
+        Ensemble(LINEAR, weight, SMOOTHINGS[0], history_weight)
+        for history_weight in HISTORY_WEIGHTS
         for weight in WEIGHTS
     ),
 )
@@ -95,32 +95,32 @@ def choose_ensemble(
     """Choose the ensemble with the best validation NDCG@10.
 
     Args:
-        scores: the model's scores of all items for `examples`.
-        sequences: the dataset, whose transitions the kNN counts.
+        scores: the model's log-probabilities of all items for `examples`, in chunks.
+        sequences: the dataset whose transitions the kNN counts.
         examples: the validation examples.
         settings: the kNN's settings.
         exclude_history: whether items of the history are excluded.
 
     Returns:
-        The best ensemble, and the validation NDCG@10 of every candidate.
+        The best ensemble, and the NDCG@10 of every candidate.
     """
     knn = _knn(sequences, settings, exclude_history, TUNING_EXCLUDES)
     sums = dict.fromkeys(NEW_ITEMS if exclude_history else ALL_ITEMS, 0.0)
-    variants = sorted({one.knn_variant for one in sums if one.method != MODEL})
+    variants = sorted({candidate.knn_variant for candidate in sums if candidate.method != MODEL})
     for rows, model in scores:
         chunk = examples.take(rows)
         model = _without_history(model, chunk, exclude_history)
         for variant in variants:
-            votes = knn_distribution(knn, chunk, *variant)
-            votes = _without_history(votes, chunk, exclude_history)
-            hopeful = _can_be_hits(model, votes, chunk.targets)
-            pair = (model[hopeful], votes[hopeful])
-            for one in sums:
-                # The model alone is the same for every variant.
-                counts = one.knn_variant if one.method != MODEL else variants[0]
-                if counts == variant:
-                    ranks = ranks_among(combine(*pair, one), chunk.targets[hopeful])
-                    sums[one] += metric_sums(ranks, CUTOFF)[TUNING_METRIC]
+            by_knn = knn_distribution(knn, chunk, *variant)
+            by_knn = _without_history(by_knn, chunk, exclude_history)
+            possible = _possible_hits(model, by_knn, chunk.targets)
+            both = (model[possible], by_knn[possible])
+            for candidate in sums:
+                # The model alone does not depend on the variant: evaluate it with the first one.
+                needed = candidate.knn_variant if candidate.method != MODEL else variants[0]
+                if needed == variant:
+                    ranks = ranks_among(combine(*both, candidate), chunk.targets[possible])
+                    sums[candidate] += metric_sums(ranks, CUTOFF)[TUNING_METRIC]
     curve = {ensemble: total / len(examples) for ensemble, total in sums.items()}
     return max(curve, key=lambda ensemble: curve[ensemble]), curve
 
@@ -134,19 +134,19 @@ def ensemble_rankings(
     ensembles: Iterable[Ensemble],
     top_k: int,
 ) -> dict[Ensemble, tuple[Int[np.ndarray, "n k"], Float[np.ndarray, "n k"]]]:
-    """Rank by several ensembles.
+    """Rank the items by each of several ensembles.
 
     Args:
-        scores: the model's scores of all items for `examples`.
+        scores: the model's log-probabilities of all items for `examples`, in chunks.
         sequences: the dataset; the kNN counts all but the last two items of every user.
-        examples: the histories.
+        examples: the histories to rank for.
         settings: the kNN's settings.
         exclude_history: whether items of the history are excluded.
         ensembles: the ensembles to rank by.
         top_k: the length of a ranking.
 
     Returns:
-        For each ensemble the item rows, -1 where there are fewer than `top_k`, and their scores.
+        For each ensemble, the item rows and their scores, padded with -1 and -inf.
     """
     knn = _knn(sequences, settings, exclude_history, n_excluded=2)
     shape = (len(examples), top_k)
@@ -158,64 +158,71 @@ def ensemble_rankings(
         chunk = examples.take(rows)
         model = _without_history(model, chunk, exclude_history)
         for ensemble, (items, best) in rankings.items():
-            votes = model
+            by_knn = model  # unused by the model alone
             if ensemble.method != MODEL:
-                votes = knn_distribution(knn, chunk, ensemble.smoothing, ensemble.history_weight)
-                votes = _without_history(votes, chunk, exclude_history)
-            items[rows], best[rows] = best_of_rows(combine(model, votes, ensemble), top_k)
+                by_knn = knn_distribution(knn, chunk, *ensemble.knn_variant)
+                by_knn = _without_history(by_knn, chunk, exclude_history)
+            items[rows], best[rows] = best_of_rows(combine(model, by_knn, ensemble), top_k)
     return rankings
 
 
 def knn_distribution(
     knn: TransitionKNN, examples: Examples, smoothing: float, history_weight: float = 0.0
 ) -> Float[np.ndarray, "n N"]:
-    """Return log p_knn of the formulas in the module's docstring.
+    """Return log p_knn of the formulas in the docstring of this module.
 
     Args:
         knn: the item-transition kNN.
         examples: the histories.
-        smoothing: the share of popularity.
-        history_weight: the share of the user's own history.
+        smoothing: the weight s of popularity.
+        history_weight: the weight h of the user's own history.
     """
     scores = knn.scores(examples)
     popularity = (knn.counts + 1.0) / (knn.counts + 1.0).sum()
     totals = np.asarray(scores.sum(axis=1)).reshape(-1)
-    shares = np.where(totals > 0, smoothing, 1.0)  # of popularity
-    result = (np.log(shares)[:, None] + np.log(popularity)).astype(np.float32)
-    # Stored scores are positive, so a history without a total has none.
+    smoothings = np.where(totals > 0, smoothing, 1.0)
+    result = (np.log(smoothings)[:, None] + np.log(popularity)).astype(np.float32)
+    # Stored scores are positive, so a row whose total is 0 has no entries to divide.
     rows = np.repeat(np.arange(len(examples)), np.diff(scores.indptr))
-    transitions = (1.0 - shares[rows]) * scores.data / totals[rows]
-    result[rows, scores.indices] = np.log(transitions + shares[rows] * popularity[scores.indices])
-    return _with_own_history(result, examples, history_weight) if history_weight else result
+    transitions = (1.0 - smoothings[rows]) * scores.data / totals[rows]
+    smoothed = transitions + smoothings[rows] * popularity[scores.indices]
+    result[rows, scores.indices] = np.log(smoothed)
+    return _with_history(result, examples, history_weight) if history_weight else result
 
 
-def _with_own_history(
-    votes: Float[np.ndarray, "n N"], examples: Examples, share: float
+def _with_history(
+    scores: Float[np.ndarray, "n N"], examples: Examples, history_weight: float
 ) -> Float[np.ndarray, "n N"]:
-    """Return log of (1 - share) · p + share · p_hist; log p for an empty history."""
+    """Return log((1 - h) · p + h · p_hist) for scores log p; log p if the history is empty."""
     rows, items, recency = history_entries(examples)
-    weights = csr_array((1.0 / (1.0 + recency), (rows, items)), shape=votes.shape)
+    weights = csr_array((1.0 / (1.0 + recency), (rows, items)), shape=scores.shape)
     weights.sum_duplicates()
     totals = np.asarray(weights.sum(axis=1)).reshape(-1)
-    shares = np.where(totals > 0, share, 0.0)
-    rows = np.repeat(np.arange(len(votes)), np.diff(weights.indptr))
-    result = votes + np.log1p(-shares).astype(np.float32)[:, None]
-    repeated = np.exp(result[rows, weights.indices]) + share * weights.data / totals[rows]
-    result[rows, weights.indices] = np.log(repeated)
+    row_weights = np.where(totals > 0, history_weight, 0.0)
+    rows = np.repeat(np.arange(len(scores)), np.diff(weights.indptr))
+    result = scores + np.log1p(-row_weights).astype(np.float32)[:, None]
+    from_history = history_weight * weights.data / totals[rows]
+    result[rows, weights.indices] = np.log(np.exp(result[rows, weights.indices]) + from_history)
     return result
 
 
 def combine(
     model: Float[np.ndarray, "n N"], knn: Float[np.ndarray, "n N"], ensemble: Ensemble
 ) -> Float[np.ndarray, "n N"]:
-    """Combine log-probabilities; LOG_LINEAR omits a constant per example, and -inf stays -inf."""
+    """Return the combined log-probabilities, for LOG_LINEAR up to a constant per example.
+
+    Args:
+        model: the model's log-probabilities, -inf for excluded items, which stay excluded.
+        knn: the kNN's log-probabilities, with the same items excluded.
+        ensemble: the settings of the combination.
+    """
     if ensemble.method == MODEL:
         return model
     if ensemble.method == KNN:
         return knn
     if ensemble.method == LOG_LINEAR:
         return np.float32(1.0 - ensemble.weight) * model + np.float32(ensemble.weight) * knn
-    # In log space, so that no probability underflows.
+    # Addition in log space avoids underflow.
     return np.logaddexp(
         model + np.float32(np.log1p(-ensemble.weight)), knn + np.float32(np.log(ensemble.weight))
     )
@@ -224,26 +231,31 @@ def combine(
 def ranks_among(
     scores: Float[np.ndarray, "n N"], targets: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """Return the rank of each target among all items, from 1; infinity if it is excluded."""
-    of_targets = scores[np.arange(len(targets)), targets]
-    above = (scores > of_targets[:, None]).sum(axis=1)
-    before = np.arange(scores.shape[1]) < targets[:, None]
-    equal = ((scores == of_targets[:, None]) & before).sum(axis=1)
-    return np.where(np.isneginf(of_targets), np.inf, 1.0 + above + equal)
+    """Return the rank of each target among all items, from 1; infinity if it is excluded.
+
+    Args:
+        scores: the scores of all items, -inf for excluded items; ties go to the smaller row.
+        targets: the target item row of each example.
+    """
+    target_scores = scores[np.arange(len(targets)), targets]
+    above = (scores > target_scores[:, None]).sum(axis=1)
+    is_smaller_row = np.arange(scores.shape[1]) < targets[:, None]
+    tied = ((scores == target_scores[:, None]) & is_smaller_row).sum(axis=1)
+    return np.where(np.isneginf(target_scores), np.inf, 1.0 + above + tied)
 
 
 def best_of_rows(
     scores: Float[np.ndarray, "n N"], k: int
 ) -> tuple[Int[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:
-    """Return the k best items of each row and their scores; -1 and -inf if there are fewer."""
+    """Return the k best items of each row and their scores, padded with -1 and -inf."""
     n, n_items = scores.shape
     taken = min(k, n_items)
-    last = np.partition(scores, n_items - taken, axis=1)[:, n_items - taken][:, None]
-    above, tied = scores > last, scores == last
-    room = taken - above.sum(axis=1, keepdims=True)
-    # Only rows in which not all ties fit need a count.
-    crowded = np.flatnonzero(tied.sum(axis=1) > room[:, 0])
-    tied[crowded] &= np.cumsum(tied[crowded], axis=1) <= room[crowded]
+    threshold = np.partition(scores, n_items - taken, axis=1)[:, n_items - taken][:, None]
+    above, tied = scores > threshold, scores == threshold
+    n_ties = taken - above.sum(axis=1, keepdims=True)
+    # Ties need to be counted only in rows that have too many of them.
+    crowded = np.flatnonzero(tied.sum(axis=1) > n_ties[:, 0])
+    tied[crowded] &= np.cumsum(tied[crowded], axis=1) <= n_ties[crowded]
     items = np.nonzero(above | tied)[1].reshape(n, taken)
     best = np.take_along_axis(scores, items, axis=1)
     order = np.argsort(-best, axis=1, kind="stable")
@@ -259,6 +271,7 @@ def best_of_rows(
 def _knn(
     sequences: UserSequences, settings: TransitionSettings, exclude_history: bool, n_excluded: int
 ) -> TransitionKNN:
+    """Return the kNN, which does not score items of the history if they are excluded."""
     repeats = settings.repeats and not exclude_history
     return TransitionKNN(sequences, replace(settings, repeats=repeats), n_excluded)
 
@@ -266,7 +279,7 @@ def _knn(
 def _without_history(
     scores: Float[np.ndarray, "n N"], examples: Examples, exclude_history: bool
 ) -> Float[np.ndarray, "n N"]:
-    """Set the scores of each history's items to -inf if they are excluded."""
+    """Return the scores with the items of each history set to -inf if these are excluded."""
     if not exclude_history:
         return scores
     seen = seen_items(examples, scores.shape[1])
@@ -275,10 +288,13 @@ def _without_history(
     return result
 
 
-def _can_be_hits(
+def _possible_hits(
     model: Float[np.ndarray, "n N"], knn: Float[np.ndarray, "n N"], targets: Int[np.ndarray, " n"]
 ) -> Bool[np.ndarray, " n"]:
-    """Return False where CUTOFF items exceed the target in both, and so in every ensemble."""
+    """Return whether the target of each example can be among the best CUTOFF items of an ensemble.
+
+    Items that exceed the target in both distributions exceed it in every ensemble.
+    """
     rows = np.arange(len(targets))
     above = model > model[rows, targets][:, None]
     above &= knn > knn[rows, targets][:, None]

@@ -1,4 +1,4 @@
-"""A checkpoint and a split → rankings → metrics, beside the baselines."""
+"""Evaluation of a checkpoint on a split: rankings, metrics and baselines."""
 
 import importlib.metadata
 import logging
@@ -41,12 +41,12 @@ from genrec_jax.runs.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 Split = Literal["validation", "test"]
-ORACLE = "oracle"  # the best possible recommender of the synthetic dataset
+ORACLE = "oracle"  # baseline name of the best possible recommender of the synthetic dataset
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def split_examples(config: RunConfig, sequences: UserSequences, split: Split) -> Examples:
-    """Return the examples of a split: all users, or the sample that the config specifies."""
+    """Return the examples of a split, restricted to the config's sample of users if it has one."""
     evaluate = config.evaluate
     if split == "test":
         return sample_users(next_item_examples(sequences, TEST_EXCLUDES), evaluate.users)
@@ -63,16 +63,16 @@ def evaluate_split(
     watch: Watch = track,
     check_stop: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Rank a split and evaluate the rankings, which are written to `path`.
+    """Rank a split, write the rankings to `path` and evaluate them.
 
     Args:
-        ranker: the model.
-        config: the run's config.
+        ranker: the ranker of the model.
+        config: the config of the run.
         sequences: the dataset.
         split: the split to rank.
-        path: the Parquet file of the rankings.
-        watch: wraps the batches to show progress.
-        check_stop: called between the stages; may raise to stop there.
+        path: the Parquet file for the rankings.
+        watch: a wrapper of the iteration over batches that shows progress.
+        check_stop: a function called between the stages, which may raise to interrupt.
 
     Returns:
         The content of results.json for this split.
@@ -114,16 +114,16 @@ def evaluate_split(
 
 
 def search_description(config: RunConfig) -> dict[str, Any]:
-    """Return the indexing and search keys that the family has, as results.json stores them."""
-    keys = ("indexing", "indexing_seed"), ("search", "beams", "length_penalty", "exclude_history")
+    """Return the indexing and search settings of the model family, as results.json stores them."""
     values = config.to_dict()
-    found = {key: values[key] for key in keys[0] if key in values}
     search = {"search": config.evaluate.search_settings().search} | values["evaluate"]
-    return found | {key: search[key] for key in keys[1] if key in search}
+    keys = ("indexing", "indexing_seed"), ("search", "beams", "length_penalty", "exclude_history")
+    indexing = {key: values[key] for key in keys[0] if key in values}
+    return indexing | {key: search[key] for key in keys[1] if key in search}
 
 
 def identifier_numbers(config: RunConfig, catalogue: Catalogue) -> Int[np.ndarray, " N"] | None:
-    """Return the numbers in the items' identifiers; None for a family without identifiers."""
+    """Return the numbers in the items' identifiers, None if the family reads no identifiers."""
     return catalogue.indexing.item_numbers if isinstance(config, WithIdentifiers) else None
 
 
@@ -134,18 +134,25 @@ def compare_with_exact(
     rankings: Rankings,
     watch: Watch,
 ) -> dict[str, float]:
-    """Compare the search with exhaustive search on a sample of users.
+    """Compare the rankings with those of exhaustive search on a sample of users.
+
+    Args:
+        ranker: the ranker of the model.
+        config: the config of the run, which gives the size of the sample.
+        examples: the examples of the split.
+        rankings: the rankings of all examples by the configured search.
+        watch: a wrapper of the iteration over batches that shows progress.
 
     Returns:
-        `users` in the sample; `found`, the share of the exact rankings' items that the search
-        found; and, for each metric, the exact rankings' value minus the search's as `METRIC lost`.
+        `users`, the size of the sample; `found`, the share of the items in the exact rankings that
+        the search found; and for each metric `METRIC lost`, exhaustive search minus the search.
     """
     rows = sample_rows(len(examples), config.evaluate.search_settings().exact_users)
     sample = examples.take(rows)
     exact = ranker.rank(ranker.plan(sample, "exact"), "exact", watch, "exhaustive")
-    ours = rankings.items[rows]
-    same = (ours[:, :, None] == exact.items[:, None, :]) & (exact.items >= 0)[:, None, :]
-    by_search, by_exact = (metrics(one, sample.targets) for one in (ours, exact.items))
+    items = rankings.items[rows]
+    same = (items[:, :, None] == exact.items[:, None, :]) & (exact.items >= 0)[:, None, :]
+    by_search, by_exact = (metrics(ranked, sample.targets) for ranked in (items, exact.items))
     return {
         "users": len(rows),
         "found": float(same.any(axis=1).sum() / max((exact.items >= 0).sum(), 1)),
@@ -154,10 +161,10 @@ def compare_with_exact(
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, genrec_jax and its numerical packages, and the device kind."""
+    """Return the versions of Python, genrec_jax and the numerical packages, and the device kind."""
     return {
         "python": platform.python_version(),
-        "genrec_jax": __version__,  # there is no package metadata with PYTHONPATH alone
+        "genrec_jax": __version__,  # package metadata is missing if only PYTHONPATH is set
         **{name: importlib.metadata.version(name) for name in PACKAGES},
         "device": jax.devices()[0].device_kind,
     }
@@ -169,15 +176,18 @@ def evaluate(
     """Restore a run's checkpoint, rank a split and evaluate the rankings.
 
     Args:
-        config: the run's config, possibly with other values of `evaluate`.
-        folder: the run's directory.
+        config: the config of the run, possibly with other values of `evaluate`.
+        folder: the directory of the run.
         split: `test` or `validation`.
-        step: the step of the checkpoint; the best by validation if None.
+        step: the step of the checkpoint; None: the best checkpoint by validation.
 
     Returns:
         The result of `evaluate_split`.
+
+    Raises:
+        InputError: the dataset differs from the run's, or the output file cannot be written.
     """
-    # Another file than that of the training run, which results.json describes.
+    # results.json describes the rankings of the training run, so they are not overwritten.
     path = folder.predictions / f"evaluate_{split}.parquet"
     check_writable(path, "--workdir")
     if folder.read_results() is None:

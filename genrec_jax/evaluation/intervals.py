@@ -1,14 +1,14 @@
 """Bootstrap confidence intervals of metrics over users.
 
-The bootstrap repeatedly draws n users out of n with replacement. A user matters only by the ranks
-of the target (1 … k, or missing) in the compared rankings, so a resample is fully described by the
-number of users in each cell of the table of ranks, and these counts are multinomial. Drawing the
-counts directly is the same bootstrap, not an approximation, at a cost that does not depend on the
-number of users.
+Each resample draws n of the n users with replacement. A metric depends on a user only through the
+ranks of the target (1 … k, or missing) in the compared rankings. A resample is therefore fully
+described by the number of users with each combination of ranks, and these counts follow a
+multinomial distribution. Drawing the counts directly is the exact bootstrap, at a cost that does
+not depend on the number of users.
 
 The intervals are the 2.5 % and 97.5 % quantiles of the resampled metrics. They quantify the
-sampling of users, not of training seeds, which change a metric too. If no user has a hit, the
-interval is [0, 0], although hit rates up to 3 / n are compatible with n users without a hit.
+variation over users, but not over training seeds. If no user has a hit, the interval is [0, 0],
+although hit rates up to 3 / n are compatible with n users without a hit.
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ from jaxtyping import Float
 from genrec_jax.evaluation.metrics import gains
 
 RESAMPLES = 5000
-LEVELS = (2.5, 97.5)
+LEVELS = (2.5, 97.5)  # percentiles
 
-Interval = list[float]  # [low, high], a list as in JSON
+Interval = list[float]  # [low, high], a list because it is stored as JSON
 
 
 def intervals(
@@ -40,7 +40,7 @@ def intervals(
 
 def difference_intervals(
     ranks: Float[np.ndarray, " n"],
-    others: Float[np.ndarray, " n"],
+    other_ranks: Float[np.ndarray, " n"],
     longest: int,
     seed: int = 0,
     resamples: int = RESAMPLES,
@@ -49,14 +49,15 @@ def difference_intervals(
 
     Args:
         ranks: the rank of each user's target in the first system's rankings.
-        others: the same users' ranks in the second system's rankings, which are subtracted.
+        other_ranks: the same users' ranks in the second system's rankings, whose metrics are
+            subtracted.
         longest: the length of the rankings.
         seed: the seed of the resamples.
         resamples: the number of resamples.
     """
-    cells, counts = _resampled(np.stack([ranks, others], axis=1), seed, resamples)
-    one, other = (gains(cells[:, column], longest) for column in (0, 1))
-    return {name: _quantiles(counts @ (one[name] - other[name]) / len(ranks)) for name in one}
+    cells, counts = _resampled(np.stack([ranks, other_ranks], axis=1), seed, resamples)
+    first, second = (gains(cells[:, column], longest) for column in (0, 1))
+    return {name: _quantiles(counts @ (first[name] - second[name]) / len(ranks)) for name in first}
 
 
 def _resampled(

@@ -1,4 +1,4 @@
-"""The evaluation summary of a split's rankings, as results.json stores it."""
+"""The evaluation summary of a split's rankings in the format of results.json."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,19 +19,20 @@ def evaluation_summary(
     rankings: Int[np.ndarray, "n k"],
     baselines: Mapping[str, Int[np.ndarray, "n k"]],
 ) -> dict[str, Any]:
-    """Compute the metrics of a model and of the baselines, with confidence intervals.
+    """Compute the metrics of a model and the baselines with confidence intervals.
 
     Args:
         sequences: the dataset, whose training interactions are counted.
         examples: the histories and targets of the split.
         rankings: the model's rankings.
-        baselines: the rankings of each baseline by its name.
+        baselines: the rankings of each baseline by its name, as long as the model's.
 
     Returns:
-        `metrics` and their `intervals`; `references`, the metrics of each baseline; `differences`,
-        model minus baseline as [difference, low, high], paired by user; `breakdown`; `spread` over
-        the catalogue of the model and the baselines; and, if some targets repeat items of the
-        history, `without_history`: the metrics of the same rankings without the history's items.
+        JSON values: the model's `metrics` and their `intervals`; `references`, the metrics of each
+        baseline; `differences`, model minus baseline, paired by user, as [difference, low, high];
+        `breakdown` of the metrics by groups of users; `spread` of the model's and the baselines'
+        recommendations over the catalogue; and, if any target is in its history,
+        `without_history`, the metrics of the model's rankings without the items of the history.
     """
     longest = rankings.shape[1]
     counts = training_counts(sequences)
@@ -40,10 +41,10 @@ def evaluation_summary(
     of_baselines = {name: metrics(ranked, examples.targets) for name, ranked in baselines.items()}
     differences = {}
     for name, ranked in baselines.items():
-        others = ranks_of_targets(ranked, examples.targets)
+        baseline_ranks = ranks_of_targets(ranked, examples.targets)
         differences[name] = {
             metric: [of_model[metric] - of_baselines[name][metric], *interval]
-            for metric, interval in difference_intervals(ranks, others, longest).items()
+            for metric, interval in difference_intervals(ranks, baseline_ranks, longest).items()
         }
     summary = {
         "metrics": of_model,

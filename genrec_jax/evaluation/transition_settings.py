@@ -1,7 +1,6 @@
-"""The settings of the item-transition kNN, chosen from a small grid by validation NDCG@10.
+"""Selection of the item-transition kNN's settings from a small grid by validation NDCG@10.
 
-Transitions and counts come from all but the last three items of every user; test items are never
-used.
+Transitions and counts exclude the last three items of every user, and test items are never used.
 """
 
 import itertools
@@ -26,30 +25,30 @@ from genrec_jax.models.heuristics.transitions import (
     discounted,
     seen_items,
     transition_counts,
-    votes,
+    undiscounted_scores,
     without,
 )
 
 TUNING_METRIC = "NDCG@10"
-VALIDATION_USERS = 10_000  # the largest sample of users that chooses the settings
-# At test time the newest item of a history, the validation item, is in no count. To choose under
-# the same condition, one item more than the validation item is excluded from the counts here.
+VALIDATION_USERS = 10_000  # maximum number of users in the validation sample
+# At test time, the newest item of a history (the validation item) is not counted. Selection uses
+# the same condition: the item before the validation item is not counted either.
 TUNING_EXCLUDES = 3
 WINDOWS = (5, 10)
-FADING = ((1.0, 1.0), (0.6, 0.0), (0.8, 0.0))  # decay, power
+DECAYS = ((1.0, 1.0), (0.6, 0.0), (0.8, 0.0))  # decay, power
 POPULARITIES = (0.0, 0.125, 0.25)
 
 
 def choose_settings(
     sequences: UserSequences, seed: int = 0, *, exclude_history: bool = False
 ) -> TransitionSettings:
-    """Choose the settings with the best validation NDCG@10, on a sample of users if there are many.
+    """Choose the kNN's settings with the best NDCG@10 on at most VALIDATION_USERS users.
 
     Args:
         sequences: the dataset.
-        seed: the seed of the sample.
+        seed: the seed of the sample of validation users.
         exclude_history: consider only settings that exclude the items of the history; otherwise
-            validation chooses that too.
+            this is chosen on the validation users too.
     """
     examples = next_item_examples(sequences, VALIDATION_EXCLUDES)
     if len(examples) > VALIDATION_USERS:
@@ -62,7 +61,7 @@ def choose_settings(
     for window in WINDOWS:
         base = TransitionSettings(window=window)
         table = transition_counts(sequences, window, base.backward, TUNING_EXCLUDES)
-        for decay, power in FADING:
+        for decay, power in DECAYS:
             weighting = replace(base, decay=decay, power=power)
             for chunk in chunks(examples):
                 for settings, ranks in _ranks(table, chunk, counts, weighting, exclude_history):
@@ -78,14 +77,15 @@ def _ranks(
     weighting: TransitionSettings,
     exclude_history: bool,
 ) -> Iterator[tuple[TransitionSettings, Float[np.ndarray, " n"]]]:
-    """Yield the targets' ranks for every popularity exponent, with and without repeats if allowed.
+    """Yield each candidate's settings and the ranks of the targets, without building rankings.
 
-    No rankings are built: a rank is one plus the number of scores above the target's.
+    A rank is one plus the number of scores above the target's. The candidates differ in the
+    popularity exponent and, unless the history is excluded, in whether they recommend repeats.
     """
-    raw = votes(table, examples, weighting)
+    raw = undiscounted_scores(table, examples, weighting)
     unseen = without(raw, seen_items(examples, len(counts)))
-    allowed = (False,) if exclude_history else (False, True)
-    for popularity, repeats in itertools.product(POPULARITIES, allowed):
+    repeat_options = (False,) if exclude_history else (False, True)
+    for popularity, repeats in itertools.product(POPULARITIES, repeat_options):
         scores = discounted(raw if repeats else unseen, counts, popularity)
         targets = np.asarray(scores[np.arange(len(examples)), examples.targets])
         rows = np.repeat(np.arange(len(examples)), np.diff(scores.indptr))

@@ -1,1 +1,1 @@
-"""An item → its name → its tokens (NumPy, tokenizers)."""
+"""The identifiers of users and items, their tokens, and the token trie (NumPy, tokenizers)."""

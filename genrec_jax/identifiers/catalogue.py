@@ -1,4 +1,4 @@
-"""The users and items of a run: ids, identifiers, tokens and trie, built once and stored."""
+"""The users and items of a run with their ids, identifiers, tokens and trie."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,15 +27,15 @@ TOKENIZER = "tokenizer.json"
 
 @dataclass(frozen=True)
 class Tokenized:
-    """The identifiers of users and items as tokens."""
+    """The tokenized identifiers of users and items."""
 
     vocabulary: Vocabulary
-    table: TokenTable
-    trie: Trie  # over the items
+    table: TokenTable  # of items and users
+    trie: Trie  # of items only
 
     @classmethod
     def of_table(cls, vocabulary: Vocabulary, table: TokenTable) -> "Tokenized":
-        """Build the trie of the items of a token table."""
+        """Build the trie of the items in a token table."""
         trie = build_trie(table.item_tokens, table.item_lengths, table.eos)
         return cls(vocabulary, table, trie)
 
@@ -44,12 +44,12 @@ class Tokenized:
 class Catalogue:
     """The users and items of a dataset, with their identifiers and tokens."""
 
-    user_ids: np.ndarray  # [U] the dataset's numbers of the users
-    item_ids: np.ndarray  # [N] the dataset's numbers of the items
+    user_ids: np.ndarray  # [U] the user ids in the dataset
+    item_ids: np.ndarray  # [N] the item ids in the dataset
     indexing: Indexing
-    text: Tokenized | None  # None for a model without identifiers
+    text: Tokenized | None  # None for a model that reads no identifiers
     log_metadata: LogMetadata | None = None  # the log's own ids and titles, if prepared
-    dataset: DatasetId | None = None  # the dataset's identity, never None in a run
+    dataset: DatasetId | None = None  # the dataset's name and hash, never None in a run
 
     @classmethod
     def build(
@@ -60,14 +60,18 @@ class Catalogue:
         log_metadata: LogMetadata | None = None,
         dataset: DatasetId | None = None,
     ) -> "Catalogue":
-        """Tokenize every identifier and build the trie of the items.
+        """Tokenize all identifiers and build the item trie.
 
         Args:
             sequences: the dataset, possibly shortened by `config.data.drop_last`.
             indexing: the identifiers of its users and items.
-            vocabulary: the tokenizer; None for a model without identifiers.
+            vocabulary: the tokenizer; None for a model that reads no identifiers.
             log_metadata: the log's own ids and titles, for a prepared dataset.
-            dataset: the identity of the whole dataset; None: that of `sequences`.
+            dataset: the name and hash of the dataset before it was shortened; None computes them
+                from `sequences`.
+
+        Raises:
+            InputError: two items have the same tokens, or the tokenizer lacks a character.
         """
         text = None
         if vocabulary is not None:
@@ -91,44 +95,44 @@ class Catalogue:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The tokenizer. Raises ValueError for a model without identifiers."""
+        """The tokenizer. Raises ValueError if the model reads no identifiers."""
         return self._tokenized.vocabulary
 
     @property
     def table(self) -> TokenTable:
-        """The tokens of every identifier. Raises ValueError for a model without identifiers."""
+        """The tokens of all identifiers. Raises ValueError if the model reads no identifiers."""
         return self._tokenized.table
 
     @property
     def trie(self) -> Trie:
-        """The trie of the items' tokens. Raises ValueError for a model without identifiers."""
+        """The trie of the items' tokens. Raises ValueError if the model reads no identifiers."""
         return self._tokenized.trie
 
     @property
     def _tokenized(self) -> Tokenized:
         if self.text is None:
-            raise ValueError("the model of this run has no identifiers")
+            raise ValueError("the model of this run reads no identifiers, so nothing was tokenized")
         return self.text
 
     @cached_property
     def users(self) -> LogIds:
-        """The ids by which callers name users: the log's own, or else the dataset's numbers."""
+        """The external user ids: the log's own if the dataset was prepared, else the dataset's."""
         return LogIds("user", self.log_metadata.user_ids if self.log_metadata else self.user_ids)
 
     @cached_property
     def items(self) -> LogIds:
-        """The ids by which callers name items: the log's own, or else the dataset's numbers."""
+        """The external item ids: the log's own if the dataset was prepared, else the dataset's."""
         return LogIds("item", self.log_metadata.item_ids if self.log_metadata else self.item_ids)
 
     def titles(self, rows: Int[np.ndarray, " m"]) -> list[str | None]:
-        """Return the titles of some item rows, None for items without one."""
+        """Return the title of each item row, None for items without a title."""
         if self.log_metadata is None or not self.log_metadata.has_titles:
             return [None] * len(rows)
         return [self.log_metadata.titles[row] for row in rows]
 
     @on_process_0
     def save(self, folder: Path) -> None:
-        """Write everything but the trie, which is rebuilt from the token table.
+        """Save the catalogue without its trie, which `load` rebuilds from the token table.
 
         Raises:
             DiskError: the folder cannot be written.
@@ -161,7 +165,7 @@ class Catalogue:
 
     @classmethod
     def load(cls, folder: Path) -> "Catalogue":
-        """Read what `save` wrote.
+        """Load a catalogue from the folder that `save` wrote.
 
         Raises:
             InputError: a file is missing or damaged.
@@ -173,56 +177,57 @@ class Catalogue:
                 saved = {name: arrays[name] for name in arrays.files}
             numbers = (saved["user_numbers"], saved["item_numbers"])
             indexing = Indexing(str(saved["kind"]), *numbers, texts, saved.get("codes"))
-            rows = None
+            table = None
             if "tokens" in saved:
-                rows = (saved["tokens"], saved["lengths"], len(saved["item_ids"]))
+                table = (saved["tokens"], saved["lengths"], len(saved["item_ids"]))
             dataset = DatasetId(str(saved["dataset_name"]), str(saved["dataset_sha256"]))
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(f"{path}: cannot be read as a run's identifiers: {error}") from None
         text = None
-        if rows is not None:
+        if table is not None:
             vocabulary = read_tokenizer(folder / TOKENIZER)
-            ends = {"bos": vocabulary.bos, "pad": vocabulary.pad, "eos": vocabulary.eos}
-            text = Tokenized.of_table(vocabulary, TokenTable(*rows, **ends))
+            special = {"bos": vocabulary.bos, "pad": vocabulary.pad, "eos": vocabulary.eos}
+            text = Tokenized.of_table(vocabulary, TokenTable(*table, **special))
         ids = (saved["user_ids"], saved["item_ids"])
         if log_metadata is not None:
             sizes = len(log_metadata.user_ids), len(log_metadata.item_ids)
             if sizes != tuple(map(len, ids)):
                 raise InputError(
                     f"{path}: found {len(ids[0])} users and {len(ids[1])} items, expected "
-                    f"{sizes[0]} and {sizes[1]} as in the files beside it"
+                    f"{sizes[0]} and {sizes[1]} as in users.parquet and items.parquet"
                 )
         return cls(*ids, indexing, text, log_metadata, dataset)
 
     def check_same_dataset(
         self, sequences: UserSequences, log_metadata: LogMetadata | None = None
     ) -> None:
-        """Check that the run was trained on the users and items of a dataset.
+        """Check that the run was trained on this dataset's users and items.
 
         Args:
-            sequences: the dataset.
-            log_metadata: its own ids, which distinguish prepared datasets.
+            sequences: the dataset to compare with the run's.
+            log_metadata: the log's own ids, if the dataset was prepared, since different logs may
+                have the same numbers.
 
         Raises:
             InputError: the run was trained on other users or items.
         """
-        for what, ours, theirs in (
+        for kind, expected, found in (
             ("users", self.user_ids, sequences.user_ids),
             ("items", self.item_ids, sequences.item_ids),
         ):
-            if not np.array_equal(ours, theirs):
+            if not np.array_equal(expected, found):
                 raise InputError(
-                    f"dataset {sequences.name}: found {len(theirs)} {what}, expected the run's "
-                    f"{len(ours)} {what} with the same ids in the same order"
+                    f"dataset {sequences.name}: found {len(found)} {kind}, expected the run's "
+                    f"{len(expected)} {kind} with the same ids in the same order"
                 )
         if log_metadata is None or self.log_metadata is None:
             return
-        for what, ours, theirs in (
+        for kind, expected, found in (
             ("users", self.log_metadata.user_ids, log_metadata.user_ids),
             ("items", self.log_metadata.item_ids, log_metadata.item_ids),
         ):
-            if ours != theirs:
+            if expected != found:
                 raise InputError(
-                    f"dataset {sequences.name}: found {what} whose ids in the log differ from the "
+                    f"dataset {sequences.name}: found {kind} whose ids in the log differ from the "
                     "run's, expected the dataset that the run was trained on"
                 )

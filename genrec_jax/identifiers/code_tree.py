@@ -1,14 +1,14 @@
-"""A balanced tree of items by their vectors; the path to an item is its code.
+"""Balanced hierarchical k-means over item vectors; the path to an item in the tree is its code.
 
-Every node splits its items over `alphabet` children of nearly equal size, so that the tree has room
-for all items: spherical k-means with clusters of at most ⌈n / alphabet⌉ items. At the last level,
-every item of a node receives a different symbol at random.
+Every node splits its n items over `alphabet` children by spherical k-means with at most
+⌈n / alphabet⌉ items per cluster, so that the tree has room for all items. At the last level, the
+items of a node receive different symbols at random.
 
 The assignment maximises the sum of the items' cosines with the centres of their clusters, subject
 to the capacity. It is solved by *prices*: the price of a cluster with too much demand rises until
-the demand is even (Sinkhorn's iteration, on n × alphabet numbers instead of the n × n of the
-Hungarian method). Every item then takes the cluster with the largest cosine minus price. A cluster
-that is still above its capacity keeps the items that would lose most elsewhere.
+the demand is even (Sinkhorn iteration on an n × alphabet matrix; the Hungarian method would need
+n × n). Every item is then assigned to the cluster with the largest cosine minus price. A cluster
+that still exceeds its capacity keeps the items that would lose most elsewhere.
 """
 
 import numpy as np
@@ -16,23 +16,26 @@ from jaxtyping import Float, Int
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-ROUNDS = 20  # the most rounds of k-means
-PRICE_STEPS = 12  # steps in a round, which continues with the prices of the previous one
-ENOUGH = 1e-4  # the smallest relative gain of a round after which another follows
-TEMPERATURE = 0.02  # of the softmax over clusters, in units of a cosine
+ROUNDS = 20  # maximum number of k-means rounds
+PRICE_STEPS = 12  # price updates per round, from the previous round's prices
+MIN_GAIN = 1e-4  # relative gain of a round below which k-means stops
+TEMPERATURE = 0.02  # temperature of the softmax over clusters, on the scale of a cosine
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def tree_codes(
     vectors: Float[np.ndarray, "n d"], alphabet: int, levels: int, seed: int
 ) -> Int[np.ndarray, "n levels"]:
-    """Return a different code for every row, bit for bit the same on any number of cores.
+    """Assign a unique code to every item; the result is bit-identical on any number of cores.
 
     Args:
-        vectors: item vectors of length 1; n is at most alphabet ** levels.
-        alphabet: the symbols of a level.
-        levels: the levels of the tree.
-        seed: the seed of the first centres and of the symbols at the last level.
+        vectors: unit item vectors; n must be at most alphabet ** levels.
+        alphabet: the number of symbols per level.
+        levels: the number of levels, which is the length of a code.
+        seed: the seed of the initial centres and of the symbols at the last level.
+
+    Returns:
+        The symbol of every item at every level, from 0 to alphabet - 1.
     """
     assert len(vectors) <= alphabet**levels
     rng = np.random.default_rng([seed, 0x7EE])
@@ -66,7 +69,7 @@ def balanced_clusters(
         prices = _balance_prices(cosines, prices, PRICE_STEPS if step else 5 * PRICE_STEPS)
         clusters = _assign(cosines - prices, capacity)
         score = float(cosines[np.arange(n), clusters].sum())
-        if score <= best_score * (1 + ENOUGH):
+        if score <= best_score * (1 + MIN_GAIN):
             break
         best, best_score = clusters, score
         members = sparse.csr_array((np.ones(n, np.float32), (clusters, np.arange(n))), (k, n))
@@ -78,13 +81,16 @@ def balanced_clusters(
 def _initial_centres(
     vectors: Float[np.ndarray, "n d"], k: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "k d"]:
-    """Choose centres by k-means++: each is drawn by its squared distance to the nearest so far."""
+    """Choose centres by k-means++, with probability proportional to the squared distance.
+
+    The distance of a vector is that to its nearest centre so far.
+    """
     chosen = [int(rng.integers(len(vectors)))]
     distance = np.full(len(vectors), np.inf)
     while len(chosen) < k:
         distance = np.minimum(distance, np.maximum(1 - vectors @ vectors[chosen[-1]], 0))
         cumulative = np.cumsum(distance)
-        if cumulative[-1] <= 0:  # fewer different vectors than centres
+        if cumulative[-1] <= 0:  # there are fewer distinct vectors than centres
             chosen.append(int(rng.integers(len(vectors))))
             continue
         draw = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
@@ -107,10 +113,10 @@ def _balance_prices(
 
 
 def _assign(gains: Float[np.ndarray, "n k"], capacity: int) -> Int[np.ndarray, " n"]:
-    """Assign every row to its column of largest gain, at most `capacity` rows to a column.
+    """Assign every row to its column of largest gain, with at most `capacity` rows per column.
 
-    In each round, every unassigned row chooses its best column that has capacity left. A column
-    chosen by too many rows keeps those that would lose most with their second choice, and is full.
+    In each round, every unassigned row chooses its best column with remaining capacity. A column
+    chosen by too many rows keeps those that would lose most with their second choice.
     """
     n, k = gains.shape
     gains = gains.copy()
@@ -118,8 +124,10 @@ def _assign(gains: Float[np.ndarray, "n k"], capacity: int) -> Int[np.ndarray, "
     remaining, capacities = np.arange(n), np.full(k, capacity)
     while len(remaining):
         chosen = gains[remaining].argmax(axis=1)
-        two = np.partition(gains[remaining], k - 2, axis=1)[:, k - 2 :] if k > 1 else None
-        regret = two[:, 1] - two[:, 0] if two is not None else np.zeros(len(remaining))
+        best_two = np.partition(gains[remaining], k - 2, axis=1)[:, k - 2 :] if k > 1 else None
+        regret = (
+            best_two[:, 1] - best_two[:, 0] if best_two is not None else np.zeros(len(remaining))
+        )
         order = np.lexsort((-regret, chosen))
         counts = np.bincount(chosen, minlength=k)
         rank = np.empty(len(remaining), np.int64)

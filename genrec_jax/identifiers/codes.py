@@ -1,11 +1,10 @@
-"""Codes as item identifiers: three symbols, each a token, `<a_5><b_17><c_3>`.
+"""Codes as item identifiers: three symbols, each of which is one token, as in `<a_5><b_17><c_3>`.
 
-Every level has its own alphabet of the same size, the smallest that gives all items different
-codes: 23 symbols for the 12,101 items of Beauty (23³ = 12,167).
+The three alphabets have the same size, the smallest that gives all items different codes: 23
+symbols for the 12,101 items of Beauty (23³ = 12,167).
 
-A code is a path in a tree over the items' vectors (code_tree.py), so that similar items share a
-prefix. Items of which nothing is known receive the unused codes at random, which carry no
-information about them.
+A code is the path to the item in a tree over the item vectors (code_tree.py), so that similar items
+share a prefix. Items without a vector receive unused codes at random, which carry no information.
 """
 
 import numpy as np
@@ -18,7 +17,7 @@ LETTERS = "abc"  # the letter of each level
 
 
 def alphabet_size(n_items: int) -> int:
-    """Return the smallest a with a ** LEVELS ≥ n_items."""
+    """Return the smallest alphabet size with at least `n_items` codes, a ** LEVELS ≥ n_items."""
     size = 1
     while size**LEVELS < n_items:
         size += 1
@@ -32,9 +31,9 @@ def assign_codes(
 
     Args:
         n_items: N, the number of items.
-        vectors: item vectors of length 1; an item with a vector of 0 gets a random code. None: all
-            codes are random.
-        seed: the seed of the tree and of random codes.
+        vectors: unit item vectors; an item whose vector is 0 gets a random code. None makes all
+            codes random.
+        seed: the seed of the tree and of the random codes.
     """
     alphabet = alphabet_size(n_items)
     rng = np.random.default_rng([seed, 0xC0D])
@@ -42,15 +41,15 @@ def assign_codes(
     codes = np.zeros((n_items, LEVELS), dtype=np.int32)
     if vectors is not None and known.any():
         codes[known] = tree_codes(vectors[known], alphabet, LEVELS, seed)
-    free = np.setdiff1d(np.arange(alphabet**LEVELS), _as_numbers(codes[known], alphabet))
-    chosen = rng.permutation(free)[: (~known).sum()]
+    unused = np.setdiff1d(np.arange(alphabet**LEVELS), _as_numbers(codes[known], alphabet))
+    chosen = rng.permutation(unused)[: (~known).sum()]
     for level in reversed(range(LEVELS)):
         chosen, codes[~known, level] = np.divmod(chosen, alphabet)
     return codes
 
 
 def code_numbers(codes: Int[np.ndarray, "N levels"]) -> Int[np.ndarray, " N"]:
-    """Return each code as a number, with the first symbol as the highest digit."""
+    """Return each code as a number whose most significant digit is the first symbol."""
     return _as_numbers(codes, alphabet_size(len(codes)))
 
 
@@ -63,7 +62,7 @@ def code_identifiers(codes: Int[np.ndarray, "N levels"]) -> list[str]:
 
 
 def code_symbols(n_items: int) -> list[str]:
-    """Return all symbols of codes of `n_items` items, level by level."""
+    """Return all symbols needed for `n_items` items, level by level."""
     return [
         f"<{letter}_{symbol}>" for letter in LETTERS for symbol in range(alphabet_size(n_items))
     ]
@@ -72,9 +71,15 @@ def code_symbols(n_items: int) -> list[str]:
 def prefix_similarity(
     vectors: Float[np.ndarray, "N d"], codes: Int[np.ndarray, "N levels"], symbols: int
 ) -> float:
-    """Return the mean cosine of pairs of items whose codes share their first `symbols` symbols.
+    """Return the mean cosine similarity of item pairs whose codes share a prefix.
 
-    Items with a vector of 0 are ignored; the result is 0 if no two items share a prefix.
+    Args:
+        vectors: unit item vectors; items whose vector is 0 are ignored.
+        codes: the items' codes.
+        symbols: the length of the shared prefix; 0 averages over all pairs.
+
+    Returns:
+        The mean over pairs; 0 if no two items share a prefix.
     """
     known = vectors.any(axis=1)
     numbers = _as_numbers(codes[known, :symbols], int(codes.max()) + 1)

@@ -2,26 +2,26 @@
 
     published   the numbers of the dataset file. In the paper's files these leak the test items:
                 items are numbered by first appearance over whole sequences, test items included.
-    random      the same numbers, randomly reassigned by a seeded permutation of users and one of
-                items: they carry no information.
-    sequential  items by first appearance in the training part alone (all but the last two items of
-                every user, users in the order of the file), so that items of one user have close
-                numbers; items without training interactions follow, shuffled. These numbers carry
-                no information beyond the training interactions.
-    title       the titles of the items, if the log has them (identifiers/titles.py). Numbers are
-                assigned as in `random`; they follow titles that are not unique, and identify items
+    random      the same numbers, randomly reassigned by one seeded permutation of the users and
+                one of the items. They carry no information.
+    sequential  items are numbered by first appearance in the training parts (all but the last two
+                items of every user, users in the order of the file), so that a user's items have
+                close numbers. Items without training interactions follow in random order. These
+                numbers carry no information beyond the training interactions.
+    title       the items' titles, if the log has them (titles.py). Numbers are assigned as in
+                `random`. They are appended to titles that are not unique, and identify items
                 without a title.
 
-A code has three symbols, each a token: `<a_5><b_17><c_3>` (codes.py):
+A code has three symbols, each of which is one token, as in `<a_5><b_17><c_3>` (codes.py):
 
-    random_codes   randomly assigned: they carry no information
-    collaborative  items that users have together share a prefix; from training interactions alone
+    random_codes   codes are randomly assigned and carry no information
+    collaborative  items that occur together in training sequences share a prefix
     semantic       items with similar titles and attributes share a prefix
-    combined       both
+    combined       codes from both kinds of similarity
 
-Users are shuffled whenever items are renumbered. In the order of the file, a user's number reveals
-where the user's new items are in the numbering of the items: in the paper's files, where both
-follow the same order, it is close to the number of an item that no earlier user has.
+Users are renumbered at random whenever items are renumbered. In the order of the file, a user's
+number reveals the numbers of the user's new items: in the paper's files, where both follow the same
+order, it is close to the number of an item that no earlier user has.
 """
 
 from dataclasses import dataclass
@@ -36,19 +36,19 @@ NUMBER_KINDS = ("published", "random", "sequential", "title")
 CODE_KINDS = ("random_codes", "collaborative", "semantic", "combined")
 KINDS = (*NUMBER_KINDS, *CODE_KINDS)
 TEXT_KINDS = ("title", "semantic", "combined")  # made from titles or attributes
-EXCLUDED = 2  # items at the end of a sequence that `sequential` must not use
+EXCLUDED = 2  # the validation and test item at the end of a sequence, not used by `sequential`
 
 
 @dataclass(frozen=True)
 class Indexing:
-    """The numbers of user and item rows, and what their identifiers are made of.
+    """The numbers of users and items, from which their identifiers are made.
 
     Attributes:
         kind: one of KINDS.
         user_numbers: the number of each user row.
         item_numbers: the number of each item row; for codes, the code read as a number.
-        item_texts: the items' identifiers, if they are titles.
-        codes: the symbols of the items' codes, if the identifiers are codes.
+        item_texts: the identifier of each item row if identifiers are titles, else None.
+        codes: the code of each item row if identifiers are codes, else None.
     """
 
     kind: str
@@ -71,7 +71,7 @@ class Indexing:
 
 
 def describe_kind(kind: str) -> str:
-    """Return a phrase for a kind of identifiers, for messages: "random numbers"."""
+    """Return a phrase for messages, such as "random numbers" for the kind `random`."""
     if kind == "title":
         return "titles"
     if kind in CODE_KINDS:
@@ -83,15 +83,17 @@ def make_indexing(kind: str, sequences: UserSequences, seed: int) -> Indexing:
     """Number the users and items of a dataset.
 
     Args:
-        kind: one of NUMBER_KINDS. For `title` the result has only the numbers; a tokenizer is
-        needed
-            for the titles (identifiers/titles.py).
+        kind: one of NUMBER_KINDS. For `title` the result contains only the numbers, because
+            titles.py needs a tokenizer to make the titles unique.
         sequences: the dataset.
-        seed: the seed of all kinds but `published`.
+        seed: the seed of the random order; unused by `published`.
+
+    Raises:
+        ValueError: `kind` is not one of NUMBER_KINDS.
     """
     if kind == "published":
         return Indexing(kind, sequences.user_ids, sequences.item_ids)
-    rng = _stream(seed)
+    rng = _generator(seed)
     users = rng.permutation(sequences.user_ids)
     if kind in ("random", "title"):
         return Indexing(kind, users, rng.permutation(sequences.item_ids))
@@ -100,7 +102,7 @@ def make_indexing(kind: str, sequences: UserSequences, seed: int) -> Indexing:
         numbers = np.empty_like(sequences.item_ids)
         numbers[order] = np.sort(sequences.item_ids)
         return Indexing(kind, users, numbers)
-    raise ValueError(f"indexing {kind!r} is not one of {NUMBER_KINDS}")
+    raise ValueError(f"kind: found {kind!r}, expected one of {NUMBER_KINDS}")
 
 
 def coded_indexing(
@@ -109,26 +111,26 @@ def coded_indexing(
     """Assign codes to the items; users are numbered as in `random` with the same seed.
 
     Args:
-        kind: one of CODE_KINDS, which is stored.
+        kind: one of CODE_KINDS, which the result stores.
         sequences: the dataset.
-        vectors: item vectors of length 1, or 0 for items of which nothing is known; None: assign
-            the codes at random.
-        seed: the seed of users and codes.
+        vectors: unit item vectors, 0 for items without information; None assigns all codes at
+            random.
+        seed: the seed of user numbers and codes.
     """
-    users = _stream(seed).permutation(sequences.user_ids)
+    users = _generator(seed).permutation(sequences.user_ids)
     codes = assign_codes(sequences.n_items, vectors, seed)
     return Indexing(kind, users, code_numbers(codes), codes=codes)
 
 
-def _stream(seed: int) -> np.random.Generator:
-    """Return a random stream that is independent of the batches'."""
+def _generator(seed: int) -> np.random.Generator:
+    """Return a random generator whose stream is independent of the batches' order."""
     return np.random.default_rng([seed, 0x1DE])
 
 
 def _by_first_appearance(
     sequences: UserSequences, rng: np.random.Generator
 ) -> tuple[Int[np.ndarray, " seen"], Int[np.ndarray, " unseen"]]:
-    """Return the items of the training part by first appearance, then the other items shuffled."""
+    """Return the training items by first appearance, and the remaining items in random order."""
     ends = np.repeat(sequences.offsets[1:], sequences.lengths)
     training = sequences.items[np.arange(len(sequences.items)) < ends - EXCLUDED]
     items, first = np.unique(training, return_index=True)

@@ -1,4 +1,4 @@
-"""The encoder positions that histories take, how histories are cut to fit, and the batches."""
+"""Input lengths in encoder positions: cut histories to fit and batch examples by length."""
 
 import logging
 from dataclasses import dataclass
@@ -13,28 +13,28 @@ from genrec_jax.identifiers.token_table import TokenTable
 
 log = logging.getLogger(__name__)
 
-FRAME = 3  # <s>, </s> and the mask
+FRAME = 3  # positions of <s>, </s> and the mask
 
 
 @dataclass(frozen=True)
 class InputLengths:
-    """The encoder positions of the parts of an input sequence, which add up."""
+    """The number of encoder positions of each part of an input sequence."""
 
-    frame: int  # positions that every input sequence has
-    users: Int[np.ndarray, " U"]  # positions of each user, if the user is known
+    frame: int  # positions of the special tokens, which every input sequence has
+    users: Int[np.ndarray, " U"]  # positions of each user's identifier
     items: Int[np.ndarray, " N"]  # positions of each item
-    most: int  # the encoder's positions
-    key: str  # the config key that limits them
+    most: int  # maximum length of an input sequence
+    key: str  # the config key that sets `most`
 
 
 def token_lengths(table: TokenTable, most: int) -> InputLengths:
-    """Return the lengths of input sequences of tokens, with room for the mask.
+    """Return the lengths of input sequences of tokens, with a position for the mask.
 
-    Pretraining, where the mask replaces an item, needs no more positions.
+    Pretraining, where the mask replaces an item, needs no additional position.
 
     Args:
-        table: the tokens of every identifier.
-        most: the encoder's positions, `config.model.max_tokens`.
+        table: the tokens of all identifiers.
+        most: the maximum length of an input sequence, `config.model.max_tokens`.
     """
     lengths = (table.user_lengths, table.item_lengths)
     return InputLengths(FRAME, *lengths, most, "config.model.max_tokens")
@@ -42,18 +42,21 @@ def token_lengths(table: TokenTable, most: int) -> InputLengths:
 
 @dataclass(frozen=True)
 class Fitted:
-    """n examples whose histories have been cut to fit, and their encoder positions."""
+    """n examples whose histories were cut to fit the encoder, and their lengths."""
 
     examples: Examples
     n_tokens: Int[np.ndarray, " n"]  # encoder positions of each example
-    cut: CutReport
-    least: int  # positions that suffice for any user with any single item
+    cut: CutReport  # the dropped items
+    least: int  # positions that suffice for any of the users with any single item
 
 
 def fit_histories(examples: Examples, lengths: InputLengths, most: int) -> Fitted:
-    """Cut histories to `most` encoder positions by dropping whole items from the oldest end.
+    """Drop the oldest items of each history until the input fits `most` encoder positions.
 
-    An example without a user (-1) has no positions of a user.
+    Args:
+        examples: the histories; a user of -1 takes no positions.
+        lengths: the encoder positions of users and items.
+        most: the maximum length of an input sequence.
 
     Raises:
         InputError: `most` is too small for a user and one item.
@@ -71,7 +74,7 @@ def fit_histories(examples: Examples, lengths: InputLengths, most: int) -> Fitte
 
 
 def longest_input(examples: Examples, lengths: InputLengths) -> int:
-    """Return the positions of the longest example after cutting, at least those of one item.
+    """Return the length of the longest input after cutting, enough for any user with one item.
 
     Raises:
         InputError: the encoder has too few positions for a user and one item.
@@ -90,15 +93,15 @@ def plan_batches(
 ) -> BatchPlan:
     """Cut histories to fit the encoder, and group the examples into batches by length.
 
-    The number of dropped items and the share of padding are logged.
+    Logs the number of dropped items and the share of padding.
 
     Args:
         examples: histories and targets.
         lengths: the encoder positions of users and items.
-        batch_size: the examples of a batch.
-        buckets: the most padded lengths.
-        label: the label of the log lines.
-        most: the positions to use; 0: all of the encoder's.
+        batch_size: the number of examples per batch.
+        buckets: the maximum number of padded lengths.
+        label: the prefix of the log lines.
+        most: the maximum length of an input sequence; 0: the encoder's limit.
 
     Raises:
         InputError: the encoder has too few positions for a user and one item.

@@ -1,11 +1,12 @@
-"""The ids by which callers name users and items: numbers of a sequence file, or a log's own ids.
+"""External ids of users and items: the numbers of a sequence file, or the ids of a log.
 
-A prepared dataset numbers its users and items and stores the log's ids and titles beside them
-(`LogMetadata`); a run keeps both too, in Parquet files among its identifiers:
+A prepared dataset numbers its users and items, and stores the ids and titles of the log as
+`LogMetadata`. A run stores these too, in Parquet files in the folder of its identifiers:
 
     users.parquet   id string, in the order of the user rows
     items.parquet   id string, title string or null, attributes list<string> or null, text string or
-                    null: the item's identifier if it is a title
+                    null (the item's identifier if identifiers are titles); in the order of the item
+                    rows
 """
 
 from collections.abc import Sequence
@@ -24,16 +25,21 @@ from genrec_jax.data.sequences import LARGEST_ID
 
 USERS = "users.parquet"
 ITEMS = "items.parquet"
-LONGEST_SHOWN = 60  # characters of an id in an error message
+LONGEST_SHOWN = 60  # maximum length of an id in an error message
 
 Id = int | str
 
 
 class LogIds:
-    """The ids of all users, or of all items, by row: all whole numbers or all strings."""
+    """A lookup between the rows and the external ids of all users, or of all items.
+
+    Attributes:
+        what: "user" or "item", for error messages.
+        known: the id of each row; all are whole numbers, or all are strings.
+    """
 
     def __init__(self, what: str, known: Int[np.ndarray, " n"] | list[str]):
-        """Index the ids.
+        """Store the ids.
 
         Args:
             what: "user" or "item", for error messages.
@@ -48,18 +54,18 @@ class LogIds:
         return isinstance(self.known, list)
 
     def take(self, rows: Int[np.ndarray, " m"]) -> pa.Array:
-        """Return the ids of some rows, as int64 or string; null for a row of -1."""
+        """Return the ids of the given rows as int64 or string, null for a row of -1."""
         return self._column.take(pa.array(rows, mask=rows < 0))
 
     def rows(self, ids: Sequence[Any]) -> Int[np.ndarray, " m"]:
-        """Return the rows of some ids.
+        """Return the rows of the given ids.
 
         Raises:
             InputError: an id has the wrong type or is unknown.
         """
-        for one in ids:
-            self._check_kind(one)
-        rows = np.fromiter((self._row_of.get(one, -1) for one in ids), np.int64, len(ids))
+        for value in ids:
+            self._check_type(value)
+        rows = np.fromiter((self._row_of.get(value, -1) for value in ids), np.int64, len(ids))
         if len(unknown := np.flatnonzero(rows < 0)):
             raise InputError(
                 f"{self.what} {_shown(ids[unknown[0]])} is unknown, expected one of the run's "
@@ -67,15 +73,19 @@ class LogIds:
             )
         return rows
 
-    def _check_kind(self, one: Any) -> None:
+    def _check_type(self, value: Any) -> None:
         if self.are_text:
-            if not isinstance(one, str):
-                raise InputError(f'found the {self.what} {one!r}, expected a string, as "{one}"')
+            if not isinstance(value, str):
+                raise InputError(
+                    f'found the {self.what} {value!r}, expected a string, as in "{value}"'
+                )
         elif (
-            not isinstance(one, int | np.integer) or isinstance(one, bool) or abs(one) > LARGEST_ID
+            not isinstance(value, int | np.integer)
+            or isinstance(value, bool)
+            or abs(value) > LARGEST_ID
         ):
             raise InputError(
-                f"found the {self.what} {_shown(one)}, expected a whole number up to {LARGEST_ID}"
+                f"found the {self.what} {_shown(value)}, expected a whole number up to {LARGEST_ID}"
             )
 
     def _range(self) -> str:
@@ -86,25 +96,26 @@ class LogIds:
     @cached_property
     def _row_of(self) -> dict[Id, int]:
         ids = self.known if isinstance(self.known, list) else self.known.tolist()
-        return {one: row for row, one in enumerate(ids)}
+        return {value: row for row, value in enumerate(ids)}
 
     @cached_property
     def _column(self) -> pa.Array:
         return pa.array(self.known, pa.string() if self.are_text else pa.int64())
 
 
-def _shown(one: Any) -> str:
-    text = repr(one)
+def _shown(value: Any) -> str:
+    """Return the value for an error message, shortened."""
+    text = repr(value)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def save_log_metadata(folder: Path, metadata: LogMetadata, texts: tuple[str, ...] | None) -> None:
-    """Write a log's ids and titles to the folder of a run's identifiers, which must exist.
+    """Write the ids and titles of a log as users.parquet and items.parquet.
 
     Args:
-        folder: the folder.
-        metadata: the dataset's ids, titles and attributes.
-        texts: the items' identifiers if they are titles.
+        folder: the folder of a run's identifiers, which must exist.
+        metadata: the ids, titles and attributes of the log.
+        texts: the items' identifiers if they are titles, else None.
     """
     pq.write_table(pa.table({"id": pa.array(metadata.user_ids, pa.string())}), folder / USERS)
     n = len(metadata.item_ids)
@@ -118,7 +129,11 @@ def save_log_metadata(folder: Path, metadata: LogMetadata, texts: tuple[str, ...
 
 
 def load_log_metadata(folder: Path) -> tuple[LogMetadata | None, tuple[str, ...] | None]:
-    """Read what `save_log_metadata` wrote; (None, None) if it wrote nothing.
+    """Read the files that `save_log_metadata` wrote.
+
+    Returns:
+        The metadata, and the items' identifiers if they are titles; (None, None) if the folder has
+        neither file.
 
     Raises:
         InputError: the files are damaged.

@@ -1,7 +1,7 @@
-"""The tokens of every name as one padded table: nothing is tokenized twice.
+"""The tokens of all identifiers as one padded table, so that each is tokenized only once.
 
-Rows of the table: items 0 … N-1, then the mask at row N, then users at N+1 … N+U. A sentence is a
-list of rows, and becomes tokens on the device.
+The rows of the table are the items (0 … N-1), the mask (N) and the users (N+1 … N+U). An input
+sequence is a sequence of rows, which are replaced by their tokens on the device.
 """
 
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from genrec_jax.identifiers.tokenizer import Vocabulary
 
 @dataclass(frozen=True)
 class TokenTable:
-    """The tokens of all identifiers: tokens[row, :lengths[row]], then padding.
+    """The tokens of all identifiers: `tokens[row, :lengths[row]]`, followed by padding.
 
-    Rows are the N items, the mask, and the U users.
+    The rows are the N items, the mask, and the U users.
     """
 
     tokens: Int[np.ndarray, "R P"]
-    lengths: Int[np.ndarray, " R"]
+    lengths: Int[np.ndarray, " R"]  # number of tokens of each row
     n_items: int
-    bos: int
-    pad: int
-    eos: int
+    bos: int  # token id of <s>
+    pad: int  # token id of <pad>
+    eos: int  # token id of </s>
 
     @property
     def n_users(self) -> int:
@@ -39,17 +39,17 @@ class TokenTable:
 
     @property
     def item_tokens(self) -> Int[np.ndarray, "N P_item"]:
-        """The tokens of the items, as wide as the longest item identifier."""
+        """The items' tokens, padded to the longest item identifier."""
         return self.tokens[: self.n_items, : self.item_lengths.max()]
 
     @property
     def item_lengths(self) -> Int[np.ndarray, " N"]:
-        """The number of tokens of each item."""
+        """The number of tokens of each item's identifier."""
         return self.lengths[: self.n_items]
 
     @property
     def user_lengths(self) -> Int[np.ndarray, " U"]:
-        """The number of tokens of each user."""
+        """The number of tokens of each user's identifier."""
         return self.lengths[self.n_items + 1 :]
 
 
@@ -65,7 +65,7 @@ def build_token_table(
 
     Raises:
         InputError: two items have the same tokens, or an identifier has a character that the
-            tokenizer does not know. Either would make decoding ambiguous.
+            tokenizer lacks. Either would make decoding ambiguous.
     """
     rows = [
         *vocabulary.encode(item_identifiers),
@@ -77,11 +77,12 @@ def build_token_table(
     table[np.arange(table.shape[1]) < lengths[:, None]] = [t for tokens in rows for t in tokens]
 
     unknown = vocabulary.tokenizer.token_to_id("<unk>")
-    bad = np.flatnonzero((table == unknown).any(axis=1))
-    if len(bad):
-        identifier = [*item_identifiers, "<mask>", *user_identifiers][bad[0]]
+    affected = np.flatnonzero((table == unknown).any(axis=1))
+    if len(affected):
+        identifier = [*item_identifiers, "<mask>", *user_identifiers][affected[0]]
         raise InputError(
-            f"found the identifier {identifier!r}, expected characters that the tokenizer knows"
+            f"found the identifier {identifier!r}, expected only characters in "
+            "the tokenizer's vocabulary"
         )
     _, first, counts = np.unique(
         table[: len(item_identifiers)], axis=0, return_index=True, return_counts=True

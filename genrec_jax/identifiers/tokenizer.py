@@ -1,7 +1,7 @@
-"""Identifiers → tokens: BART's tokenizer from a folder, or a small one trained on the identifiers.
+"""Tokenizers of identifiers: BART's from a folder, or a small one trained on the identifiers.
 
-Both treat every identifier as a word within a text, with the leading space that byte-level BPE
-folds into the first token (`Ġitem`), so that an identifier has the same tokens wherever it occurs.
+Both encode every identifier with a leading space, which byte-level BPE folds into the first token
+(`Ġitem`), so that an identifier has the same tokens wherever it occurs in a text.
 """
 
 import json
@@ -24,7 +24,7 @@ _SYMBOL = re.compile(r"<[a-z]_[0-9]+>")
 class Vocabulary:
     """A tokenizer and the ids of its special tokens.
 
-    The symbols that `with_symbols` adds come last, from `n_words` on; no checkpoint has them.
+    The symbols that `with_symbols` adds have the ids from `n_words` on, which no checkpoint has.
     """
 
     tokenizer: Tokenizer
@@ -32,16 +32,16 @@ class Vocabulary:
     pad: int
     eos: int
     mask: int
-    n_words: int  # tokens without added symbols
-    size: int  # all tokens, and so the rows of the token embedding
+    n_words: int  # number of tokens without added symbols
+    size: int  # number of all tokens
 
     def encode(self, identifiers: list[str]) -> list[list[int]]:
-        """Return the tokens of each identifier within a text, without special tokens."""
+        """Return the tokens of each identifier as it occurs in a text, without <s> and </s>."""
         encodings = self.tokenizer.encode_batch(identifiers, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def decode(self, tokens: Int[np.ndarray, " S"]) -> str:
-        """Return the text of some tokens, without special tokens."""
+        """Return the text of a token sequence, without special tokens."""
         return self.tokenizer.decode([int(token) for token in tokens]).strip()
 
 
@@ -49,11 +49,11 @@ def train_tokenizer(identifiers: list[str], vocab_size: int, by_word: bool = Fal
     """Train a byte-pair tokenizer of about `vocab_size` tokens on a catalogue's identifiers.
 
     Args:
-        identifiers: all texts that will be tokenized, so that all their bytes are known.
-        vocab_size: the size of the vocabulary; larger if more bytes than that occur.
-        by_word: whether merges stay within a word, a number or a run of punctuation, as in BART's
-            tokenizer, so that a title that is cut after a word keeps its tokens. Otherwise they may
-            span a whole identifier (`Ġitem_12`).
+        identifiers: all texts that will be tokenized, so that the vocabulary has all their bytes.
+        vocab_size: the size of the vocabulary, exceeded if the texts have more distinct bytes.
+        by_word: restrict merges to words, numbers and runs of punctuation, as in BART's tokenizer,
+            so that a title that is cut after a word keeps its tokens. Otherwise a merge may span a
+            whole identifier (`Ġitem_12`).
     """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=by_word)
@@ -68,22 +68,22 @@ def train_tokenizer(identifiers: list[str], vocab_size: int, by_word: bool = Fal
 
 
 def with_symbols(vocabulary: Vocabulary, symbols: list[str]) -> Vocabulary:
-    """Return a copy of the tokenizer with one more token for each symbol, such as `<a_5>`.
+    """Return a copy of the tokenizer with an additional token for each symbol, such as `<a_5>`.
 
     A symbol absorbs the space before it, as `<mask>` does in BART.
     """
-    tokenizer = Tokenizer.from_str(
-        vocabulary.tokenizer.to_str()
-    )  # a copy: the next line changes it
-    tokenizer.add_tokens([AddedToken(one, lstrip=True, normalized=False) for one in symbols])
+    # A copy, because add_tokens changes the tokenizer.
+    tokenizer = Tokenizer.from_str(vocabulary.tokenizer.to_str())
+    tokenizer.add_tokens([AddedToken(symbol, lstrip=True, normalized=False) for symbol in symbols])
     return _vocabulary(tokenizer, "the tokenizer with the symbols of codes")
 
 
 def load_bart_tokenizer(folder: Path) -> Vocabulary:
-    """Load the tokenizer of a Hugging Face folder, with a space before the first word too.
+    """Load BART's tokenizer from a Hugging Face folder, with a space before the first word too.
 
     Raises:
-        InputError: the folder has neither tokenizer.json nor vocab.json and merges.txt.
+        InputError: the folder has neither tokenizer.json nor both vocab.json and merges.txt, or a
+            file is damaged.
     """
     has = {name: (folder / name).is_file() for name in ("vocab.json", "merges.txt")}
     if not (folder / "tokenizer.json").is_file() and not all(has.values()):
@@ -106,28 +106,28 @@ def load_bart_tokenizer(folder: Path) -> Vocabulary:
 def _check_merges(tokenizer: Tokenizer, folder: Path) -> None:
     """Raise InputError for a truncated merges.txt, which the library reads without an error.
 
-    Every longer token results from a merge, except special tokens and a few unused words: 9 of
-    BART's 50,265 tokens.
+    Every token of several characters results from a merge, except special tokens and a few unused
+    words (9 of BART's 50,265 tokens).
     """
     model = json.loads(tokenizer.to_str())["model"]
     merges = [pair if isinstance(pair, list) else pair.split(" ") for pair in model["merges"]]
-    made = {"".join(pair) for pair in merges}
-    unmade = [token for token in model["vocab"] if len(token) > 1 and token not in made]
-    if len(unmade) > max(32, len(model["vocab"]) // 1000):
+    merged = {"".join(pair) for pair in merges}
+    unmerged = [token for token in model["vocab"] if len(token) > 1 and token not in merged]
+    if len(unmerged) > max(32, len(model["vocab"]) // 1000):
         raise InputError(
-            f"{folder}: merges.txt produces {len(made)} tokens, without {len(unmade)} of "
-            f"vocab.json (such as {unmade[-1]!r}), expected nearly all: the file is truncated or "
-            "belongs to another vocabulary"
+            f"{folder}: merges.txt produces {len(merged)} tokens, but not {len(unmerged)} tokens "
+            f"of vocab.json (such as {unmerged[-1]!r}), expected nearly all of them; the file is "
+            "truncated or belongs to another vocabulary"
         )
 
 
 def save_tokenizer(vocabulary: Vocabulary, path: Path) -> None:
-    """Write a tokenizer as one JSON file."""
+    """Write the tokenizer as one JSON file."""
     vocabulary.tokenizer.save(str(path))
 
 
 def read_tokenizer(path: Path) -> Vocabulary:
-    """Read what `save_tokenizer` wrote.
+    """Read the JSON file that `save_tokenizer` wrote.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -141,11 +141,15 @@ def read_tokenizer(path: Path) -> Vocabulary:
 
 
 def _vocabulary(tokenizer: Tokenizer, source: str) -> Vocabulary:
-    found = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
-    ids = {token: token_id for token, token_id in found.items() if token_id is not None}
+    """Look up the special tokens and added symbols; `source` is the prefix of error messages."""
+    maybe_ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+    ids = {token: token_id for token, token_id in maybe_ids.items() if token_id is not None}
     missing = [token for token in SPECIAL_TOKENS if token not in ids]
     if missing:
-        raise InputError(f"{source}: the tokenizer has no special tokens {', '.join(missing)}")
+        raise InputError(
+            f"{source}: found a tokenizer without {', '.join(missing)}, expected these special "
+            "tokens"
+        )
     size = tokenizer.get_vocab_size(with_added_tokens=True)
     added = tokenizer.get_added_tokens_decoder()
     symbols = [token_id for token_id, token in added.items() if _SYMBOL.fullmatch(token.content)]

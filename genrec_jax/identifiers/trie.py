@@ -1,12 +1,12 @@
-"""The token trie of the catalogue as flat arrays.
+"""The token trie of the items' identifiers as flat arrays.
 
-A path from the root spells an item's tokens and ends with `</s>`, since one identifier may be a
-prefix of another (`item_12`, `item_123`). Nodes are numbered level by level, and the children of a
-node are consecutive and ordered by their tokens, so a node needs only its first child and their
-number.
+The path from the root to a leaf consists of an item's tokens and `</s>`, since one identifier may
+be a prefix of another (`item_12`, `item_123`). Nodes are numbered level by level, and the children
+of a node are consecutive and ordered by token, so a node stores only its first child and the number
+of its children.
 
 M is at most N times the longest path, and about 1.1 N for numbers. A node takes 24 bytes and an
-item 8, which is less than 32 bytes a node for any identifiers.
+item 8, together less than 32 bytes per node.
 """
 
 from dataclasses import dataclass
@@ -17,24 +17,22 @@ from jaxtyping import Int
 
 @dataclass(frozen=True)
 class Trie:
-    """The M nodes of a trie, the root first."""
+    """The M nodes of a trie over N items; node 0 is the root."""
 
     tokens: Int[np.ndarray, " M"]  # the token that leads to the node, -1 at the root
-    parents: Int[np.ndarray, " M"]  # -1 at the root
-    first_child: Int[np.ndarray, " M"]
-    n_children: Int[np.ndarray, " M"]
+    parents: Int[np.ndarray, " M"]  # the parent node, -1 at the root
+    first_child: Int[np.ndarray, " M"]  # the child with the smallest token, if any
+    n_children: Int[np.ndarray, " M"]  # 0 for a leaf
     items: Int[np.ndarray, " M"]  # the item row of a leaf, -1 for inner nodes
-    n_items_below: Int[np.ndarray, " M"]  # items in the subtree
-    leaves: Int[np.ndarray, " N"]  # the leaf of each item
-    leaf_levels: Int[np.ndarray, " N"]  # tokens of each path, `</s>` included
-    widths: tuple[int, ...]  # the most children of a node, by the level of the node
-    prefix: tuple[
-        int, ...
-    ]  # the tokens that all paths start with, without the last token of a path
+    n_items_below: Int[np.ndarray, " M"]  # number of items in the subtree
+    leaves: Int[np.ndarray, " N"]  # the leaf node of each item
+    leaf_levels: Int[np.ndarray, " N"]  # number of tokens on each item's path, including `</s>`
+    widths: tuple[int, ...]  # maximum number of children of a node, by level
+    prefix: tuple[int, ...]  # tokens that all paths start with, never a whole path
 
     @property
     def depth(self) -> int:
-        """The tokens of the longest path, `</s>` included."""
+        """The number of tokens on the longest path, including `</s>`."""
         return len(self.widths)
 
     @property
@@ -44,7 +42,7 @@ class Trie:
 
     @property
     def level_starts(self) -> tuple[int, ...]:
-        """The first node of every level, from the root's 0, followed by the number of nodes."""
+        """The first node of every level, followed by the number of nodes."""
         starts = [0, 1]
         while starts[-1] < self.n_nodes:
             starts.append(starts[-1] + int(self.n_children[starts[-2] : starts[-1]].sum()))
@@ -57,9 +55,9 @@ def build_trie(
     """Build the trie of N distinct identifiers, with one vectorised pass per level.
 
     Args:
-        item_tokens: the tokens of every item.
-        item_lengths: the number of tokens of every item.
-        eos: the token that ends every path.
+        item_tokens: the tokens of every item's identifier, padded.
+        item_lengths: the number of tokens of every identifier.
+        eos: the token id of `</s>`, which ends every path.
     """
     n_items, longest = item_tokens.shape
     depth = int(item_lengths.max()) + 1
@@ -68,7 +66,7 @@ def build_trie(
     paths[np.arange(n_items), item_lengths] = eos
 
     tokens, parents, levels = [np.array([-1])], [np.array([-1])], [1]
-    node = np.zeros(n_items, dtype=np.int64)  # the current node of each path
+    node = np.zeros(n_items, dtype=np.int64)  # the node that each path has reached
     below = [np.array([n_items])]
     n_nodes = 1
     for level in range(depth):
@@ -85,7 +83,7 @@ def build_trie(
     parent = np.concatenate(parents)
     n_children = np.bincount(parent[1:], minlength=n_nodes)
     items = np.full(n_nodes, -1)
-    items[node] = np.arange(n_items)  # every path is at its leaf
+    items[node] = np.arange(n_items)  # every path has reached its leaf
     token = np.concatenate(tokens)
     starts = np.cumsum([0, *levels[:-1]])
     return Trie(
@@ -104,7 +102,7 @@ def build_trie(
 
 
 def decided(trie: Trie) -> Trie:
-    """Cut each path after the first node with a single item below it.
+    """Cut each path after the first node whose subtree contains a single item.
 
     The tokens after that node are certain: `</s>` for codes, possibly more for other identifiers.
     """
@@ -135,9 +133,9 @@ def decided(trie: Trie) -> Trie:
 
 
 def _common_prefix(tokens: Int[np.ndarray, " M"], levels: list[int]) -> tuple[int, ...]:
-    """Return the tokens of the first levels that have a single node and are not the last level.
+    """Return the tokens of the leading levels that have a single node, without the last level.
 
-    A single node below single nodes is on every path, because no path ends above it.
+    No path ends above such a node, so all paths pass through it.
     """
     prefix = []
     for level in range(1, len(levels) - 1):

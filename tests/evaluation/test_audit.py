@@ -1,4 +1,4 @@
-"""--mode=audit on every kind of dataset, with and without BART's tokenizer."""
+"""The audit command on named, synthetic and file datasets, with and without BART's tokenizer."""
 
 import re
 import time
@@ -26,7 +26,7 @@ def row(lines: list[str], name: str) -> list[str]:
     return next(line for line in lines if line.strip().startswith(name)).split()
 
 
-def test_beauty_in_less_than_a_minute(
+def test_beauty_takes_less_than_a_minute(
     data_dir: Path, bart_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started = time.process_time()  # seconds of this process alone, on a busy machine too
@@ -34,7 +34,7 @@ def test_beauty_in_less_than_a_minute(
     assert time.process_time() - started < 60
     assert lines[0] == "beauty, published numbers, tokenizer facebook/bart-base"
     assert row(lines, "users") == ["users", "22,363"]
-    assert row(lines, "in the history already")[-1] == "0.00%"
+    assert row(lines, "already in the history")[-1] == "0.00%"
     assert row(lines, "largest number of the history + 1")[-1] == "4.41%"
     assert lines[-1].startswith("LEAK: the published numbers of beauty carry information about")
 
@@ -42,27 +42,27 @@ def test_beauty_in_less_than_a_minute(
 def test_a_synthetic_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys, *SYNTHETIC)
     assert lines[0] == "synthetic, random numbers, tokenizer trained on the identifiers"
-    assert lines[-1].startswith("No leak found: the random numbers of synthetic")
+    assert lines[-1].startswith("No evidence of leakage: the random numbers of synthetic")
     assert any("too few test items" in line for line in lines)
     assert any(line.startswith("own history, newest first") for line in lines)
 
 
-def test_baselines_follow_the_configs_rule_for_the_history(
+def test_baselines_exclude_the_history_if_the_config_does(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     lines = printed(capsys, *SYNTHETIC, "--config.evaluate.exclude_history=True")
     assert any(re.match(r"test, \d+ users, history items excluded ", line) for line in lines)
     assert not any(line.startswith("own history") for line in lines)
-    assert lines[-1].startswith("No leak found")
+    assert lines[-1].startswith("No evidence of leakage")
 
 
-def test_a_file_without_the_checkpoint_at_hand(
+def test_a_file_without_a_local_checkpoint(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Numbered by first appearance over whole sequences, as the published files are."""
-    from test_leak import leaky_world
+    """The file is numbered by first appearance over whole sequences, as the published files are."""
+    from test_leak import leaky_dataset
 
-    sequences = leaky_world(150, 300)
+    sequences = leaky_dataset(150, 300)
     path = tmp_path / "mine.txt"
     path.write_text(
         "\n".join(
@@ -72,16 +72,16 @@ def test_a_file_without_the_checkpoint_at_hand(
     )
     monkeypatch.delenv("GENREC_BART_DIR", raising=False)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    own = ["--config.data.name=file", f"--config.data.file={path}", "--config.indexing=published"]
-    arguments = [*SYNTHETIC, *own, "--config.model.pretrained=facebook/bart-base"]
+    file = ["--config.data.name=file", f"--config.data.file={path}", "--config.indexing=published"]
+    arguments = [*SYNTHETIC, *file, "--config.model.pretrained=facebook/bart-base"]
     lines = printed(capsys, *arguments)
     assert lines[0].endswith("since facebook/bart-base is not on this machine")
     assert lines[-1].startswith("LEAK: the published numbers of mine")
     lines = printed(capsys, *arguments, "--config.indexing=random", "--config.indexing_seed=3")
-    assert lines[-1].startswith("No leak found: the random numbers of mine")
+    assert lines[-1].startswith("No evidence of leakage: the random numbers of mine")
 
 
-def test_what_audit_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_invalid_arguments(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     def fails(*arguments: object) -> str:
         assert main(["main", "--mode=audit", *map(str, arguments)]) == 2
         return capsys.readouterr().err

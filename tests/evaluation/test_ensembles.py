@@ -1,4 +1,4 @@
-"""Mixing against the formulas in plain Python, item by item."""
+"""Ensembles compared with the formulas in plain Python, item by item."""
 
 import dataclasses
 import math
@@ -41,7 +41,7 @@ Chunks = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
 def model_scores(n: int, n_items: int, seed: int = 3) -> np.ndarray:
-    """Log-probabilities with many ties: of each value there are several."""
+    """Return log-probabilities with many ties."""
     logits = np.random.default_rng(seed).integers(0, 6, (n, n_items)).astype(np.float64)
     return (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
 
@@ -54,18 +54,18 @@ def in_chunks(scores: np.ndarray, size: int = 17) -> Chunks:
 def plain_knn(
     sequences: UserSequences, history: list[int], settings: TransitionSettings, n_excluded: int
 ) -> list[float]:
-    """The kNN's score of every item."""
+    """Return the kNN's score of every item."""
     n = sequences.n_items
     counts = [0] * n
     forward = [[0.0] * n for _ in range(n)]
     for user in range(sequences.n_users):
-        start, stop = (int(place) for place in sequences.offsets[user : user + 2])
+        start, stop = (int(offset) for offset in sequences.offsets[user : user + 2])
         part = sequences.items[start : stop - n_excluded].tolist()
-        for place, item in enumerate(part):
+        for position, item in enumerate(part):
             counts[item] += 1
             for distance in range(1, settings.window + 1):
-                if place + distance < len(part):
-                    after = part[place + distance]
+                if position + distance < len(part):
+                    after = part[position + distance]
                     forward[item][after] += 1.0 / distance
     scores = [0.0] * n
     for recency, item in enumerate(reversed(history[-settings.newest :])):
@@ -88,20 +88,22 @@ def plain_ensemble(
     exclude: bool,
     n_excluded: int,
 ) -> list[float]:
-    """The mixed log-probability of every item; -inf for those left out."""
+    """Return the combined log-probability of every item, -inf for excluded items."""
     counts = training_counts(sequences, n_excluded).tolist()
     scores = plain_knn(sequences, history, settings, n_excluded)
     total = sum(scores)
-    floor = ensemble.smoothing if total > 0 else 1.0
+    smoothing = ensemble.smoothing if total > 0 else 1.0
     result = []
     for j, of_model in enumerate(model.tolist()):
         popularity = (counts[j] + 1) / (sum(counts) + len(counts))
-        of_knn = floor * popularity + ((1 - floor) * scores[j] / total if total > 0 else 0.0)
+        of_knn = smoothing * popularity
+        of_knn += (1 - smoothing) * scores[j] / total if total > 0 else 0.0
         if history:
-            places = [recency for recency, i in enumerate(reversed(history)) if i == j]
+            occurrences = [recency for recency, i in enumerate(reversed(history)) if i == j]
             harmonic = sum(1 / (1 + recency) for recency in range(len(history)))
-            again = sum(1 / (1 + recency) for recency in places) / harmonic
-            of_knn = (1 - ensemble.history_weight) * of_knn + ensemble.history_weight * again
+            of_history = sum(1 / (1 + recency) for recency in occurrences) / harmonic
+            weight = ensemble.history_weight
+            of_knn = (1 - weight) * of_knn + weight * of_history
         if exclude and j in history:
             result.append(-math.inf)
         elif ensemble.method == MODEL:
@@ -117,8 +119,8 @@ def plain_ensemble(
     return result
 
 
-def check_list(items: np.ndarray, scores: np.ndarray, expected: list[float]) -> None:
-    """The list is the best of `expected`; items within rounding of each other may change places."""
+def check_ranking(items: np.ndarray, scores: np.ndarray, expected: list[float]) -> None:
+    """Check that a ranking has the best expected scores; nearly equal items may be swapped."""
     order = sorted(range(len(expected)), key=lambda j: -expected[j])[: len(items)]
     best = [expected[j] for j in order]
     np.testing.assert_allclose(scores, best, rtol=1e-4, atol=1e-5)
@@ -128,7 +130,7 @@ def check_list(items: np.ndarray, scores: np.ndarray, expected: list[float]) -> 
 
 @pytest.mark.parametrize("exclude", [False, True])
 @pytest.mark.parametrize("repeats", [False, True])
-def test_lists_are_those_of_the_formulas(
+def test_rankings_equal_the_formulas(
     sequences: UserSequences, exclude: bool, repeats: bool
 ) -> None:
     examples = next_item_examples(sequences, TEST_EXCLUDES)
@@ -139,7 +141,7 @@ def test_lists_are_those_of_the_formulas(
         *(Ensemble(LOG_LINEAR, 0.3, 0.1), Ensemble(LOG_LINEAR, 0.9, 0.01)),
         *(Ensemble(LINEAR, 0.6, 0.01, 0.3), Ensemble(KNN, 1.0, 0.1, 0.6)),
     ]
-    found = ensemble_rankings(
+    rankings = ensemble_rankings(
         in_chunks(scores), sequences, examples, settings, exclude, ensembles, 10
     )
     plain = TransitionSettings(window=3, popularity=0.25, repeats=repeats and not exclude)
@@ -147,15 +149,15 @@ def test_lists_are_those_of_the_formulas(
         history = examples.history(row).tolist()
         for ensemble in ensembles:
             expected = plain_ensemble(sequences, history, scores[row], ensemble, plain, exclude, 2)
-            items, best = (array[row] for array in found[ensemble])
-            check_list(items, best, expected)
+            items, best = (array[row] for array in rankings[ensemble])
+            check_ranking(items, best, expected)
             if exclude:
                 assert not set(items.tolist()) & set(history)
 
 
-def test_the_validation_curve_is_that_of_the_formulas(sequences: UserSequences) -> None:
+def test_the_validation_curve_equals_the_formulas(sequences: UserSequences) -> None:
     examples = next_item_examples(sequences, VALIDATION_EXCLUDES)
-    # Distinct scores: rounding decides no tie.
+    # Distinct scores, so that rounding breaks no ties.
     noise = np.random.default_rng(5).normal(0, 2, (len(examples), sequences.n_items))
     scores = (noise - np.log(np.exp(noise).sum(axis=1, keepdims=True))).astype(np.float32)
     chosen, curve = choose_ensemble(in_chunks(scores), sequences, examples, SETTINGS, False)
@@ -166,89 +168,95 @@ def test_the_validation_curve_is_that_of_the_formulas(sequences: UserSequences) 
         for row in range(len(examples)):
             history = examples.history(row).tolist()
             expected = plain_ensemble(sequences, history, scores[row], ensemble, SETTINGS, False, 3)
-            target, own = int(examples.targets[row]), expected[examples.targets[row]]
+            target = int(examples.targets[row])
+            target_score = expected[target]
             # The kNN has ties, which rounding must not break.
             rank = 1 + sum(
-                score > own + 1e-6 or (score > own - 1e-6 and j < target)
+                score > target_score + 1e-6 or (score > target_score - 1e-6 and j < target)
                 for j, score in enumerate(expected)
             )
             total += 1 / math.log2(rank + 1) if rank <= 10 else 0.0
         assert curve[ensemble] == pytest.approx(total / len(examples), abs=1e-6), ensemble
 
 
-def test_choosing_finds_the_better_of_the_two(sequences: UserSequences) -> None:
+def test_the_better_of_model_and_knn_is_chosen(sequences: UserSequences) -> None:
     examples = next_item_examples(sequences, VALIDATION_EXCLUDES)
-    knows = np.full((len(examples), sequences.n_items), -9.0, np.float32)
-    knows[np.arange(len(examples)), examples.targets] = -0.01
-    chosen, curve = choose_ensemble(in_chunks(knows), sequences, examples, SETTINGS, False)
+    perfect = np.full((len(examples), sequences.n_items), -9.0, np.float32)
+    perfect[np.arange(len(examples)), examples.targets] = -0.01
+    chosen, curve = choose_ensemble(in_chunks(perfect), sequences, examples, SETTINGS, False)
     assert curve[chosen] == curve[Ensemble(MODEL)] == 1.0
-    knows_not = np.zeros_like(knows)
-    knows_not[np.arange(len(examples)), examples.targets] = -50.0
-    chosen, curve = choose_ensemble(in_chunks(knows_not), sequences, examples, SETTINGS, False)
+    useless = np.zeros_like(perfect)
+    useless[np.arange(len(examples)), examples.targets] = -50.0
+    chosen, curve = choose_ensemble(in_chunks(useless), sequences, examples, SETTINGS, False)
     assert curve[Ensemble(MODEL)] == 0.0
     assert chosen.method != MODEL
-    without_history = choose_ensemble(in_chunks(knows), sequences, examples, SETTINGS, True)[1]
+    without_history = choose_ensemble(in_chunks(perfect), sequences, examples, SETTINGS, True)[1]
     assert set(without_history) == set(NEW_ITEMS)
     assert curve[chosen] >= curve[Ensemble(KNN, 1.0, SMOOTHINGS[0])] > 0.1
 
 
-def test_a_weight_of_one_is_the_knn_and_of_zero_the_model(sequences: UserSequences) -> None:
+def test_the_model_alone_and_the_knn_alone(sequences: UserSequences) -> None:
     examples = next_item_examples(sequences, TEST_EXCLUDES)
     scores = model_scores(len(examples), sequences.n_items)
     ensembles = (Ensemble(MODEL), Ensemble(KNN, 1.0, 1e-6))
-    lists = ensemble_rankings(in_chunks(scores), sequences, examples, SETTINGS, True, ensembles, 10)
+    rankings = ensemble_rankings(
+        in_chunks(scores), sequences, examples, SETTINGS, True, ensembles, 10
+    )
     seen = [set(examples.history(row).tolist()) for row in range(len(examples))]
-    for row, items in enumerate(lists[ensembles[0]][0]):
-        left = [j for j in range(sequences.n_items) if j not in seen[row]]
-        assert items.tolist() == sorted(left, key=lambda j: -scores[row, j])[:10]  # a stable sort
-    # The kNN's own lists, but for near ties, where its order has more digits.
+    for row, items in enumerate(rankings[ensembles[0]][0]):
+        allowed = [j for j in range(sequences.n_items) if j not in seen[row]]
+        assert (
+            items.tolist() == sorted(allowed, key=lambda j: -scores[row, j])[:10]
+        )  # a stable sort
+    # The rankings of the kNN itself, except for near ties, since its scores are more precise.
     knn = transition_rankings(sequences, examples, SETTINGS, 10)
-    assert (lists[ensembles[1]][0] == knn).mean() > 0.95
+    assert (rankings[ensembles[1]][0] == knn).mean() > 0.95
 
 
-def test_held_out_items_decide_nothing(sequences: UserSequences) -> None:
-    """The choice knows no test item, and the test's kNN none of the last two of any user."""
+def test_validation_and_test_items_are_not_used(sequences: UserSequences) -> None:
+    """The choice does not use test items, and the kNN of the test split no validation items."""
     validation = next_item_examples(sequences, VALIDATION_EXCLUDES)
     test = next_item_examples(sequences, TEST_EXCLUDES)
     scores = model_scores(len(test), sequences.n_items)
     items = sequences.items.copy()
     last = sequences.offsets[1:] - 1
     items[last] = np.random.default_rng(1).permutation(items[last])
-    no_test = dataclasses.replace(sequences, items=items)
-    found, expected = (
+    other_test = dataclasses.replace(sequences, items=items)
+    result, expected = (
         choose_ensemble(in_chunks(scores), one, validation, SETTINGS, False)
-        for one in (no_test, sequences)
+        for one in (other_test, sequences)
     )
-    assert found == expected
+    assert result == expected
     items = items.copy()
     items[last - 1] = np.random.default_rng(2).permutation(items[last - 1])
-    no_held_out = dataclasses.replace(sequences, items=items)
+    other_both = dataclasses.replace(sequences, items=items)
     ensembles = (Ensemble(LOG_LINEAR, 0.5, 0.1),)
-    ours, theirs = (
+    result, expected = (
         ensemble_rankings(in_chunks(scores), one, test, SETTINGS, False, ensembles, 10)[
             ensembles[0]
         ]
-        for one in (no_held_out, sequences)
+        for one in (other_both, sequences)
     )
-    for one, other in zip(ours, theirs, strict=True):
+    for one, other in zip(result, expected, strict=True):
         assert one.tobytes() == other.tobytes()
 
 
-def test_the_knn_is_a_distribution_without_zeros(sequences: UserSequences) -> None:
+def test_the_knns_distribution_is_positive_and_normalised(sequences: UserSequences) -> None:
     examples = next_item_examples(sequences, TEST_EXCLUDES)
-    nobody = Examples(
+    empty_history = Examples(
         *(examples.items, examples.users[:1], examples.stops[:1], examples.stops[:1]),
         examples.targets[:1],
     )
     knn = TransitionKNN(sequences, SETTINGS)
-    for floor in SMOOTHINGS:
-        for some in (examples, nobody):
-            found = knn_distribution(knn, some, floor)
-            assert np.isfinite(found).all()
-            np.testing.assert_allclose(np.exp(found.astype(np.float64)).sum(axis=1), 1, rtol=1e-5)
+    for smoothing in SMOOTHINGS:
+        for some in (examples, empty_history):
+            scores = knn_distribution(knn, some, smoothing)
+            assert np.isfinite(scores).all()
+            np.testing.assert_allclose(np.exp(scores.astype(np.float64)).sum(axis=1), 1, rtol=1e-5)
     counts = training_counts(sequences)
-    expected = (counts + 1) / (counts + 1).sum()  # an empty history: popularity alone
-    np.testing.assert_allclose(np.exp(knn_distribution(knn, nobody, 0.1)[0]), expected, rtol=1e-5)
+    expected = (counts + 1) / (counts + 1).sum()  # popularity alone for an empty history
+    scores = knn_distribution(knn, empty_history, 0.1)
+    np.testing.assert_allclose(np.exp(scores[0]), expected, rtol=1e-5)
 
 
 def test_ties_go_to_the_smaller_row() -> None:
@@ -264,14 +272,14 @@ def test_ties_go_to_the_smaller_row() -> None:
     assert ranks_among(scores, targets).tolist() == [5, 3, math.inf]
 
 
-def test_lists_and_ranks_agree_on_random_ties() -> None:
+def test_rankings_and_ranks_agree_on_random_ties() -> None:
     rng = np.random.default_rng(0)
     scores = rng.integers(0, 5, (300, 40)).astype(np.float32)
     items, _ = best_of_rows(scores, 40)
     for row in range(300):
         assert items[row].tolist() == np.argsort(-scores[row], kind="stable").tolist()
     targets = rng.integers(0, 40, 300)
-    places = (items == targets[:, None]).argmax(axis=1) + 1.0
-    assert (ranks_among(scores, targets) == places).all()
+    ranks = (items == targets[:, None]).argmax(axis=1) + 1.0
+    assert (ranks_among(scores, targets) == ranks).all()
     short, _ = best_of_rows(scores, 7)
     assert (short == items[:, :7]).all()

@@ -1,4 +1,4 @@
-"""The bootstrap against one that draws users in a loop, and against what is known of a share."""
+"""The bootstrap compared with one that draws users in a loop, and with the formula of a share."""
 
 import time
 
@@ -16,7 +16,7 @@ def random_ranks(n: int, seed: int, rate: float = 0.3) -> np.ndarray:
     return ranks
 
 
-def by_drawing_users(
+def interval_by_drawing_users(
     one: np.ndarray, other: np.ndarray | None, metric: str, resamples: int = 4000
 ) -> list[float]:
     values = gains(one, 20)[metric]
@@ -28,18 +28,19 @@ def by_drawing_users(
 
 
 @pytest.mark.parametrize("metric", ["HR@10", "NDCG@5"])
-def test_the_same_as_drawing_users(metric: str) -> None:
+def test_intervals_equal_those_of_drawing_users(metric: str) -> None:
     ranks = random_ranks(500, seed=1)
     others = np.where(np.random.default_rng(2).random(500) < 0.7, ranks, random_ranks(500, seed=3))
     low, high = intervals(ranks, 20)[metric]
-    spread = high - low
-    np.testing.assert_allclose([low, high], by_drawing_users(ranks, None, metric), atol=spread / 20)
+    width = high - low
+    expected = interval_by_drawing_users(ranks, None, metric)
+    np.testing.assert_allclose([low, high], expected, atol=width / 20)
     low, high = difference_intervals(ranks, others, 20)[metric]
-    expected = by_drawing_users(ranks, others, metric)
-    np.testing.assert_allclose([low, high], expected, atol=spread / 20)
+    expected = interval_by_drawing_users(ranks, others, metric)
+    np.testing.assert_allclose([low, high], expected, atol=width / 20)
 
 
-def test_a_share_has_the_width_that_the_formula_gives() -> None:
+def test_the_interval_of_a_share_has_the_width_of_the_formula() -> None:
     ranks = random_ranks(20_000, seed=4, rate=0.1)
     share = np.isfinite(ranks).mean()
     low, high = intervals(ranks, 20)["HR@20"]
@@ -48,7 +49,7 @@ def test_a_share_has_the_width_that_the_formula_gives() -> None:
     assert high - low == pytest.approx(expected, rel=0.05)
 
 
-def test_pairing_matters() -> None:
+def test_differences_are_paired() -> None:
     ranks = random_ranks(1000, seed=5)
     assert difference_intervals(ranks, ranks, 20)["NDCG@10"] == [0.0, 0.0]
     others = random_ranks(1000, seed=6)
@@ -56,7 +57,7 @@ def test_pairing_matters() -> None:
     assert low < 0 < high
 
 
-def test_seeded_and_quick_for_many_users() -> None:
+def test_intervals_are_seeded_and_fast_for_many_users() -> None:
     ranks, others = random_ranks(35_000, seed=8), random_ranks(35_000, seed=9)
     started = time.monotonic()
     first = difference_intervals(ranks, others, 20, seed=1)

@@ -1,4 +1,4 @@
-"""The identifiers of a run that is several processes: one writes them, every one reads them."""
+"""The identifiers of a run with several processes: process 0 writes them, all read them."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from genrec_jax.identifiers.catalogue import Catalogue
 
 
 class Service:
-    """JAX's coordination service, where the other process has finished without a failure."""
+    """A stub of JAX's coordination service whose other process has finished without a failure."""
 
     def __init__(self) -> None:
         self.exchanges = 0
@@ -26,8 +26,8 @@ class Service:
         pass
 
 
-def become(process: int, monkeypatch: pytest.MonkeyPatch) -> Service:
-    """Make the test one of two processes."""
+def as_process(process: int, monkeypatch: pytest.MonkeyPatch) -> Service:
+    """Make the test run as one of two processes."""
     service = Service()
     state = SimpleNamespace(num_processes=2, process_id=process, client=service)
     monkeypatch.setattr(processes, "distributed", SimpleNamespace(global_state=state))
@@ -38,17 +38,17 @@ def become(process: int, monkeypatch: pytest.MonkeyPatch) -> Service:
 def test_only_process_0_writes_the_identifiers(
     process: int, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = become(process, monkeypatch)
+    service = as_process(process, monkeypatch)
     catalogue.save(tmp_path / "identifiers")
     assert service.exchanges == 1  # process 1 waits until they are written
     assert (tmp_path / "identifiers").exists() == (process == 0)
 
 
 @pytest.mark.parametrize("process", [0, 1])
-def test_titles_are_looked_up_without_the_other_process(
+def test_looking_up_titles_does_not_communicate(
     process: int, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lookup that communicates deadlocks where a single process logs some titles."""
-    service = become(process, monkeypatch)
+    """A lookup that communicates would deadlock when a single process logs titles."""
+    service = as_process(process, monkeypatch)
     assert catalogue.titles(np.array([3, 1])) == [None, None]
     assert service.exchanges == 0

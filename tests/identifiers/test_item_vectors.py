@@ -1,4 +1,4 @@
-"""Items as vectors: against a plain reading, from the training part alone, bit for bit again."""
+"""Item vectors: equal to a plain implementation, free of test items, and bit-reproducible."""
 
 import math
 from collections import Counter
@@ -20,29 +20,30 @@ from genrec_jax.identifiers.item_vectors import (
 
 
 def planted(seed: int = 0) -> UserSequences:
-    """64 items in 4 blocks of 16, and these in 4 of 4; a user stays in one, but for two held out.
+    """Return users who stay in one block of items, except for random validation and test items.
 
-    Numbers are dealt out by chance, so that they tell nothing; users of small blocks are more.
+    The 64 items form 4 blocks of 16, each of which consists of 4 blocks of 4. Two thirds of the
+    users stay in a small block. Item numbers are randomly assigned.
     """
     rng = np.random.default_rng(seed)
-    place = rng.permutation(64)
-    lists = []
+    number = rng.permutation(64)
+    rows = []
     for user in range(600):
         size = 4 if user % 3 else 16
         block = rng.integers(64 // size) * size
         walk = block + rng.integers(size, size=8)
-        lists.append([*(place[walk] + 1).tolist(), *(rng.integers(64, size=2) + 1).tolist()])
-    lists += [[item, item, item] for item in range(1, 65)]  # so that every item occurs
-    return from_sequences("planted", list(range(1, len(lists) + 1)), lists)
+        rows.append([*(number[walk] + 1).tolist(), *(rng.integers(64, size=2) + 1).tolist()])
+    rows += [[item, item, item] for item in range(1, 65)]  # so that every item occurs
+    return from_sequences("planted", list(range(1, len(rows) + 1)), rows)
 
 
 def blocks(size: int, seed: int = 0) -> np.ndarray:
-    """Which block every item row of `planted` belongs to."""
-    place = np.random.default_rng(seed).permutation(64)
-    return np.argsort(place) // size
+    """Return the block of every item row of `planted`, for blocks of the given size."""
+    number = np.random.default_rng(seed).permutation(64)
+    return np.argsort(number) // size
 
 
-def test_ppmi_is_what_a_plain_reading_makes_of_it(sequences: UserSequences) -> None:
+def test_ppmi_equals_a_plain_implementation(sequences: UserSequences) -> None:
     window = 3
     pairs: Counter[tuple[int, int]] = Counter()
     for user in range(sequences.n_users):
@@ -66,68 +67,68 @@ def test_ppmi_is_what_a_plain_reading_makes_of_it(sequences: UserSequences) -> N
     np.testing.assert_allclose(ppmi(counts).toarray(), expected, rtol=1e-12)
 
 
-def test_the_vectors_are_the_dense_decomposition(sequences: UserSequences) -> None:
+def test_the_vectors_equal_those_of_a_dense_decomposition(sequences: UserSequences) -> None:
     matrix = ppmi(cooccurrences(sequences, 5))
-    found = singular_vectors(matrix, 6, seed=0)
+    vectors = singular_vectors(matrix, 6, seed=0)
     u, s, _ = np.linalg.svd(matrix.toarray())
     expected = u[:, :6] * np.sqrt(s[:6])
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-4)
-    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-4)
-    assert found.dtype == np.float32
+    np.testing.assert_allclose(np.abs(vectors), np.abs(expected), atol=1e-4)
+    np.testing.assert_allclose(vectors @ vectors.T, expected @ expected.T, atol=1e-4)
+    assert vectors.dtype == np.float32
 
 
-def test_the_same_bits_again_and_hardly_other_ones_with_another_seed() -> None:
+def test_vectors_are_bit_reproducible_and_depend_little_on_the_seed() -> None:
     one, same, other = (collaborative_vectors(planted(), 8, 5, seed) for seed in (0, 0, 1))
     assert one.tobytes() == same.tobytes()
     np.testing.assert_allclose(one @ one.T, other @ other.T, atol=1e-3)
 
 
-def test_held_out_items_change_nothing() -> None:
+def test_vectors_do_not_depend_on_validation_and_test_items() -> None:
     sequences = planted()
     changed = with_targets_exchanged(sequences, seed=1)
     assert (changed.items != sequences.items).sum() > 800
-    ours, theirs = (collaborative_vectors(one, 8, 5, seed=0) for one in (sequences, changed))
-    assert ours.tobytes() == theirs.tobytes()
-    # One item before is not held out.
+    expected, result = (collaborative_vectors(x, 8, 5, seed=0) for x in (sequences, changed))
+    assert result.tobytes() == expected.tobytes()
+    # The item before the validation item is a training item.
     training = sequences.items.copy()
     training[sequences.offsets[1:601] - 3] = np.roll(training[sequences.offsets[1:601] - 3], 1)
     other = UserSequences(
         "other", training, sequences.offsets, sequences.user_ids, sequences.item_ids
     )
-    assert collaborative_vectors(other, 8, 5, seed=0).tobytes() != ours.tobytes()
+    assert collaborative_vectors(other, 8, 5, seed=0).tobytes() != expected.tobytes()
 
 
-def test_items_of_which_nothing_is_known_are_zero() -> None:
+def test_items_without_cooccurrences_have_zero_vectors() -> None:
     sequences = from_sequences(
         "few", [1, 2, 3], [[1, 2, 3, 2, 1, 8, 9], [3, 2, 1, 9, 7], [4, 9, 8]]
     )
     vectors = collaborative_vectors(sequences, 3, 5, seed=0)
-    there = dict(zip(sequences.item_ids.tolist(), vectors.any(axis=1).tolist(), strict=True))
-    # 4 is alone in its training part; 7, 8 and 9 are in none.
-    assert there == {1: True, 2: True, 3: True, 4: False, 7: False, 8: False, 9: False}
+    is_known = dict(zip(sequences.item_ids.tolist(), vectors.any(axis=1).tolist(), strict=True))
+    # 4 is the only item of its training part; 7, 8 and 9 are in no training part.
+    assert is_known == {1: True, 2: True, 3: True, 4: False, 7: False, 8: False, 9: False}
     np.testing.assert_allclose(np.linalg.norm(vectors[:3], axis=1), 1, rtol=1e-6)
     alone = from_sequences("alone", [1, 2], [[1, 2, 3], [2, 3, 1]])
     assert not collaborative_vectors(alone, 64, 5, seed=0).any()
 
 
-def test_tf_idf_is_what_a_plain_reading_makes_of_it() -> None:
+def test_tf_idf_equals_a_plain_implementation() -> None:
     terms = [["a", "b", "a"], ["a", "c", "all"], ["b", "c", "all"], ["only", "all"], []]
     terms = [[*one, "every"] for one in terms]
-    found = tf_idf(terms).toarray()
-    assert found.shape == (5, 5)  # "only" is a term of one item
+    weights = tf_idf(terms).toarray()
+    assert weights.shape == (5, 5)  # without "only", the term of a single item
     a, b = math.log(5 / 2), math.log(5 / 2)
     twice = (1 + math.log(2)) * a
-    np.testing.assert_allclose(sorted(found[0]), sorted([0, 0, 0, *_unit(twice, b)]), atol=1e-12)
-    np.testing.assert_allclose(found[3].max(), 1)
-    assert not found[4].any()
+    np.testing.assert_allclose(sorted(weights[0]), sorted([0, 0, 0, *_unit(twice, b)]), atol=1e-12)
+    np.testing.assert_allclose(weights[3].max(), 1)
+    assert not weights[4].any()
 
 
 def _unit(*values: float) -> list[float]:
     return [value / math.hypot(*values) for value in values]
 
 
-def test_texts_that_agree_are_near() -> None:
+def test_similar_texts_have_similar_vectors() -> None:
     titles = ["Red Soap", "soap, red!", "green brush", None, "Brush (green)", None]
     attributes = [["Bath"], None, ["Hair Care"], ["hair care"], None, None]
     vectors = text_vectors(titles, attributes, 4, seed=0)
@@ -142,7 +143,7 @@ def test_texts_that_agree_are_near() -> None:
     assert only_titles[2] @ only_titles[4] == pytest.approx(1, abs=1e-5)
 
 
-def test_both_side_by_side() -> None:
+def test_concatenated_vectors_average_the_cosines() -> None:
     rng = np.random.default_rng(0)
     first, second = (rng.standard_normal((5, d)).astype(np.float32) for d in (3, 4))
     first /= np.linalg.norm(first, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The lines to beat: each rule by hand on small data, and their figures on the real files."""
+"""The baselines: each rule by hand on small data, and their metrics on the published files."""
 
 from dataclasses import replace
 from itertools import product
@@ -16,7 +16,7 @@ from genrec_jax.data.sequences import (
 )
 from genrec_jax.evaluation.metrics import metrics
 from genrec_jax.evaluation.transition_settings import (
-    FADING,
+    DECAYS,
     POPULARITIES,
     TUNING_EXCLUDES,
     WINDOWS,
@@ -35,8 +35,8 @@ from genrec_jax.models.heuristics.baselines import (
 )
 from genrec_jax.models.heuristics.transitions import TransitionSettings, transition_rankings
 
-NAMES = ("HR@5", "NDCG@5", "HR@10", "NDCG@10")
-# The README quotes the first two. All are the project's measured facts, four digits each.
+METRICS = ("HR@5", "NDCG@5", "HR@10", "NDCG@10")
+# Measured values of METRICS. The README quotes the first two baselines.
 EXPECTED = {
     "beauty": {
         "number + 1": (0.0453, 0.0447, 0.0463, 0.0450),
@@ -64,7 +64,7 @@ TOLERANCES = {"number + 1": 6e-5, "popularity": 6e-5, "newest": 6e-5, "in turn":
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_the_measured_facts_on_the_real_files(name: str, data_dir: Path) -> None:
+def test_metrics_on_the_published_files(name: str, data_dir: Path) -> None:
     sequences = load_named(name, str(data_dir))
     examples = next_item_examples(sequences, n_excluded=0)
     plain = TransitionSettings(repeats=name == "yelp")
@@ -83,31 +83,31 @@ def test_the_measured_facts_on_the_real_files(name: str, data_dir: Path) -> None
         "kNN tuned": lambda: transition_rankings(sequences, examples, tuned, 20),
     }
     for label, expected in EXPECTED[name].items():
-        figures = metrics(rules[label](), examples.targets)
-        found = [figures[metric] for metric in NAMES]
+        values = metrics(rules[label](), examples.targets)
+        result = [values[metric] for metric in METRICS]
         np.testing.assert_allclose(
-            found, expected, atol=TOLERANCES.get(label, 0.002), err_msg=label
+            result, expected, atol=TOLERANCES.get(label, 0.002), err_msg=label
         )
 
 
-def test_numbers_past_the_last_are_no_items(sequences: UserSequences) -> None:
+def test_numbers_beyond_the_largest_are_padding(sequences: UserSequences) -> None:
     examples = next_item_examples(sequences, n_excluded=0)
     numbers = make_indexing("random", sequences, seed=0).item_numbers
-    lists = next_number_rankings(numbers, examples, 20)
+    rankings = next_number_rankings(numbers, examples, 20)
     for row in range(len(examples)):
         largest = max(numbers[item] for item in examples.history(row))
         expected = [largest + i for i in range(1, 21)]
-        found = [numbers[item] if item >= 0 else None for item in lists[row]]
-        assert found == [n if n <= numbers.max() else None for n in expected]
+        result = [numbers[item] if item >= 0 else None for item in rankings[row]]
+        assert result == [n if n <= numbers.max() else None for n in expected]
 
 
-def test_numbers_that_are_far_apart() -> None:
-    """As large as a sequence file may have them: no table of all that could be."""
+def test_sparse_numbers() -> None:
+    """Numbers may be as large as a sequence file allows, so no table of all numbers is built."""
     numbers = np.array([2_147_483_647, 7, 2_147_483_646, 5, 6], np.int32)
     sequences = from_sequences("far", [1, 2], [[1, 2, 3, 4], [4, 5, 4]])
     examples = next_item_examples(sequences, n_excluded=0)
-    lists = next_number_rankings(numbers[: sequences.n_items], examples, 3)
-    assert lists.tolist() == [[-1, -1, -1], [1, -1, -1]]
+    rankings = next_number_rankings(numbers[: sequences.n_items], examples, 3)
+    assert rankings.tolist() == [[-1, -1, -1], [1, -1, -1]]
 
 
 def test_own_history_newest_and_most_frequent_first() -> None:
@@ -123,20 +123,20 @@ def test_own_history_newest_and_most_frequent_first() -> None:
 def plain_transitions(
     sequences: UserSequences, settings: TransitionSettings, n_excluded: int
 ) -> list[list[int]]:
-    """The formulas of models/heuristics/transitions.py for the test split, in loops."""
+    """Compute the formulas of models/heuristics/transitions.py for the test split with loops."""
     table: dict[tuple[int, int], float] = {}
     counts = dict.fromkeys(range(sequences.n_items), 0)
     for user in range(sequences.n_users):
         items = sequences.of(user)[:-n_excluded].tolist()
-        for place, item in enumerate(items):
+        for position, item in enumerate(items):
             counts[item] += 1
             for distance in range(1, settings.window + 1):
-                if place + distance < len(items):
-                    after, weight = items[place + distance], 1 / distance
+                if position + distance < len(items):
+                    after, weight = items[position + distance], 1 / distance
                     table[item, after] = table.get((item, after), 0) + weight
                     back = settings.backward * weight
                     table[after, item] = table.get((after, item), 0) + back
-    lists = []
+    rankings = []
     for user in range(sequences.n_users):
         history = sequences.of(user)[:-1].tolist()
         scores = dict.fromkeys(counts, 0.0)
@@ -148,8 +148,8 @@ def plain_transitions(
             scores[other] /= max(count, 1) ** settings.popularity
         allowed = [i for i in counts if settings.repeats or i not in history]
         ranked = sorted(allowed, key=lambda i: (-round(scores[i], 9), -counts[i], i))
-        lists.append((ranked + [-1] * 20)[:20])
-    return lists
+        rankings.append((ranked + [-1] * 20)[:20])
+    return rankings
 
 
 @pytest.mark.parametrize(
@@ -160,12 +160,12 @@ def plain_transitions(
         (TransitionSettings(window=10, newest=3, popularity=0.25), 1),
     ],
 )
-def test_transition_lists_against_loops(
+def test_transition_rankings_equal_those_of_loops(
     settings: TransitionSettings, n_excluded: int, sequences: UserSequences
 ) -> None:
     examples = next_item_examples(sequences, n_excluded=0)
-    found = transition_rankings(sequences, examples, settings, 20, n_excluded)
-    assert found.tolist() == plain_transitions(sequences, settings, n_excluded)
+    result = transition_rankings(sequences, examples, settings, 20, n_excluded)
+    assert result.tolist() == plain_transitions(sequences, settings, n_excluded)
 
 
 def test_the_settings_do_not_depend_on_test_items(sequences: UserSequences) -> None:
@@ -178,7 +178,7 @@ def test_the_settings_do_not_depend_on_test_items(sequences: UserSequences) -> N
 
 
 def repeating_log() -> UserSequences:
-    """200 users of 30 items, who return to what they had in three steps of five."""
+    """Return 200 users of 30 items who repeat an item in three of five steps."""
     rng = np.random.default_rng(4)
     rows = []
     for _ in range(200):
@@ -189,18 +189,18 @@ def repeating_log() -> UserSequences:
     return from_sequences("repeating", range(1, 201), rows)
 
 
-def test_the_history_is_left_out_of_every_baseline() -> None:
-    """Against loops; the validation would choose a kNN that recommends items of the history."""
+def test_every_baseline_can_exclude_the_history() -> None:
+    """Compare with loops, on data for which the best kNN recommends items of the history."""
     sequences = repeating_log()
     assert choose_settings(sequences).repeats
     settings = choose_settings(sequences, exclude_history=True)
     assert not settings.repeats
     examples = next_item_examples(sequences, n_excluded=0)
     numbers = make_indexing("random", sequences, seed=0).item_numbers
-    found = baseline_rankings(
+    result = baseline_rankings(
         sequences, examples, numbers, replace(settings, repeats=True), 10, exclude_history=True
     )
-    assert list(found) == [POPULARITY, NEXT_NUMBER, TRANSITIONS]
+    assert list(result) == [POPULARITY, NEXT_NUMBER, TRANSITIONS]
     counts = [0] * sequences.n_items
     for user in range(sequences.n_users):
         for item in sequences.of(user)[:-2].tolist():
@@ -209,42 +209,42 @@ def test_the_history_is_left_out_of_every_baseline() -> None:
     for row in range(len(examples)):
         history = set(examples.history(row).tolist())
         expected = [item for item in popular if item not in history][:10]
-        assert found[POPULARITY][row].tolist() == expected
-        assert not history & set(found[NEXT_NUMBER][row].tolist())
+        assert result[POPULARITY][row].tolist() == expected
+        assert not history & set(result[NEXT_NUMBER][row].tolist())
     expected = [ranked[:10] for ranked in plain_transitions(sequences, settings, 2)]
-    assert found[TRANSITIONS].tolist() == expected
-    assert (found[TRANSITIONS] >= 0).all()
+    assert result[TRANSITIONS].tolist() == expected
+    assert (result[TRANSITIONS] >= 0).all()
 
 
-def test_a_catalogue_with_less_than_a_list_of_new_items() -> None:
+def test_a_catalogue_with_fewer_new_items_than_a_ranking_has() -> None:
     sequences = from_sequences("small", [1, 2], [[1, 2, 3, 4], [3, 4, 3, 1]])
     examples = next_item_examples(sequences, n_excluded=0)
-    lists = popularity_rankings(sequences, examples, 3, exclude_history=True)
-    assert lists.tolist() == [[3, -1, -1], [0, 1, -1]]
+    rankings = popularity_rankings(sequences, examples, 3, exclude_history=True)
+    assert rankings.tolist() == [[3, -1, -1], [0, 1, -1]]
 
 
-def test_the_kNN_of_the_history_left_out_is_the_best_of_those_without_repeats() -> None:
-    """Not the best of all with its repeats taken away."""
+def test_the_best_knn_without_repeats_is_chosen_if_the_history_is_excluded() -> None:
+    """It is not the best of all settings with the repeats removed afterwards."""
     sequences = repeating_log()
     examples = next_item_examples(sequences, VALIDATION_EXCLUDES)
-    reached = {}
-    for window, (decay, power), popularity in product(WINDOWS, FADING, POPULARITIES):
+    scores = {}
+    for window, (decay, power), popularity in product(WINDOWS, DECAYS, POPULARITIES):
         one = TransitionSettings(window, decay=decay, power=power, popularity=popularity)
-        lists = transition_rankings(sequences, examples, one, 10, TUNING_EXCLUDES)
-        reached[one] = metrics(lists, examples.targets)["NDCG@10"]
+        rankings = transition_rankings(sequences, examples, one, 10, TUNING_EXCLUDES)
+        scores[one] = metrics(rankings, examples.targets)["NDCG@10"]
     chosen = choose_settings(sequences, exclude_history=True)
-    assert reached[chosen] == pytest.approx(max(reached.values()))
+    assert scores[chosen] == pytest.approx(max(scores.values()))
 
 
-def test_every_list_names_an_item_once(sequences: UserSequences) -> None:
+def test_rankings_contain_no_duplicates(sequences: UserSequences) -> None:
     examples = next_item_examples(sequences, n_excluded=0)
     settings = choose_settings(sequences)
     numbers = make_indexing("random", sequences, seed=0).item_numbers
-    found = baseline_rankings(sequences, examples, numbers, settings, 20, False)
-    assert NEXT_NUMBER in found
-    for name, lists in found.items():
-        assert lists.shape == (len(examples), 20), name
-        for ranked in lists:
-            named = ranked[ranked >= 0]
-            assert len(set(named)) == len(named), name
-            assert (named < sequences.n_items).all(), name
+    result = baseline_rankings(sequences, examples, numbers, settings, 20, False)
+    assert NEXT_NUMBER in result
+    for name, rankings in result.items():
+        assert rankings.shape == (len(examples), 20), name
+        for ranking in rankings:
+            items = ranking[ranking >= 0]
+            assert len(set(items)) == len(items), name
+            assert (items < sequences.n_items).all(), name

@@ -59,7 +59,7 @@ def test_the_page_of_a_run(run: Path) -> None:
     assert text.count("<summary>user_") == 10
     assert "config.finetune.epochs" in text
     assert "orbax-checkpoint" in text
-    assert "No leak found: the random numbers of synthetic" in text
+    assert "No evidence of leakage: the random numbers of synthetic" in text
     assert text.count("<svg") >= 3
     assert str(run.parent) not in text
 

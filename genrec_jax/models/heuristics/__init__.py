@@ -1,1 +1,1 @@
-"""Recommenders without training: popularity, own history, next number, item-transition kNN."""
+"""Untrained recommenders: popularity, the user's history, next number, item-transition kNN."""

@@ -1,8 +1,8 @@
-"""Baselines: recommenders that learn nothing, which put a model's metrics into perspective.
+"""Baselines: untrained recommenders that put a model's metrics into perspective.
 
-The training part of a user is all but the last two items. Every function returns rankings, [n,
-top_k] item rows, padded with -1. If a model is ranked without the items of the history, so are all
-baselines, and the rules that recommend the history itself are omitted.
+The training part of a user's sequence is all but the last two items. Every function returns
+rankings, [n, top_k] item rows, best first, padded with -1. If a model is evaluated without the
+items of the history, so are all baselines, and the rules that recommend the history are omitted.
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ from genrec_jax.data.sequences import Examples, UserSequences
 from genrec_jax.models.heuristics.rankings import (
     by_popularity,
     fill_up,
-    first_different,
+    first_distinct,
     history_entries,
     top_items,
     training_counts,
@@ -43,20 +43,20 @@ def baseline_rankings(
     top_k: int,
     exclude_history: bool,
 ) -> dict[str, Int[np.ndarray, "n top_k"]]:
-    """Rank by every baseline; takes seconds on the paper's datasets.
+    """Rank the items by every baseline, which takes seconds on the paper's datasets.
 
     Args:
-        sequences: the dataset, of which only the training part is counted.
+        sequences: the dataset, of which only the training parts are counted.
         examples: the histories to rank for.
-        numbers: the number in each item's identifier; None for a model without identifiers, which
-            omits NEXT_NUMBER and IN_TURN.
+        numbers: the number in each item's identifier; None for a model that reads no identifiers,
+            which omits NEXT_NUMBER and IN_TURN.
         settings: the kNN's settings, from `choose_settings`.
         top_k: the length of a ranking.
-        exclude_history: exclude the items of each history; NEWEST, MOST_FREQUENT and IN_TURN, which
-            recommend them, are then omitted.
+        exclude_history: exclude the items of each history, and omit NEWEST, MOST_FREQUENT and
+            IN_TURN, which recommend them.
 
     Returns:
-        The rankings of each baseline by its name.
+        The rankings of every baseline by its name.
     """
     rankings = {POPULARITY: popularity_rankings(sequences, examples, top_k, exclude_history)}
     if exclude_history:
@@ -79,8 +79,11 @@ def popularity_rankings(
 ) -> Int[np.ndarray, "n top_k"]:
     """Rank by the number of training interactions; ties go to the smaller item row.
 
-    All users get the same ranking, except that `exclude_history` removes the items of each user's
-    history.
+    Args:
+        sequences: the dataset, of which only the training parts are counted.
+        examples: the histories to rank for.
+        top_k: the length of a ranking.
+        exclude_history: exclude the items of each history; otherwise all rankings are equal.
     """
     order = by_popularity(training_counts(sequences))
     if exclude_history:
@@ -101,21 +104,22 @@ def popularity_rankings(
 def own_history_rankings(
     examples: Examples, n_items: int, top_k: int, by: str
 ) -> Int[np.ndarray, "n top_k"]:
-    """Rank the items of the user's own history.
+    """Rank the items of each user's own history.
 
     Args:
-        examples: the histories.
-        n_items: the number of items of the catalogue.
+        examples: the histories to rank for.
+        n_items: the number of items in the catalogue.
         top_k: the length of a ranking.
-        by: "recency" for the newest first, "count" for the most frequent first, then the newest.
+        by: "recency" ranks the most recent items first, "count" the most frequent, with ties broken
+            by recency.
     """
-    rows, items, recency = history_entries(examples)  # the newest of a row first
+    rows, items, recency = history_entries(examples)  # the newest entry of a row first
     _, newest, counts = np.unique(
         rows * n_items + items, return_index=True, return_counts=True
     )  # the first entry of an (example, item) is its newest
     scores = 1.0 / (2.0 + recency[newest])
     if by == "count":
-        scores = scores + counts  # the fraction is below 1 and breaks ties only
+        scores = scores + counts  # the fraction is less than 1, so it only breaks ties
     shape = (len(examples), n_items)
     table = csr_array((scores, (rows[newest], items[newest])), shape=shape)
     return top_items(table, np.arange(n_items), top_k)
@@ -126,23 +130,24 @@ def next_number_rankings(
 ) -> Int[np.ndarray, "n top_k"]:
     """Rank the items whose numbers follow the largest number of the history: + 1, + 2, ….
 
-    Its metrics measure how much the numbering leaks. A number that no item has leaves -1.
+    The metrics of this baseline measure how much the numbering leaks. A number without an item
+    gives -1.
 
     Args:
         numbers: the number in each item's identifier.
-        examples: the histories.
+        examples: the histories to rank for.
         top_k: the length of a ranking.
     """
     largest = largest_numbers(numbers, examples)
     following = largest[:, None].astype(np.int64) + np.arange(1, top_k + 1)
-    order = np.argsort(numbers)  # a search, since numbers may be too sparse for a table
+    order = np.argsort(numbers)  # numbers may be too sparse for a lookup table
     index = np.minimum(np.searchsorted(numbers, following, sorter=order), len(numbers) - 1)
     rows = order[index]
     return np.where(numbers[rows] == following, rows, -1).astype(np.int32)
 
 
 def largest_numbers(numbers: Int[np.ndarray, " N"], examples: Examples) -> Int[np.ndarray, " n"]:
-    """Return the largest number of every history; 0 if it is empty."""
+    """Return the largest item number of every history, 0 for an empty history."""
     rows, items, _ = history_entries(examples)
     largest = np.zeros(len(examples), dtype=numbers.dtype)
     np.maximum.at(largest, rows, numbers[items])
@@ -150,7 +155,8 @@ def largest_numbers(numbers: Int[np.ndarray, " N"], examples: Examples) -> Int[n
 
 
 def interleaved(
-    one: Int[np.ndarray, "n k"], other: Int[np.ndarray, "n k"]
+    first: Int[np.ndarray, "n k"], second: Int[np.ndarray, "n k"]
 ) -> Int[np.ndarray, "n k"]:
-    """Interleave two rankings, the first item of `one` first; each item appears once."""
-    return first_different(np.stack([one, other], axis=2).reshape(len(one), -1), one.shape[1])
+    """Interleave two rankings without duplicates, starting with the first item of `first`."""
+    alternating = np.stack([first, second], axis=2).reshape(len(first), -1)
+    return first_distinct(alternating, first.shape[1])

@@ -1,4 +1,4 @@
-"""Rankings from scores: [n, k] item rows, best first, each item once, padded with -1."""
+"""Rankings from sparse scores: [n, k] distinct item rows, best first, padded with -1."""
 
 import numpy as np
 from jaxtyping import Int
@@ -6,39 +6,40 @@ from scipy.sparse import csr_array
 
 from genrec_jax.data.sequences import Examples, UserSequences
 
-ENTRIES = 4_000_000  # scores in a dense array at the same time
-TIE = 1e-9  # relative difference below which scores count as equal
+ENTRIES = 4_000_000  # maximum size of a dense array of scores
+TIE = 1e-9  # relative difference up to which scores are ties
 
 
 def training_counts(sequences: UserSequences, n_excluded: int = 2) -> Int[np.ndarray, " N"]:
-    """Count each item's interactions, without the last `n_excluded` items of every user."""
+    """Return each item's interaction count, without each user's last `n_excluded` items."""
     return np.bincount(
         sequences.items[training_part(sequences, n_excluded)], minlength=sequences.n_items
     )
 
 
 def training_part(sequences: UserSequences, n_excluded: int = 2) -> Int[np.ndarray, " kept"]:
-    """Return indices into `sequences.items` of all but the last `n_excluded` items of each user."""
+    """Return the indices into `sequences.items` of all but each user's last `n_excluded` items."""
     ends = np.repeat(sequences.offsets[1:], sequences.lengths)
     return np.flatnonzero(ends - np.arange(len(sequences.items)) > n_excluded)
 
 
 def by_popularity(counts: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
-    """Return all items, the most frequent first; ties go to the smaller row."""
+    """Return all item rows by descending count; ties go to the smaller row."""
     return np.argsort(-counts, kind="stable")
 
 
 def history_entries(
     examples: Examples, newest: int | None = None
 ) -> tuple[Int[np.ndarray, " E"], Int[np.ndarray, " E"], Int[np.ndarray, " E"]]:
-    """Return every item of every history, the newest of a history first.
+    """Return the items of all histories as flat arrays, each history with its newest item first.
 
     Args:
         examples: n histories.
-        newest: the number of most recent items of each history to return; None: all.
+        newest: the maximum number of most recent items per history; None: all items.
 
     Returns:
-        For each of the E entries its example, its item, and the number of later items.
+        For each of the E entries the index of its example, its item row, and its recency: the
+        number of later items in the history.
     """
     lengths = examples.stops - examples.starts
     if newest is not None:
@@ -52,8 +53,8 @@ def top_items(scores: csr_array, order: Int[np.ndarray, " N"], k: int) -> Int[np
     """Return the k items with the highest positive scores of every row.
 
     Args:
-        scores: sparse scores [n, N], without duplicate entries.
-        order: all items; of items with equal scores, the first in this order is preferred.
+        scores: sparse scores [n, N] without duplicate entries.
+        order: all item rows; ties go to the item that comes first in this order.
         k: the length of a ranking.
     """
     n, n_items = len(scores.indptr) - 1, len(order)
@@ -61,7 +62,7 @@ def top_items(scores: csr_array, order: Int[np.ndarray, " N"], k: int) -> Int[np
     position[order] = np.arange(n_items) / n_items
     keys = scores.data * (1.0 - TIE * position[scores.indices])
     rankings = np.full((n, k), -1, dtype=np.int32)
-    # Rows of similar lengths share a dense array, so that it has little padding.
+    # Rows of similar length share a dense array, to reduce padding.
     lengths = np.diff(scores.indptr)
     rows_by_length = np.argsort(lengths, kind="stable")
     start = 0
@@ -91,8 +92,8 @@ def _best_of_rows(
     return np.take_along_axis(items, ranked, axis=1)
 
 
-def first_different(candidates: Int[np.ndarray, "n w"], k: int) -> Int[np.ndarray, "n k"]:
-    """Return the first k distinct items of every row; -1 among the candidates is skipped."""
+def first_distinct(candidates: Int[np.ndarray, "n w"], k: int) -> Int[np.ndarray, "n k"]:
+    """Return the first k distinct items of every row of candidates, skipping -1."""
     width = candidates.shape[1]
     order = np.argsort(candidates, axis=1, kind="stable")
     ordered = np.take_along_axis(candidates, order, axis=1)
@@ -110,18 +111,19 @@ def fill_up(
 
     Args:
         rankings: item rows, best first, padded with -1.
-        order: all items, best first.
-        excluded: [n, N], an entry for every item that must not be added to a row's ranking.
+        order: all item rows, best first.
+        excluded: a sparse array [n, N] with an entry for every item that must not be added to the
+            ranking of a row; None allows all items.
     """
-    short = np.flatnonzero((rankings < 0).any(axis=1))
-    if not len(short):
+    incomplete = np.flatnonzero((rankings < 0).any(axis=1))
+    if not len(incomplete):
         return rankings
     k = rankings.shape[1]
-    n_excluded = 0 if excluded is None else int(np.diff(excluded.indptr)[short].max())
+    n_excluded = 0 if excluded is None else int(np.diff(excluded.indptr)[incomplete].max())
     filling = order[: 2 * k + n_excluded]
-    candidates = np.tile(filling, (len(short), 1))
+    candidates = np.tile(filling, (len(incomplete), 1))
     if excluded is not None:
-        candidates[excluded[short][:, filling].toarray() != 0] = -1
+        candidates[excluded[incomplete][:, filling].toarray() != 0] = -1
     filled = rankings.copy()
-    filled[short] = first_different(np.hstack([rankings[short], candidates]), k)
+    filled[incomplete] = first_distinct(np.hstack([rankings[incomplete], candidates]), k)
     return filled

@@ -1,11 +1,11 @@
-"""The item-transition kNN, which counts the items that usually follow those of the history.
+"""The item-transition kNN, which scores items by how often they follow items of the history.
 
-    T[i, j]      how often j occurs up to `window` items after i in the training part, each weighted
-                 by 1 / distance; plus `backward` times how often it occurs before i
-    score of j   Σ over the history's newest items i, with r later items, of
+    T[i, j]      number of times that j occurs up to `window` items after i in a training part, each
+                 weighted by 1 / distance, plus `backward` times the same before i
+    score of j   Σ over the `newest` last items i of the history, with r later items, of
                  decay^r / (1 + r)^power · T[i, j], divided by (training count of j)^popularity
 
-Rankings with too few items are filled up by popularity.
+Rankings with too few scored items are filled up by popularity.
 """
 
 from collections.abc import Iterator
@@ -25,19 +25,19 @@ from genrec_jax.models.heuristics.rankings import (
     training_part,
 )
 
-CHUNK = 2048  # users whose scores are in memory at the same time
+CHUNK = 2048  # histories that are scored together, which bounds the memory
 
 
 @dataclass(frozen=True)
 class TransitionSettings:
-    """The parameters of the formulas in the module's docstring."""
+    """The parameters of the formulas in the docstring of this module."""
 
-    window: int = 5  # largest distance of two items that count as a transition
+    window: int = 5  # largest distance of two items in a transition
     backward: float = 0.5  # weight of transitions in reverse order
-    newest: int = 20  # most recent items of the history that count
-    decay: float = 1.0
-    power: float = 1.0
-    popularity: float = 0.5  # exponent of the discount
+    newest: int = 20  # number of most recent history items used for scoring
+    decay: float = 1.0  # base of the exponential decay over later items
+    power: float = 1.0  # exponent of the polynomial decay over later items
+    popularity: float = 0.5  # exponent of the popularity discount
     repeats: bool = False  # whether items of the history may be recommended
 
     def __str__(self) -> str:
@@ -50,7 +50,14 @@ class TransitionSettings:
 def transition_counts(
     sequences: UserSequences, window: int, backward: float, n_excluded: int = 2
 ) -> csr_array:
-    """Return T [N, N], counted without the last `n_excluded` items of every user."""
+    """Return the transition matrix T [N, N] of the dataset.
+
+    Args:
+        sequences: the dataset.
+        window: the largest distance of two items in a transition.
+        backward: the weight of transitions in reverse order.
+        n_excluded: the number of last items of every user that are not counted.
+    """
     index = training_part(sequences, n_excluded)
     items = sequences.items[index]
     users = np.repeat(np.arange(sequences.n_users), sequences.lengths)[index]
@@ -65,14 +72,21 @@ def transition_counts(
 
 
 class TransitionKNN:
-    """The item-transition kNN of a dataset, which scores histories.
+    """The item-transition kNN of a dataset, which scores all items for given histories.
 
     Attributes:
-        counts: the training interactions of each item, [N].
+        settings: the settings of the formulas.
+        counts: the number of counted interactions of each item, [N].
     """
 
     def __init__(self, sequences: UserSequences, settings: TransitionSettings, n_excluded: int = 2):
-        """Count transitions and items without the last `n_excluded` items of every user."""
+        """Count the transitions and items of a dataset.
+
+        Args:
+            sequences: the dataset.
+            settings: the settings of the formulas.
+            n_excluded: the number of last items of every user that are not counted.
+        """
         self.settings = settings
         self.counts = training_counts(sequences, n_excluded)
         self._table = transition_counts(sequences, settings.window, settings.backward, n_excluded)
@@ -80,9 +94,9 @@ class TransitionKNN:
     def scores(self, examples: Examples) -> csr_array:
         """Return sparse scores [n, N], positive for items with a transition from the history.
 
-        Without `repeats`, items of the history have no score.
+        If the settings exclude repeats, items of the history have no score.
         """
-        scores = votes(self._table, examples, self.settings)
+        scores = undiscounted_scores(self._table, examples, self.settings)
         scores = discounted(scores, self.counts, self.settings.popularity)
         if self.settings.repeats:
             return scores
@@ -96,15 +110,15 @@ def transition_rankings(
     top_k: int,
     n_excluded: int = 2,
 ) -> Int[np.ndarray, "n top_k"]:
-    """Rank by the item-transition kNN.
+    """Rank the items by the item-transition kNN.
 
     Args:
         sequences: the dataset whose transitions are counted.
-        examples: the histories.
+        examples: the histories to rank for.
         settings: the kNN's settings, chosen by `evaluation.transition_settings`.
         top_k: the length of a ranking.
-        n_excluded: the number of last items of every user that are not counted: 2 counts the
-            training items; 1 also counts the validation items (for the test split only).
+        n_excluded: the number of last items of every user that are not counted. 2 counts the
+            training items; 1 also counts the validation items, for the test split only.
     """
     knn = TransitionKNN(sequences, settings, n_excluded)
     order = by_popularity(knn.counts)
@@ -117,33 +131,35 @@ def transition_rankings(
 
 
 def chunks(examples: Examples) -> Iterator[Examples]:
-    """Yield the examples in order, at most CHUNK at a time."""
+    """Yield the examples in order, in chunks of at most CHUNK."""
     for start in range(0, len(examples), CHUNK):
         yield examples.take(np.arange(start, min(start + CHUNK, len(examples))))
 
 
-def votes(table: csr_array, examples: Examples, settings: TransitionSettings) -> csr_array:
-    """Return sparse scores [n, N] before the division by popularity."""
+def undiscounted_scores(
+    table: csr_array, examples: Examples, settings: TransitionSettings
+) -> csr_array:
+    """Return sparse scores [n, N] before the popularity discount, from the transition matrix."""
     rows, items, recency = history_entries(examples, settings.newest)
     weights = settings.decay**recency / (1.0 + recency) ** settings.power
-    by_item = csr_array((weights, (rows, items)), shape=(len(examples), len(table.indptr) - 1))
-    return csr_array(by_item @ table)
+    history = csr_array((weights, (rows, items)), shape=(len(examples), len(table.indptr) - 1))
+    return csr_array(history @ table)
 
 
 def discounted(scores: csr_array, counts: Int[np.ndarray, " N"], exponent: float) -> csr_array:
-    """Divide sparse scores [n, N] by each item's training count to the power `exponent`."""
-    # An item with a score has a count of at least 1.
+    """Return sparse scores [n, N], divided by each item's count to the power `exponent`."""
+    # An item with a score has a count of at least 1, so the maximum only avoids 0 ** -exponent.
     factors = np.maximum(counts, 1.0) ** -exponent
     data = scores.data * factors[scores.indices]
     return csr_array((data, scores.indices, scores.indptr), shape=scores.shape)
 
 
 def seen_items(examples: Examples, n_items: int) -> csr_array:
-    """Return a sparse array [n, N] with an entry for every item of each history."""
+    """Return a sparse indicator array [n, N] of the items in each history."""
     rows, items, _ = history_entries(examples)
     return csr_array((np.ones(len(rows)), (rows, items)), shape=(len(examples), n_items))
 
 
 def without(scores: csr_array, seen: csr_array) -> csr_array:
-    """Set the scores of the seen items to 0."""
+    """Return the scores with those of the seen items set to 0."""
     return csr_array(scores - scores.multiply(seen != 0))

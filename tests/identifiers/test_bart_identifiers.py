@@ -1,4 +1,4 @@
-"""Our token table on BART's real tokenizer against `transformers` on whole sentences."""
+"""Our token table with BART's tokenizer, compared with `transformers` on complete texts."""
 
 from pathlib import Path
 
@@ -32,8 +32,8 @@ def beauty(request: pytest.FixtureRequest, data_dir: Path, bart_dir: Path):
     return sequences, Catalogue.build(sequences, indexing, load_bart_tokenizer(bart_dir))
 
 
-def test_sentences_are_what_transformers_makes_of_the_text(beauty, tokenizer) -> None:
-    """The paper's sentence as text, tokenized whole, for 64 users of all lengths."""
+def test_input_sequences_equal_those_of_transformers(beauty, tokenizer) -> None:
+    """Tokenize the paper's input text as a whole, for 64 users with short and long histories."""
     sequences, catalogue = beauty
     users, items = catalogue.indexing.user_identifiers(), catalogue.indexing.item_identifiers()
     rows = np.argsort(sequences.lengths, kind="stable")[:: sequences.n_users // 63]
@@ -47,54 +47,53 @@ def test_sentences_are_what_transformers_makes_of_the_text(beauty, tokenizer) ->
     tokens = np.asarray(
         encoder_input(table, jnp.asarray(batch.users), masked, bucket.n_tokens).tokens
     )
-    for row, found in zip(order, tokens, strict=True):
-        names = [items[item] for item in plan.examples.history(row)]
-        text = " ".join([users[plan.examples.users[row]], *names])
+    for row, result in zip(order, tokens, strict=True):
+        history = [items[item] for item in plan.examples.history(row)]
+        text = " ".join([users[plan.examples.users[row]], *history])
         expected = tokenizer(text, add_special_tokens=False)["input_ids"]
         expected = [0, *expected, tokenizer.mask_token_id, 2]
-        assert found.tolist() == expected + [1] * (bucket.n_tokens - len(expected))
+        assert result.tolist() == expected + [1] * (bucket.n_tokens - len(expected))
         assert len(expected) <= 512
 
 
 @pytest.mark.parametrize("dataset", ["beauty", "sports", "yelp"])
-def test_every_name_has_the_tokens_it_has_inside_a_sentence(
+def test_every_identifier_has_the_tokens_that_it_has_within_a_text(
     dataset: str, tokenizer, data_dir: Path, bart_dir: Path
 ) -> None:
-    """All users and items, in sentences of 500 names in random order, by `transformers`."""
+    """`transformers` tokenizes texts of 500 random identifiers, with all users and items."""
     sequences = load_named(dataset, str(data_dir))
     published, random = (make_indexing(kind, sequences, seed=0) for kind in ("published", "random"))
-    names = [*published.item_identifiers(), *published.user_identifiers()]
-    assert sorted(names) == sorted([*random.item_identifiers(), *random.user_identifiers()])
-    assert len(set(names)) == sequences.n_items + sequences.n_users
+    identifiers = [*published.item_identifiers(), *published.user_identifiers()]
+    assert sorted(identifiers) == sorted([*random.item_identifiers(), *random.user_identifiers()])
+    assert len(set(identifiers)) == sequences.n_items + sequences.n_users
 
-    shuffled = np.random.default_rng(0).permutation(names).tolist()
-    sentences = [shuffled[start : start + 500] for start in range(0, len(shuffled), 500)]
+    shuffled = np.random.default_rng(0).permutation(identifiers).tolist()
+    groups = [shuffled[start : start + 500] for start in range(0, len(shuffled), 500)]
     expected = {}
-    texts = [" ".join(sentence) for sentence in sentences]
-    encoded = tokenizer(texts, return_offsets_mapping=True)
-    for sentence, ids, offsets in zip(
-        sentences, encoded["input_ids"], encoded["offset_mapping"], strict=True
+    encoded = tokenizer([" ".join(group) for group in groups], return_offsets_mapping=True)
+    for group, ids, offsets in zip(
+        groups, encoded["input_ids"], encoded["offset_mapping"], strict=True
     ):
         assert (ids[0], ids[-1]) == (0, 2)  # <s> and </s>
-        firsts = np.cumsum([0, *(len(name) + 1 for name in sentence)])  # characters
+        firsts = np.cumsum([0, *(len(identifier) + 1 for identifier in group)])  # characters
         starts = np.searchsorted([start for start, _ in offsets[1:-1]], firsts)
-        for name, start, stop in zip(sentence, starts, starts[1:], strict=False):
-            expected[name] = ids[1 + start : 1 + stop]
+        for identifier, start, stop in zip(group, starts, starts[1:], strict=False):
+            expected[identifier] = ids[1 + start : 1 + stop]
 
     vocabulary = load_bart_tokenizer(bart_dir)
     for indexing in (published, random):
         items, users = indexing.item_identifiers(), indexing.user_identifiers()
         table = build_token_table(vocabulary, items, users)
         rows = [*items, "<mask>", *users]
-        found = {
-            name: tokens[:length].tolist()
-            for name, tokens, length in zip(rows, table.tokens, table.lengths, strict=True)
+        result = {
+            identifier: tokens[:length].tolist()
+            for identifier, tokens, length in zip(rows, table.tokens, table.lengths, strict=True)
         }
-        assert found.pop("<mask>") == [tokenizer.mask_token_id]
-        assert found == expected
+        assert result.pop("<mask>") == [tokenizer.mask_token_id]
+        assert result == expected
 
 
-def test_the_paper_splits_item_1234_into_four_tokens(bart_dir: Path) -> None:
+def test_item_1234_has_the_four_tokens_given_in_the_paper(bart_dir: Path) -> None:
     vocabulary = load_bart_tokenizer(bart_dir)
     ids = vocabulary.encode(["item_1234"])[0]
     words = [vocabulary.tokenizer.id_to_token(token) for token in ids]
@@ -103,16 +102,16 @@ def test_the_paper_splits_item_1234_into_four_tokens(bart_dir: Path) -> None:
     assert special == (0, 1, 2, 50264, 50265)
 
 
-def test_a_catalogue_is_read_back_as_it_was_saved(beauty, tmp_path: Path) -> None:
+def test_a_loaded_catalogue_equals_the_saved_one(beauty, tmp_path: Path) -> None:
     _, catalogue = beauty
     catalogue.save(tmp_path)
-    again = Catalogue.load(tmp_path)
-    for name in ("tokens", "lengths"):
-        np.testing.assert_array_equal(getattr(again.table, name), getattr(catalogue.table, name))
-    np.testing.assert_array_equal(again.trie.items, catalogue.trie.items)
-    np.testing.assert_array_equal(again.indexing.item_numbers, catalogue.indexing.item_numbers)
-    assert (again.table.n_items, again.table.n_users) == (12_101, 22_363)
-    assert again.vocabulary.encode(["item_7"]) == catalogue.vocabulary.encode(["item_7"])
+    loaded = Catalogue.load(tmp_path)
+    for field in ("tokens", "lengths"):
+        np.testing.assert_array_equal(getattr(loaded.table, field), getattr(catalogue.table, field))
+    np.testing.assert_array_equal(loaded.trie.items, catalogue.trie.items)
+    np.testing.assert_array_equal(loaded.indexing.item_numbers, catalogue.indexing.item_numbers)
+    assert (loaded.table.n_items, loaded.table.n_users) == (12_101, 22_363)
+    assert loaded.vocabulary.encode(["item_7"]) == catalogue.vocabulary.encode(["item_7"])
 
 
 def test_random_indexing_is_a_seeded_permutation(data_dir: Path) -> None:
@@ -126,7 +125,7 @@ def test_random_indexing_is_a_seeded_permutation(data_dir: Path) -> None:
     assert abs(rank) < 4 / np.sqrt(sequences.n_items)
 
 
-def test_a_merges_file_that_was_cut_short_is_refused(bart_dir: Path, tmp_path: Path) -> None:
+def test_a_truncated_merges_file_is_an_error(bart_dir: Path, tmp_path: Path) -> None:
     merges = (bart_dir / "merges.txt").read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "vocab.json").write_bytes((bart_dir / "vocab.json").read_bytes())
     for kept in (len(merges) // 2, len(merges) - 100, 1):
