@@ -69,7 +69,7 @@ def step_on(targets: list[int]) -> StepResult:
     def log_probs(params: Params) -> jax.Array:
         model = merge(graph, params)
         batch = Batch(jnp.asarray(USERS), jnp.asarray(HISTORIES), jnp.full(len(USERS), -1))
-        read = model.make_inputs(tables, batch, "next_item", 4).read
+        read = model.make_inputs(tables, batch, "next_item", 4).encoder_input
         writer = model.writer(tables, model.encode(tables, read))
         return score_items(writer.block_states, writer.edge_log_probs, blocks)
 
